@@ -1,0 +1,411 @@
+"""The messages of the MQTT contract v1.
+
+JSON for state, because people read it; MessagePack with raw bytes for tensors. Unknown fields are ignored and fields
+are only ever appended. Every message carries the protocol version, the sender's boot id and a per-boot sequence number.
+No wall clock decides anything: `ttl_ms` counts from receipt by the receiver's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from agent.contract.manifest import Digest, FileRef
+from agent.contract.tensors import Tensor
+from firmware_profiles.profile import Facts
+
+PROTOCOL = 1
+MAX_PAYLOAD = 120_000
+"""Bytes of any payload: managed cloud brokers stop at 128 KB."""
+MAX_RETAINED = 32_000
+CHUNK_BYTES = 112 * 1024
+"""Bytes of blob in one chunk; with its envelope it stays under MAX_PAYLOAD."""
+MAX_INLINE = 112 * 1024
+"""Bytes of tensors that travel inside a message; more goes by blob."""
+
+DESIRED_TYPE = "application/vnd.lepta.desired.v1+json"
+CMD_TYPE = "application/vnd.lepta.cmd.v1+json"
+
+Count = Annotated[int, Meta(ge=0)]
+Milliseconds = Annotated[float, Meta(ge=0)]
+Short = Annotated[str, Meta(max_length=200)]
+Text = Annotated[str, Meta(max_length=4000)]
+
+
+class MessageError(ValueError):
+    """A payload that is no message of its topic; it is counted and dropped."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What every message carries. `Stamper.encode` fills these in."""
+
+    v: int = PROTOCOL
+    boot: Short = ""
+    seq: Count = 0
+
+
+# -- presence ---------------------------------------------------------------------------------------------------
+
+
+class ControllerStatus(Message, frozen=True, kw_only=True):
+    """Retained, and the controller's will. A new boot id asks every agent for a hello."""
+
+    online: bool
+
+
+class AgentStatus(Message, frozen=True, kw_only=True):
+    """Retained, and the agent's will; for people and tools."""
+
+    online: bool
+    session: Short = ""
+
+
+class ModelState(msgspec.Struct, frozen=True, kw_only=True):
+    """One model on one device."""
+
+    model: Short
+    version: Count
+    artifact: Digest
+    manifest: Digest
+    profile: Short
+    state: Literal["fetching", "verifying", "staging", "probing", "switching", "watching", "serving", "refused", "failed"]
+    runtime: Short = ""
+    """What answers, such as "ai-edge-litert 2.3.0, XNNPACK"."""
+    reason: Text = ""
+    """Why it was refused or failed."""
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """Who I am and what I hold: sent after connecting and whenever the controller's boot id changes."""
+
+    agent: Short
+    session: Short
+    """New with every connection of the agent; leases are bound to it."""
+    generation: Count
+    facts: Facts
+    held: tuple[Digest, ...] = ()
+    models: tuple[ModelState, ...] = ()
+    agent_version: Short = ""
+
+
+class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
+    model: Short
+    artifact: Digest
+    rate: float
+    """Rows per second over the last sample period."""
+    service_ms: float
+    """Mean time of one row in the worker; 0 before the first."""
+
+
+class Load(Message, frozen=True, kw_only=True):
+    """What the device does right now, from psutil."""
+
+    cpu: float
+    """Share of all processors, 0 to 1."""
+    memory: float
+    """Share of memory in use, 0 to 1."""
+    queue: Count
+    """Requests and shards that wait or run."""
+    temperature: float | None = None
+    """Degrees Celsius of the hottest sensor."""
+    models: tuple[ModelLoad, ...] = ()
+    refused: Count = 0
+    """Payloads dropped since the agent started: garbage, replays, wrong signatures."""
+
+
+# -- desired and reported ---------------------------------------------------------------------------------------
+
+
+class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
+    model: Short
+    version: Count
+    artifact: Digest
+    manifest: Digest
+    """Digest of the manifest's envelope, fetched like any blob."""
+    profile: Short
+
+
+class Desired(Message, frozen=True, kw_only=True):
+    """What a device is to run. Signed by the controller key; `generation` only grows."""
+
+    agent: Short
+    generation: Count
+    models: tuple[DesiredModel, ...] = ()
+    drain: bool = False
+    minimum_sequence: dict[str, int] = {}
+
+
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the candidate proved on the device."""
+
+    agreement: float
+    sqnr_db: float
+    accuracy: float
+    serving_accuracy: float | None = None
+    latency_ms: float = 0.0
+    """Median of one row."""
+    memory_mb: float = 0.0
+    """PSS of the candidate worker with the model loaded."""
+    load_ms: float = 0.0
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests answered by the agent inside a stretch of time, measured from receipt to answer."""
+
+    requests: Count = 0
+    failed: Count = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one swap cost."""
+
+    model: Short
+    to_version: Count
+    to_artifact: Digest
+    outcome: Literal["committed", "refused", "rolled_back", "failed"]
+    from_version: Count | None = None
+    from_artifact: Digest | None = None
+    reason: Text = ""
+    way: Literal["mqtt", "http", "held"] = "mqtt"
+    fetched_bytes: Count = 0
+    fetch_s: float = 0.0
+    total_s: float = 0.0
+    gap_ms: float = 0.0
+    """How long no worker of the model took requests; 0 when the old one served until the switch."""
+    probe: ProbeResult | None = None
+    control: Window = Window()
+    """As long as `during`, directly before it."""
+    during: Window = Window()
+    """From the fork of the candidate to the exit of the old worker."""
+
+
+class Reported(Message, frozen=True, kw_only=True):
+    generation: Count
+    models: tuple[ModelState, ...] = ()
+    swap: SwapRecord | None = None
+    """Set once, when a swap ended."""
+
+
+# -- inference and work -----------------------------------------------------------------------------------------
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why there is no result, and who is at fault: the user (do not retry), the device or the network (retry), us."""
+
+    who: Literal["user", "device", "network", "us"]
+    message: Text
+
+
+class Infer(Message, frozen=True, kw_only=True):
+    """A routed request. Tensors inside, or a blob that holds `encode_tensors` of them."""
+
+    request: Short
+    model: Short
+    artifact: Digest
+    ttl_ms: Milliseconds
+    inputs: tuple[Tensor, ...] = ()
+    blob: FileRef | None = None
+
+
+class Answer(Message, frozen=True, kw_only=True):
+    request: Short
+    artifact: Short = ""
+    version: Count = 0
+    runtime: Short = ""
+    outputs: tuple[Tensor, ...] = ()
+    """Real numbers as float32: dequantized by the artifact's own scales."""
+    fault: Fault | None = None
+    queue_ms: Milliseconds = 0.0
+    """From receipt to the worker."""
+    service_ms: Milliseconds = 0.0
+    """Inside the worker."""
+
+
+class Work(Message, frozen=True, kw_only=True):
+    """A lease: compute this shard within `ttl_ms` of receipt."""
+
+    job: Short
+    shard: Count
+    attempt: Count
+    ttl_ms: Milliseconds
+    model: Short
+    artifact: Digest
+    runtime: Short = ""
+    """Runtime family that must compute it; empty for any."""
+    inputs: tuple[Tensor, ...] = ()
+    blob: FileRef | None = None
+
+
+class Result(Message, frozen=True, kw_only=True):
+    job: Short
+    shard: Count
+    attempt: Count
+    artifact: Short = ""
+    runtime: Short = ""
+    outputs: tuple[Tensor, ...] = ()
+    fault: Fault | None = None
+    queue_ms: Milliseconds = 0.0
+    service_ms: Milliseconds = 0.0
+
+
+# -- commands and blobs -----------------------------------------------------------------------------------------
+
+
+class Cmd(Message, frozen=True, kw_only=True):
+    """A signed one-shot, never retained. Executed once per id."""
+
+    agent: Short
+    id: Short
+    verb: Literal["log-level", "measure"]
+    ttl_ms: Milliseconds
+    arguments: dict[str, str] = {}
+
+
+class Reply(Message, frozen=True, kw_only=True):
+    id: Short
+    ok: bool
+    message: Text = ""
+    values: dict[str, float] = {}
+
+
+class Need(Message, frozen=True, kw_only=True):
+    """Which chunks of a blob are missing here: inclusive ranges of chunk numbers."""
+
+    digest: Digest
+    ranges: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=256)]
+
+
+class Chunk(Message, frozen=True, kw_only=True):
+    """Part of a blob: bytes from `number * CHUNK_BYTES`; the number stands in the topic."""
+
+    size: Count
+    """Bytes of the whole blob."""
+    data: bytes
+
+
+# -- users ------------------------------------------------------------------------------------------------------
+
+
+class UserTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor as the Open Inference Protocol writes it in JSON."""
+
+    name: Short
+    shape: tuple[int, ...]
+    datatype: Short = "FP32"
+    data: list[object] = []
+
+
+class UserInfer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user publishes on `models/{model}/infer`; the answer goes to `clients/{client}/answer`."""
+
+    client: Short
+    inputs: tuple[UserTensor, ...]
+    id: Short = ""
+
+
+M = TypeVar("M", bound=Message)
+
+# Kind of topic -> (message, encoded as MessagePack?). `desired` and `cmd` travel inside a DSSE envelope.
+_KINDS: dict[str, tuple[type[Message], bool]] = {
+    "controller/status": (ControllerStatus, False),
+    "agents/hello": (Hello, False),
+    "agents/status": (AgentStatus, False),
+    "agents/load": (Load, False),
+    "agents/desired": (Desired, False),
+    "agents/reported": (Reported, False),
+    "agents/cmd": (Cmd, False),
+    "agents/reply": (Reply, False),
+    "agents/need": (Need, False),
+    "agents/work": (Work, True),
+    "agents/result": (Result, True),
+    "agents/infer": (Infer, True),
+    "agents/answer": (Answer, True),
+    "blobs": (Chunk, True),
+}
+_BINARY = {kind for kind, binary in _KINDS.values() if binary}
+_DECODERS = {
+    kind: (msgspec.msgpack.Decoder(type_) if binary else msgspec.json.Decoder(type_))
+    for kind, (type_, binary) in _KINDS.items()
+}
+_TENSORS = msgspec.msgpack.Decoder(tuple[Tensor, ...])
+
+
+class Stamper:
+    """Gives each outgoing message its boot id and sequence number, and encodes it."""
+
+    def __init__(self, boot: str) -> None:
+        self.boot = boot
+        self._seq = 0
+
+    def encode(self, message: Message) -> bytes:
+        self._seq += 1
+        stamped = msgspec.structs.replace(message, boot=self.boot, seq=self._seq)
+        return msgspec.msgpack.encode(stamped) if type(message) in _BINARY else msgspec.json.encode(stamped)
+
+
+def decode(kind: str, payload: bytes) -> Message:
+    """Decode the payload of a topic of `kind` (see topics.parse); raise MessageError for anything else."""
+    if len(payload) > MAX_PAYLOAD:
+        raise MessageError(f"{kind}: {len(payload)} bytes, the contract allows {MAX_PAYLOAD}")
+    try:
+        message: Message = _DECODERS[kind].decode(payload)
+    except (msgspec.DecodeError, KeyError, ValueError, RecursionError) as error:
+        raise MessageError(f"{kind}: not a message: {error}") from error
+    if message.v != PROTOCOL:
+        raise MessageError(f"{kind}: protocol {message.v}, this side speaks {PROTOCOL}: update the older one")
+    return message
+
+
+def decode_as(type_: type[M], kind: str, payload: bytes) -> M:
+    """`decode` for a caller who knows what the kind holds."""
+    message = decode(kind, payload)
+    if not isinstance(message, type_):
+        raise MessageError(f"{kind}: expected {type_.__name__}, got {type(message).__name__}")
+    return message
+
+
+def decode_user(payload: bytes) -> UserInfer:
+    """Decode what a user published; raise MessageError saying what is wrong."""
+    try:
+        return msgspec.json.decode(payload, type=UserInfer)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise MessageError(f"not a request: {error}") from error
+
+
+def encode_tensors(tensors: tuple[Tensor, ...]) -> bytes:
+    """The bytes of a blob that carries tensors too large for a message."""
+    return msgspec.msgpack.encode(tensors)
+
+
+def decode_tensors(content: bytes) -> tuple[Tensor, ...]:
+    try:
+        return _TENSORS.decode(content)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MessageError(f"not a blob of tensors: {error}") from error
+
+
+class SeenWindow:
+    """Tells repeats from news by (boot id, sequence number); forgets boots and numbers beyond its bounds."""
+
+    def __init__(self, width: int = 4096, boots: int = 4) -> None:
+        self._width = width
+        self._boots = boots
+        self._seen: dict[str, tuple[int, set[int]]] = {}
+
+    def is_new(self, message: Message) -> bool:
+        """True the first time a message is shown; also False for one older than the window."""
+        highest, numbers = self._seen.pop(message.boot, (0, set()))
+        fresh = message.seq > highest - self._width and message.seq not in numbers
+        if fresh:
+            highest = max(highest, message.seq)
+            numbers.add(message.seq)
+            if len(numbers) > 2 * self._width:
+                numbers = {n for n in numbers if n > highest - self._width}
+        self._seen[message.boot] = (highest, numbers)
+        while len(self._seen) > self._boots:
+            del self._seen[next(iter(self._seen))]
+        return fresh

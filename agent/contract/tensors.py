@@ -1,0 +1,71 @@
+"""Named tensors on the wire: raw little-endian bytes in C order, with dtype and shape beside them. No numpy."""
+
+from __future__ import annotations
+
+import msgspec
+
+# numpy's names, and how many bytes one element takes.
+DTYPES = {
+    "bool": 1,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "uint64": 8,
+    "float16": 2,
+    "float32": 4,
+    "float64": 8,
+}
+MAX_RANK = 8
+
+
+class TensorError(ValueError):
+    """A tensor that does not fit its own description, or its model."""
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """One input or output of a model. `shape` has no batch axis; real = scale * (stored - zero_point)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A named array. `shape` includes the batch axis (rows first); `data` holds prod(shape) elements of `dtype`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def rows_of(tensors: tuple[Tensor, ...]) -> int:
+    """Check that every tensor is whole and that all have the same number of rows; return that number."""
+    if not tensors:
+        raise TensorError("no tensors: name at least one input")
+    for tensor in tensors:
+        check(tensor)
+    counts = {tensor.shape[0] for tensor in tensors}
+    if len(counts) != 1:
+        raise TensorError(f"inputs disagree on the number of rows: {sorted(counts)}")
+    return counts.pop()
+
+
+def check(tensor: Tensor) -> None:
+    """Raise TensorError unless dtype, shape and length agree."""
+    width = DTYPES.get(tensor.dtype)
+    if width is None:
+        raise TensorError(f"tensor {tensor.name!r} has dtype {tensor.dtype!r}; allowed: {', '.join(DTYPES)}")
+    if not 1 <= len(tensor.shape) <= MAX_RANK or any(n < 0 for n in tensor.shape):
+        raise TensorError(f"tensor {tensor.name!r} has shape {list(tensor.shape)}; 1 to {MAX_RANK} sizes >= 0, rows first")
+    size = width
+    for n in tensor.shape:
+        size *= n
+    if size != len(tensor.data):
+        raise TensorError(f"tensor {tensor.name!r} of {tensor.dtype} {list(tensor.shape)} needs {size} bytes, got {len(tensor.data)}")
