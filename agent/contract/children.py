@@ -13,7 +13,8 @@ def command(module: str) -> list[str]:
     Not `python -m`: that puts the working directory first, where somebody's `agent.py` would shadow ours, and
     PYTHONSAFEPATH, which prevents it, is not known to Python 3.10.
     """
-    code = f"import sys; sys.path[:] = [p for p in sys.path if p not in ('', '.')]; from {module} import main; sys.exit(main())"
+    safe_path = "import sys; sys.path[:] = [p for p in sys.path if p not in ('', '.')]"
+    code = f"{safe_path}; from {module} import main; sys.exit(main())"
     return [sys.executable, "-c", code]
 
 

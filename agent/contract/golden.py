@@ -85,7 +85,7 @@ def faithfulness(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> 
 
 
 def accuracy(labels: Array, scores: Array) -> float:
-    """Share of rows whose top-1 class is the label. `scores` has shape (rows, classes), or (rows, 1) for two classes."""
+    """Share of rows whose top-1 class is the label. `scores`: (rows, classes), or (rows, 1) for two classes."""
     return float(correct(labels, scores).mean())
 
 

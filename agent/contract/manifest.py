@@ -112,9 +112,13 @@ def decode(payload: bytes) -> Manifest:
     except (msgspec.DecodeError, ValueError) as error:
         raise ManifestError(f"not a manifest: {error}") from error
     if manifest.format != FORMAT:
-        raise ManifestError(f"manifest format {manifest.format} is not known here; this agent reads format {FORMAT}: update it")
+        raise ManifestError(
+            f"manifest format {manifest.format} is not known here; this agent reads format {FORMAT}: update it"
+        )
     if set(manifest.files) != set(ROLES):
-        raise ManifestError(f"a manifest names the files {', '.join(ROLES)}; this one names {', '.join(sorted(manifest.files))}")
+        raise ManifestError(
+            f"a manifest names the files {', '.join(ROLES)}; this one names {', '.join(sorted(manifest.files))}"
+        )
     return manifest
 
 

@@ -70,7 +70,9 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     artifact: Digest
     manifest: Digest
     profile: Short
-    state: Literal["fetching", "verifying", "staging", "probing", "switching", "watching", "serving", "refused", "failed"]
+    state: Literal[
+        "fetching", "verifying", "staging", "probing", "switching", "watching", "serving", "refused", "failed"
+    ]
     runtime: Short = ""
     """What answers, such as "ai-edge-litert 2.3.0, XNNPACK"."""
     reason: Text = ""

@@ -56,7 +56,9 @@ class PublicKey:
         return cls(key)
 
     def pem(self) -> str:
-        return self._key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+        return self._key.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ).decode()
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         try:

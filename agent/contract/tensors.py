@@ -63,9 +63,13 @@ def check(tensor: Tensor) -> None:
     if width is None:
         raise TensorError(f"tensor {tensor.name!r} has dtype {tensor.dtype!r}; allowed: {', '.join(DTYPES)}")
     if not 1 <= len(tensor.shape) <= MAX_RANK or any(n < 0 for n in tensor.shape):
-        raise TensorError(f"tensor {tensor.name!r} has shape {list(tensor.shape)}; 1 to {MAX_RANK} sizes >= 0, rows first")
+        raise TensorError(
+            f"tensor {tensor.name!r} has shape {list(tensor.shape)}; 1 to {MAX_RANK} sizes >= 0, rows first"
+        )
     size = width
     for n in tensor.shape:
         size *= n
     if size != len(tensor.data):
-        raise TensorError(f"tensor {tensor.name!r} of {tensor.dtype} {list(tensor.shape)} needs {size} bytes, got {len(tensor.data)}")
+        raise TensorError(
+            f"tensor {tensor.name!r} of {tensor.dtype} {list(tensor.shape)} needs {size} bytes, got {len(tensor.data)}"
+        )

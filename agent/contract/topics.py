@@ -31,7 +31,8 @@ def check_name(name: str, what: str = "name") -> str:
     """Return `name` if it can be a model, agent or client name; otherwise raise TopicError saying what is allowed."""
     if not _NAME.fullmatch(name):
         raise TopicError(
-            f"{what} {name[:80]!r} is not usable: use 1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
+            f"{what} {name[:80]!r} is not usable: use 1 to 63 of a-z, 0-9, '.', '_' and '-', "
+            "starting with a letter or digit"
         )
     return name
 
