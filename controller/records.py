@@ -1,0 +1,250 @@
+"""What the store keeps, as plain frozen values: one class per table, one field per column.
+
+Times are seconds since 1970, for people; they decide nothing. Digests are SHA-256 in hex.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from agent.contract.manifest import FileRef, Preprocessing
+from agent.contract.messages import DesiredModel, ModelState, SwapRecord
+from firmware_profiles.profile import Facts
+
+RunState = Literal["queued", "running", "done", "failed", "cancelled"]
+RolloutState = Literal["running", "done", "failed", "aborted"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+ShardState = Literal["pending", "leased", "accepted", "quarantined"]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A row as a value."""
+
+
+class File(Record, frozen=True, kw_only=True):
+    """A file in the catalog; who uses it stands in a table of its own."""
+
+    digest: str
+    size: int
+    created_at: float
+
+
+class Model(Record, frozen=True, kw_only=True):
+    name: str
+    created_at: float
+
+
+class Version(Record, frozen=True, kw_only=True):
+    """An immutable source. `source` and `data` are digests of files in the catalog."""
+
+    model: str
+    version: int
+    """0 asks `writes.add_version` for the next number."""
+    source: str
+    source_name: str
+    data: str | None = None
+    labels: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    created_at: float
+
+
+class Artifact(Record, frozen=True, kw_only=True):
+    """Built files for one version and one profile, with the signed manifest's envelope."""
+
+    digest: str
+    """SHA-256 of the .tflite bytes."""
+    model: str
+    version: int
+    profile: str
+    files: dict[str, FileRef]
+    manifest: str
+    """Digest of the manifest's envelope, a file in the catalog."""
+    sequence: int
+    """The manifest's; grows per model."""
+    report: dict[str, Any] = {}
+    """The artifact's entry in the optimizer's report."""
+    run: str | None = None
+    created_at: float
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """One go of the optimizer."""
+
+    id: str
+    model: str
+    version: int
+    profiles: tuple[str, ...]
+    strict: bool = False
+    deploy: bool = False
+    state: RunState = "queued"
+    step: str = ""
+    profile: str = ""
+    fraction: float = 0.0
+    detail: str = ""
+    error: str | None = None
+    who: str | None = None
+    rejected: tuple[dict[str, Any], ...] = ()
+    report: dict[str, Any] | None = None
+    release: str | None = None
+    rollout: str | None = None
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+class Release(Record, frozen=True, kw_only=True):
+    """A version offered to the fleet, with its artifacts: digests by profile."""
+
+    id: str
+    model: str
+    version: int
+    artifacts: dict[str, str]
+    created_at: float
+
+
+class Rollout(Record, frozen=True, kw_only=True):
+    id: str
+    release: str
+    model: str
+    version: int
+    state: RolloutState = "running"
+    created_at: float
+    finished_at: float | None = None
+
+
+class RolloutDevice(Record, frozen=True, kw_only=True):
+    """One device's share of a rollout."""
+
+    rollout: str
+    device: str
+    profile: str | None = None
+    artifact: str | None = None
+    state: str = "pending"
+    reason: str = ""
+    history: tuple[str, ...] = ()
+    previous: DesiredModel | None = None
+    """What the device was to run of this model before: the way back."""
+
+
+class Device(Record, frozen=True, kw_only=True):
+    """An enrolled device: who it is, what it is to run and what it says it runs."""
+
+    name: str
+    public_key: str
+    device_token_hash: str
+    broker_user: str = ""
+    facts: Facts
+    labels: dict[str, str] = {}
+    simulated: bool = False
+    agent_version: str = ""
+    session: str = ""
+    desired_generation: int = 0
+    desired: tuple[DesiredModel, ...] = ()
+    drain: bool = False
+    reported_generation: int = 0
+    reported: tuple[ModelState, ...] = ()
+    enrolled_at: float
+    last_seen: float | None = None
+
+
+class Claim(Record, frozen=True, kw_only=True):
+    """The right to enrol. The token itself is never kept."""
+
+    token_hash: str
+    expires_at: float
+    uses_left: int
+    created_at: float
+
+
+class Swap(Record, frozen=True, kw_only=True):
+    """A swap as its device told it. `id` 0 asks for the next number."""
+
+    id: int = 0
+    device: str
+    model: str
+    at: float
+    record: SwapRecord
+
+
+class JobShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device did for a job."""
+
+    shards: int = 0
+    rows: int = 0
+    busy_s: float = 0.0
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """One model over many rows. `input` and `result` are digests of files in the catalog."""
+
+    id: str
+    model: str
+    version: int
+    input: str
+    reduce: str
+    state: JobState = "queued"
+    profile: str | None = None
+    artifact: str = ""
+    runtime: str = ""
+    mixed: bool = False
+    rows: int = 0
+    shard_rows: int = 0
+    shards: int = 0
+    accepted: int = 0
+    moved: int = 0
+    duplicates_refused: int = 0
+    lost: int = 0
+    quarantined: int = 0
+    devices: dict[str, JobShare] = {}
+    bytes_moved: int = 0
+    metrics: dict[str, float] | None = None
+    result: str | None = None
+    error: str | None = None
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    makespan_s: float | None = None
+
+
+class Shard(Record, frozen=True, kw_only=True):
+    """Rows `first` to `last` (exclusive) of a job's input; the row is also the record of the lease."""
+
+    job: str
+    number: int
+    first: int
+    last: int
+    state: ShardState = "pending"
+    attempt: int = 0
+    device: str = ""
+    artifact: str = ""
+    runtime: str = ""
+    busy_s: float = 0.0
+    result: str | None = None
+    """Where the accepted result lies: a digest, or a name under the data folder."""
+    offset: int = 0
+    length: int = 0
+    reason: str = ""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    step: str
+    ms: float
+    detail: str = ""
+
+
+class Request(Record, frozen=True, kw_only=True):
+    """An inference request, logged after its response."""
+
+    id: str
+    trace_id: str
+    model: str
+    version: int = 0
+    artifact: str = ""
+    device: str = ""
+    runtime: str = ""
+    state: str
+    attempts: int = 0
+    received_at: float
+    steps: tuple[Step, ...] = ()

@@ -1,0 +1,129 @@
+"""The controller's settings, and every limit it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from controller.errors import UserError
+
+BROKER_VARIABLE = "LEPTA_BROKER"
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on everything that comes from outside or may grow. Bytes, counts, seconds."""
+
+    # Uploads and bodies
+    upload_bytes: int = 2048 * MIB
+    """One file: a model, a data set, a job's input."""
+    json_bytes: int = 1 * MIB
+    """Body of a JSON request that carries no tensors."""
+    infer_bytes: int = 64 * MIB
+    """Body of an inference request, after decompression."""
+    list_rows: int = 200
+    """Rows of a list when the caller names no limit; also the most."""
+
+    # Store
+    store_waiting: int = 1000
+    """Reads and commits that wait for the one database thread."""
+    requests_kept: int = 10_000
+    """Inference requests in the log; older ones are dropped."""
+    swaps_kept: int = 100
+    """Swap records per device."""
+    check_bytes: int = 64 * MIB
+    """A database up to this size is checked as a whole at start."""
+    blob_keep_s: float = 3600.0
+    """How long a file that nothing refers to stays."""
+
+    # Fleet
+    decisions_per_s: float = 5.0
+    inbox: int = 20_000
+    """Messages that wait for the loop; QoS 0 messages beyond are dropped and counted."""
+    devices: int = 10_000
+    silent_s: float = 15.0
+    """A device that sent nothing for this long counts as offline."""
+    rollout_timeout_s: float = 600.0
+    claim_expires_s: float = 3600.0
+    claim_uses: int = 10_000
+    claims: int = 1000
+
+    # Delivery
+    chunk_window: int = 32
+    """Chunks in flight at the broker."""
+    blobs_at_once: int = 64
+
+    # Inference
+    requests_waiting: int = 1024
+    request_attempts: int = 3
+    request_attempt_s: float = 10.0
+    request_deadline_s: float = 30.0
+    requests_flush_s: float = 1.0
+    """How often finished requests are written to the log."""
+
+    # Jobs
+    job_rows: int = 50_000_000
+    jobs_open: int = 100
+
+    # Bus
+    bus_in_flight: int = 1000
+    """QoS 1 messages that the broker has not acknowledged; more are refused."""
+    bus_out_bytes: int = 16 * MIB
+    """Bytes that wait for the socket; more messages are refused."""
+    reconnect_first_s: float = 0.2
+    reconnect_most_s: float = 10.0
+    connect_s: float = 10.0
+    keepalive_s: int = 30
+
+    # Broker
+    broker_payload_bytes: int = 512 * 1024
+    broker_connections: int = 10_000
+    broker_start_s: float = 15.0
+    broker_stop_s: float = 5.0
+    broker_restart_first_s: float = 0.2
+    broker_restart_most_s: float = 10.0
+
+    # Optimizer
+    runs_waiting: int = 100
+    optimizer_idle_s: float = 300.0
+    """An optimizer that had nothing to do for this long is stopped."""
+    optimizer_stop_s: float = 5.0
+    optimizer_line_bytes: int = 8 * MIB
+    """One line of the optimizer's output."""
+
+    # Stopping
+    shutdown_s: float = 5.0
+    """How long open HTTP requests may take when the controller stops."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `lepta up` is told. `port` 0 takes a free one."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    broker: str = field(default="auto", repr=False)
+    """`auto`, `embedded`, `mosquitto`, or `mqtt://[USER:PASSWORD@]HOST[:PORT]`. Not shown: it may hold a password."""
+    broker_host: str = "127.0.0.1"
+    """Where a broker of our own listens."""
+    broker_port: int = 0
+    limits: Limits = Limits()
+
+
+def choose_broker(argument: str | None, environment: Mapping[str, str]) -> str:
+    """The broker to use: the command line's, else the environment's, else `auto`.
+
+    Everybody on a machine can read a command line: an address with a password is refused there.
+    """
+    if argument is None:
+        return environment.get(BROKER_VARIABLE) or "auto"
+    if urlsplit(argument).password is not None:
+        raise UserError(
+            "a broker's password does not belong on the command line, where every user of this machine can read it",
+            f"set {BROKER_VARIABLE} to the address instead",
+        )
+    return argument
