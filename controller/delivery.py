@@ -1,0 +1,108 @@
+"""Sends blobs to agents in chunks: each chunk once for everybody who asked, paced by the broker's acknowledgements.
+
+An agent that needs a blob subscribes to its topic and tells which chunks are missing. What several agents ask for while
+a blob is on its way is merged, so late joiners share the rest of the sending and get only its beginning a second time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from agent.contract import topics
+from agent.contract.messages import CHUNK_BYTES, Chunk, Message, Need
+
+log = logging.getLogger("lepta.delivery")
+
+
+class Sender(Protocol):
+    """What delivery needs of the bus."""
+
+    def send(self, topic: str, message: Message, *, on_acked: Callable[[], None]) -> bool:
+        """Publish with QoS 1; False while there is no connection (nothing is queued)."""
+
+
+@dataclass
+class _Sending:
+    path: Path
+    size: int
+    missing: dict[int, None] = field(default_factory=dict)
+    """Chunk numbers still to send, in order of asking; a dict because it is an ordered set."""
+
+
+class Delivery:
+    """Owned by the event loop; call it from there only."""
+
+    def __init__(self, bus: Sender, locate: Callable[[str], Path | None], *, window: int, most_blobs: int) -> None:
+        """`locate`: a digest's file or None. `window`: chunks in flight at the broker. `most_blobs`: sent at a time."""
+        self._bus = bus
+        self._locate = locate
+        self._window = window
+        self._most_blobs = most_blobs
+        self._in_flight = 0
+        self._epoch = 0
+        self._sendings: dict[str, _Sending] = {}
+        self.bytes_sent = 0
+        self.refused = 0
+
+    def need(self, need: Need) -> None:
+        """An agent misses chunks. Unknown blobs and more blobs than allowed are refused; the agent asks again."""
+        sending = self._sendings.get(need.digest)
+        if sending is None:
+            path = self._locate(need.digest)
+            if path is None or len(self._sendings) >= self._most_blobs:
+                self.refused += 1
+                log.warning("not sending blob %s: %s", need.digest[:12], "unknown" if path is None else "too many at once")
+                return
+            sending = self._sendings[need.digest] = _Sending(path, path.stat().st_size)
+        chunks = -(-sending.size // CHUNK_BYTES) or 1
+        for first, last in need.ranges:
+            sending.missing.update(dict.fromkeys(range(first, min(last, chunks - 1) + 1)))
+        self._pump()
+
+    def reconnected(self) -> None:
+        """The broker forgot what was in flight; agents ask for what they miss."""
+        self._epoch += 1
+        self._in_flight = 0
+        self._sendings.clear()
+
+    def _pump(self) -> None:
+        while self._in_flight < self._window and self._sendings:
+            # Blobs take turns, so that a large one does not keep a small one waiting.
+            digest, sending = next(iter(self._sendings.items()))
+            del self._sendings[digest]
+            if not sending.missing:
+                continue
+            number = next(iter(sending.missing))
+            del sending.missing[number]
+            self._sendings[digest] = sending
+            if not self._send(digest, sending, number):
+                self._sendings.clear()
+                return
+
+    def _send(self, digest: str, sending: _Sending, number: int) -> bool:
+        chunk = Chunk(size=sending.size, data=_read(sending.path, number * CHUNK_BYTES))
+        epoch = self._epoch
+
+        def acked() -> None:
+            if epoch == self._epoch:
+                self._in_flight -= 1
+                self._pump()
+
+        if not self._bus.send(topics.blob(digest, number), chunk, on_acked=acked):
+            return False
+        self._in_flight += 1
+        self.bytes_sent += len(chunk.data)
+        return True
+
+
+def _read(path: Path, offset: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, CHUNK_BYTES, offset)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,408 @@
+"""PURE: one job over many devices: split, lease, retry, speculate, accept each shard once.
+
+The controller hands out *leases*: a shard, to a device, with an attempt number that fences late answers. Each device has
+a *credit*: how many shards may wait there, sized so that it stays busy between two decisions of the loop and no longer.
+At the tail, a shard that would finish late is leased a second time to an idle device; the first answer counts.
+No time, randomness or I/O: `handle(event, now)` with `now` in monotonic seconds returns what to do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+PENDING, LEASED, ACCEPTED, QUARANTINED = "pending", "leased", "accepted", "quarantined"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How a job is spread. Times in seconds."""
+
+    target_s: float = 0.25
+    """Computing time of one shard."""
+    cover_s: float = 0.6
+    """How much work may wait at a device: it covers the loop's pause between decisions, and the way."""
+    max_credit: int = 12
+    max_attempts: int = 8
+    """Leases of one shard before it is given up."""
+    max_failing_devices: int = 2
+    """A shard that failed on this many devices is poison: quarantined, and the rest goes on."""
+    lease_s: float = 30.0
+    """Least time to live of a lease; slow devices get more, by their measured speed."""
+    speculate_factor: float = 1.5
+    """An idle device copies a shard when it would be done this much earlier than where the shard waits."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows `first` to `last` (exclusive) of the input."""
+
+    number: int
+    first: int
+    last: int
+
+    @property
+    def rows(self) -> int:
+        return self.last - self.first
+
+
+def split(rows: int, shard_rows: int) -> list[Shard]:
+    """Cut `rows` into shards of `shard_rows`, the last one shorter; each row is in exactly one shard."""
+    if rows < 0 or shard_rows < 1:
+        raise ValueError(f"cannot split {rows} rows into shards of {shard_rows}")
+    starts = range(0, rows, shard_rows)
+    return [Shard(number, first, min(first + shard_rows, rows)) for number, first in enumerate(starts)]
+
+
+def shard_size(rows: int, row_s: float, devices: int, most: int, policy: Policy) -> int:
+    """Rows per shard: `target_s` of computing at `row_s` seconds a row, at least eight shards a device, at most `most`."""
+    by_time = policy.target_s / max(row_s, 1e-6)
+    fair = rows / max(1, 8 * devices)
+    return max(1, min(round(by_time), math.ceil(fair), most))
+
+
+# -- events
+
+
+@dataclass(frozen=True)
+class DeviceReady:
+    """A device may compute for this job: it holds the pinned artifact. `row_s`: measured or estimated seconds a row."""
+
+    device: str
+    row_s: float
+
+
+@dataclass(frozen=True)
+class DeviceGone:
+    """Lost, draining, restarted, or it no longer holds the artifact."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A device's result for a lease. `error` empty: computed. `busy_s`: time inside the worker."""
+
+    device: str
+    shard: int
+    attempt: int
+    busy_s: float
+    error: str = ""
+    user_fault: bool = False
+    """The input itself is wrong: no other device can do better."""
+
+
+@dataclass(frozen=True)
+class Ticked:
+    pass
+
+
+Event = DeviceReady | DeviceGone | Answered | Ticked
+
+
+# -- actions
+
+
+@dataclass(frozen=True)
+class Lease:
+    device: str
+    shard: Shard
+    attempt: int
+    ttl_s: float
+    speculative: bool = False
+
+
+@dataclass(frozen=True)
+class Accept:
+    shard: Shard
+    attempt: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """A result that counts for nothing: a second copy, or of a lease that was taken back."""
+
+    shard: int
+    attempt: int
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    shard: Shard
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Every shard is accepted or quarantined."""
+
+
+Action = Lease | Accept | Refuse | Quarantine | Finish
+
+
+# -- state
+
+
+@dataclass
+class _Held:
+    """A lease in force."""
+
+    device: str
+    attempt: int
+    expires: float
+
+
+@dataclass
+class _ShardState:
+    shard: Shard
+    state: str = PENDING
+    attempts: int = 0
+    held: list[_Held] = field(default_factory=list)
+    failed_on: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeviceShare:
+    """What a device did for the job, and how fast it is."""
+
+    row_s: float
+    ready: bool = True
+    outstanding: int = 0
+    waiting_rows: int = 0
+    shards: int = 0
+    rows: int = 0
+    busy_s: float = 0.0
+
+
+@dataclass
+class Counters:
+    moved: int = 0
+    """Shards leased anew because their device was lost or their lease ran out."""
+    speculated: int = 0
+    duplicates_refused: int = 0
+    stale_refused: int = 0
+
+
+class Job:
+    """The state of one job and its rules. Owned by the loop; feeding it the same events gives the same actions."""
+
+    def __init__(self, shards: list[Shard], policy: Policy, attempts: dict[int, int] | None = None) -> None:
+        """`attempts`: highest attempt number per shard already used before a restart, so that old answers stay fenced."""
+        used = attempts or {}
+        self._shards = {shard.number: _ShardState(shard, attempts=used.get(shard.number, 0)) for shard in shards}
+        self._pending = deque(shard.number for shard in shards)
+        self._leased: dict[int, _ShardState] = {}
+        self._policy = policy
+        self._open = len(shards)
+        self.devices: dict[str, DeviceShare] = {}
+        self.counters = Counters()
+        self.accepted = 0
+        self.quarantined: dict[int, str] = {}
+
+    @property
+    def finished(self) -> bool:
+        return self._open == 0
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """Take one event and say what to do; leases are handed out by `assign` once all events of a tick are in."""
+        match event:
+            case DeviceReady(device, row_s):
+                known = self.devices.get(device)
+                speed = known.row_s if known and known.shards else row_s
+                self.devices[device] = replace(known or DeviceShare(speed), row_s=speed, ready=True)
+                return []
+            case DeviceGone(device):
+                return self._take_back(device)
+            case Answered():
+                return self._answer(event)
+            case Ticked():
+                return self._expire(now)
+
+    def assign(self, now: float) -> list[Action]:
+        """Lease what is pending to devices with credit, fastest first; copy stragglers when nothing is pending."""
+        actions: list[Action] = []
+        waiting: list[int] = []
+        while self._pending and self._anyone_free():
+            state = self._shards[self._pending.popleft()]
+            device = self._best_for(state)
+            if device is None:
+                waiting.append(state.shard.number)
+            else:
+                actions.append(self._lease(state, device, now))
+        self._pending.extendleft(reversed(waiting))
+        if self._pending:
+            return actions
+        while (copy := self._straggler(now)) is not None:
+            self.counters.speculated += 1
+            actions.append(replace(self._lease(*copy, now), speculative=True))
+        return actions
+
+    # -- answers
+
+    def _answer(self, event: Answered) -> list[Action]:
+        state = self._shards.get(event.shard)
+        if state is None:
+            return [Refuse(event.shard, event.attempt, event.device, "no such shard")]
+        held = next((h for h in state.held if (h.device, h.attempt) == (event.device, event.attempt)), None)
+        if held is not None:
+            self._drop(state, held)
+        if held is None or state.state in (ACCEPTED, QUARANTINED):
+            return [self._refuse(state, event)]
+        if event.error:
+            return self._failed(state, event)
+        self._credit_for(event, state.shard)
+        state.state = ACCEPTED
+        self.accepted += 1
+        self._open -= 1
+        done: list[Action] = [Accept(state.shard, event.attempt, event.device)]
+        return done + self._finish_if_done()
+
+    def _refuse(self, state: _ShardState, event: Answered) -> Refuse:
+        if state.state == ACCEPTED:
+            self.counters.duplicates_refused += 1
+            return Refuse(event.shard, event.attempt, event.device, "the shard was accepted already")
+        self.counters.stale_refused += 1
+        return Refuse(event.shard, event.attempt, event.device, "the lease was taken back")
+
+    def _failed(self, state: _ShardState, event: Answered) -> list[Action]:
+        state.failed_on[event.device] = event.error
+        poison = event.user_fault or len(state.failed_on) >= self._policy.max_failing_devices
+        if poison or state.attempts >= self._policy.max_attempts:
+            return self._quarantine(state, event.error)
+        if not state.held:
+            self._requeue(state)
+        return []
+
+    def _quarantine(self, state: _ShardState, reason: str) -> list[Action]:
+        for held in list(state.held):
+            self._drop(state, held)
+        state.state = QUARANTINED
+        self.quarantined[state.shard.number] = reason
+        self._open -= 1
+        actions: list[Action] = [Quarantine(state.shard, reason)]
+        return actions + self._finish_if_done()
+
+    def _finish_if_done(self) -> list[Action]:
+        return [Finish()] if self.finished else []
+
+    def _credit_for(self, event: Answered, shard: Shard) -> None:
+        share = self.devices.get(event.device)
+        if share is None:
+            return
+        measured = event.busy_s / max(1, shard.rows)
+        row_s = measured if not share.shards else 0.7 * share.row_s + 0.3 * measured
+        self.devices[event.device] = replace(
+            share, row_s=row_s, shards=share.shards + 1, rows=share.rows + shard.rows, busy_s=share.busy_s + event.busy_s
+        )
+
+    # -- losses
+
+    def _take_back(self, device: str) -> list[Action]:
+        share = self.devices.get(device)
+        if share is None:
+            return []
+        self.devices[device] = replace(share, ready=False)
+        actions: list[Action] = []
+        for state in list(self._leased.values()):
+            for held in [h for h in state.held if h.device == device]:
+                actions += self._lose(state, held, f"{device} was lost")
+        return actions
+
+    def _expire(self, now: float) -> list[Action]:
+        actions: list[Action] = []
+        for state in list(self._leased.values()):
+            for held in [h for h in state.held if h.expires <= now]:
+                actions += self._lose(state, held, f"the lease on {held.device} ran out")
+        return actions
+
+    def _lose(self, state: _ShardState, held: _Held, why: str) -> list[Action]:
+        self._drop(state, held)
+        if state.held or state.state != LEASED:
+            return []
+        if state.attempts >= self._policy.max_attempts:
+            return self._quarantine(state, f"given up after {state.attempts} attempts; last: {why}")
+        self.counters.moved += 1
+        self._requeue(state)
+        return []
+
+    def _requeue(self, state: _ShardState) -> None:
+        state.state = PENDING
+        self._pending.appendleft(state.shard.number)
+
+    def _drop(self, state: _ShardState, held: _Held) -> None:
+        state.held.remove(held)
+        if not state.held:
+            self._leased.pop(state.shard.number, None)
+        share = self.devices[held.device]
+        self.devices[held.device] = replace(
+            share, outstanding=share.outstanding - 1, waiting_rows=share.waiting_rows - state.shard.rows
+        )
+
+    # -- leases
+
+    def _lease(self, state: _ShardState, device: str, now: float) -> Lease:
+        share = self.devices[device]
+        waiting = share.waiting_rows + state.shard.rows
+        ttl = max(self._policy.lease_s, 10 * waiting * share.row_s)
+        state.attempts += 1
+        state.state = LEASED
+        state.held.append(_Held(device, state.attempts, now + ttl))
+        self._leased[state.shard.number] = state
+        self.devices[device] = replace(share, outstanding=share.outstanding + 1, waiting_rows=waiting)
+        return Lease(device, state.shard, state.attempts, ttl)
+
+    def _anyone_free(self) -> bool:
+        rows = self._shards[self._pending[0]].shard.rows
+        return any(share.ready and share.outstanding < self._credit(share, rows) for share in self.devices.values())
+
+    def _best_for(self, state: _ShardState) -> str | None:
+        """The device that would finish the shard first, among those with credit left that have not failed it."""
+        if self._only_failed_devices_left(state):
+            # Nobody else is there to prove the shard innocent: let it try again, up to max_attempts.
+            state.failed_on.clear()
+        rows = state.shard.rows
+        free = [
+            (self._finish_s(share, rows), name)
+            for name, share in self.devices.items()
+            if share.ready and share.outstanding < self._credit(share, rows) and name not in state.failed_on
+        ]
+        return min(free)[1] if free else None
+
+    def _only_failed_devices_left(self, state: _ShardState) -> bool:
+        ready = [name for name, share in self.devices.items() if share.ready]
+        return bool(ready) and all(name in state.failed_on for name in ready)
+
+    def _credit(self, share: DeviceShare, rows: int) -> int:
+        """Shards that may wait at a device: `cover_s` of work, spread evenly as the end comes near."""
+        ready = sum(1 for other in self.devices.values() if other.ready)
+        shard_s = max(share.row_s * rows, 1e-6)
+        cover = max(2, math.ceil(self._policy.cover_s / shard_s))
+        fair = max(1, math.ceil((len(self._pending) + share.outstanding) / max(1, ready)))
+        return min(cover, self._policy.max_credit, fair)
+
+    def _straggler(self, now: float) -> tuple[_ShardState, str] | None:
+        """A leased shard and an idle device that would finish it clearly earlier than where it waits."""
+        idle = [(share.row_s, name) for name, share in self.devices.items() if share.ready and not share.outstanding]
+        if not idle:
+            return None
+        row_s, device = min(idle)
+        late = [
+            (self.devices[held.device].waiting_rows * self.devices[held.device].row_s, state.shard.number)
+            for state in self._leased.values()
+            if len(state.held) == 1 and state.state == LEASED and device not in state.failed_on
+            for held in state.held
+        ]
+        if not late:
+            return None
+        wait_s, number = max(late)
+        state = self._shards[number]
+        worth = wait_s > self._policy.speculate_factor * row_s * state.shard.rows + 0.05
+        return (state, device) if worth and state.attempts < self._policy.max_attempts else None
+
+    @staticmethod
+    def _finish_s(share: DeviceShare, rows: int) -> float:
+        return (share.waiting_rows + rows) * share.row_s

@@ -1,0 +1,225 @@
+"""One job over many devices, decided without a clock: a small simulated fleet drives the rules."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.work import (
+    Accept,
+    Action,
+    Answered,
+    DeviceGone,
+    DeviceReady,
+    Finish,
+    Job,
+    Lease,
+    Policy,
+    Quarantine,
+    Refuse,
+    Ticked,
+    shard_size,
+    split,
+)
+
+TICK_S = 0.2
+
+
+@dataclass
+class Device:
+    row_s: float
+    dies_at: float = float("inf")
+    returns_at: float = float("inf")
+    free_at: float = 0.0
+    poisoned: frozenset[int] = frozenset()
+
+
+@dataclass
+class Outcome:
+    accepted: list[Accept] = field(default_factory=list)
+    quarantined: list[Quarantine] = field(default_factory=list)
+    refused: list[Refuse] = field(default_factory=list)
+    leases: list[Lease] = field(default_factory=list)
+    makespan: float = 0.0
+
+
+def simulate(job: Job, devices: dict[str, Device], duplicate_rate: float = 0.0, seed: int = 0) -> Outcome:
+    """Run a job to its end on simulated devices: they compute one shard after another and may die and return."""
+    draw = random.Random(seed)
+    outcome = Outcome()
+    answers: list[tuple[float, int, Answered]] = []
+    up: set[str] = set()
+    now, count = 0.0, 0
+
+    def take(actions: list[Action]) -> None:
+        nonlocal count
+        for action in actions:
+            match action:
+                case Lease(name, shard, attempt, _):
+                    outcome.leases.append(action)
+                    device = devices[name]
+                    begin = max(now, device.free_at)
+                    busy = device.row_s * shard.rows
+                    device.free_at = begin + busy
+                    error = "bad rows" if shard.number in device.poisoned else ""
+                    for _ in range(2 if draw.random() < duplicate_rate else 1):
+                        count += 1
+                        answer = Answered(name, shard.number, attempt, busy, error)
+                        heapq.heappush(answers, (device.free_at, count, answer))
+                case Accept():
+                    outcome.accepted.append(action)
+                case Quarantine():
+                    outcome.quarantined.append(action)
+                case Refuse():
+                    outcome.refused.append(action)
+                case Finish():
+                    outcome.makespan = now
+
+    while not job.finished:
+        for name, device in devices.items():
+            alive = now < device.dies_at or now >= device.returns_at
+            if alive and name not in up:
+                up.add(name)
+                device.free_at = now
+                take(job.handle(DeviceReady(name, 0.001), now))
+            if not alive and name in up:
+                up.discard(name)
+                take(job.handle(DeviceGone(name), now))
+        while answers and answers[0][0] <= now:
+            at, _, answer = heapq.heappop(answers)
+            device = devices[answer.device]
+            if at < device.dies_at or at >= device.returns_at:
+                take(job.handle(answer, now))
+        take(job.handle(Ticked(), now))
+        if not job.finished:
+            take(job.assign(now))
+        now += TICK_S
+        assert now < 3600, "the job does not end"
+    return outcome
+
+
+def test_every_row_is_in_exactly_one_shard() -> None:
+    shards = split(10, 3)
+    assert [(s.first, s.last) for s in shards] == [(0, 3), (3, 6), (6, 9), (9, 10)]
+    assert split(0, 3) == []
+    with pytest.raises(ValueError, match="cannot split"):
+        split(10, 0)
+
+
+@given(rows=st.integers(1, 10**6), row_s=st.floats(0, 10), devices=st.integers(0, 50), most=st.integers(1, 10**5))
+def test_a_shard_has_at_least_one_row_and_never_more_than_fit_a_message(
+    rows: int, row_s: float, devices: int, most: int
+) -> None:
+    assert 1 <= shard_size(rows, row_s, devices, most, Policy()) <= most
+
+
+fleets = st.dictionaries(
+    st.sampled_from(["a", "b", "c", "d"]),
+    st.builds(
+        Device,
+        row_s=st.floats(0.0005, 0.02),
+        dies_at=st.one_of(st.just(float("inf")), st.floats(0, 5)),
+    ),
+    min_size=1,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(fleet=fleets, rows=st.integers(1, 2000), size=st.integers(1, 200), duplicates=st.floats(0, 0.5), seed=st.integers(0, 99))
+def test_each_shard_is_accepted_exactly_once_whatever_dies_or_repeats(
+    fleet: dict[str, Device], rows: int, size: int, duplicates: float, seed: int
+) -> None:
+    fleet["survivor"] = Device(row_s=0.002)
+    shards = split(rows, size)
+    outcome = simulate(Job(shards, Policy()), fleet, duplicates, seed)
+    assert sorted(a.shard.number for a in outcome.accepted) == [s.number for s in shards]
+    assert not outcome.quarantined
+
+
+def test_a_slow_device_gets_a_small_share_and_does_not_hold_up_the_end() -> None:
+    fleet = {"fast1": Device(0.001), "fast2": Device(0.001), "slow": Device(0.005)}
+    job = Job(split(20_000, 100), Policy())
+    outcome = simulate(job, fleet)
+    ideal = 20_000 / (2 / 0.001 + 1 / 0.005)
+    assert outcome.makespan <= 1.25 * ideal
+    assert job.devices["slow"].shards < job.devices["fast1"].shards / 3
+
+
+def test_a_killed_device_costs_only_what_it_held() -> None:
+    fleet = {"a": Device(0.001), "b": Device(0.001, dies_at=3.0)}
+    job = Job(split(20_000, 100), Policy())
+    outcome = simulate(job, fleet)
+    ideal = 3.0 + (20_000 - 2 * 3000) * 0.001
+    assert outcome.makespan <= 1.2 * ideal
+    assert 1 <= job.counters.moved <= Policy().max_credit
+
+
+def test_a_device_that_returns_gets_work_again_and_its_old_answers_count_for_nothing() -> None:
+    job = Job(split(10, 5), Policy())
+    job.handle(DeviceReady("a", 0.001), 0.0)
+    leases = [a for a in job.assign(0.0) if isinstance(a, Lease)]
+    job.handle(DeviceGone("a"), 1.0)
+    job.handle(DeviceReady("a", 0.001), 2.0)
+    again = [a for a in job.assign(2.0) if isinstance(a, Lease)]
+    assert {x.attempt for x in again} == {2}
+    [late] = job.handle(Answered("a", leases[0].shard.number, leases[0].attempt, 0.1), 2.1)
+    assert isinstance(late, Refuse)
+    assert job.accepted == 0
+
+
+def test_a_lease_that_runs_out_is_given_to_another_device() -> None:
+    policy = Policy(lease_s=1.0)
+    job = Job(split(10, 10), policy)
+    job.handle(DeviceReady("a", 0.001), 0.0)
+    assert len(job.assign(0.0)) == 1
+    job.handle(DeviceReady("b", 0.001), 0.5)
+    job.handle(Ticked(), 1.5)
+    assert job.counters.moved == 1
+    [lease] = job.assign(1.5)
+    assert isinstance(lease, Lease)
+    assert lease.attempt == 2
+
+
+def test_a_poison_shard_is_quarantined_and_the_rest_completes() -> None:
+    bad = frozenset({3})
+    fleet = {"a": Device(0.001, poisoned=bad), "b": Device(0.001, poisoned=bad)}
+    outcome = simulate(Job(split(1000, 100), Policy()), fleet)
+    assert [q.shard.number for q in outcome.quarantined] == [3]
+    assert len(outcome.accepted) == 9
+
+
+def test_a_single_device_tries_a_failing_shard_a_bounded_number_of_times() -> None:
+    outcome = simulate(Job(split(300, 100), Policy()), {"a": Device(0.001, poisoned=frozenset({1}))})
+    assert [q.shard.number for q in outcome.quarantined] == [1]
+    assert sum(lease.shard.number == 1 for lease in outcome.leases) == Policy().max_attempts
+
+
+def test_a_fault_of_the_input_is_not_tried_again() -> None:
+    job = Job(split(10, 10), Policy())
+    job.handle(DeviceReady("a", 0.001), 0.0)
+    job.assign(0.0)
+    actions = job.handle(Answered("a", 0, 1, 0.0, "wrong shape", user_fault=True), 0.1)
+    assert [type(a) for a in actions] == [Quarantine, Finish]
+
+
+def test_attempt_numbers_go_on_after_a_restart() -> None:
+    job = Job(split(10, 10), Policy(), attempts={0: 4})
+    job.handle(DeviceReady("a", 0.001), 0.0)
+    [lease] = job.assign(0.0)
+    assert isinstance(lease, Lease)
+    assert lease.attempt == 5
+    [refused] = job.handle(Answered("a", 0, 4, 0.1), 0.2)
+    assert isinstance(refused, Refuse)
+
+
+def test_the_same_events_give_the_same_actions() -> None:
+    def run() -> Outcome:
+        fleet = {"a": Device(0.001), "b": Device(0.003, dies_at=1.0, returns_at=2.0)}
+        return simulate(Job(split(3000, 50), Policy()), fleet, 0.1, seed=7)
+
+    assert run() == run()
