@@ -312,7 +312,7 @@ class UserInfer(msgspec.Struct, frozen=True, kw_only=True):
 M = TypeVar("M", bound=Message)
 
 # Kind of topic -> (message, encoded as MessagePack?). `desired` and `cmd` travel inside a DSSE envelope.
-_KINDS: dict[str, tuple[type[Message], bool]] = {
+KINDS: dict[str, tuple[type[Message], bool]] = {
     "controller/status": (ControllerStatus, False),
     "agents/hello": (Hello, False),
     "agents/status": (AgentStatus, False),
@@ -328,10 +328,10 @@ _KINDS: dict[str, tuple[type[Message], bool]] = {
     "agents/answer": (Answer, True),
     "blobs": (Chunk, True),
 }
-_BINARY = {kind for kind, binary in _KINDS.values() if binary}
+_BINARY = {kind for kind, binary in KINDS.values() if binary}
 _DECODERS = {
     kind: (msgspec.msgpack.Decoder(type_) if binary else msgspec.json.Decoder(type_))
-    for kind, (type_, binary) in _KINDS.items()
+    for kind, (type_, binary) in KINDS.items()
 }
 _TENSORS = msgspec.msgpack.Decoder(tuple[Tensor, ...])
 

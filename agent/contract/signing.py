@@ -90,7 +90,7 @@ class PrivateKey:
             loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
         except (ValueError, TypeError) as error:
             raise SignatureError(f"{path} holds no private key: {error}") from error
-        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey) or not isinstance(loaded.curve, ec.SECP256R1):
             raise SignatureError(f"{path} holds a key of another kind; P-256 is needed")
         return cls(loaded)
 
