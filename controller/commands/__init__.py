@@ -1,0 +1,1 @@
+"""The commands of `lepta`, one file per group. What is slow to import is imported inside the functions."""

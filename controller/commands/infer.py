@@ -1,0 +1,73 @@
+"""`lepta infer` and `lepta trace`: ask a model, and see the way that a question took."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controller.commands import common
+from controller.commands.layout import ms
+
+if TYPE_CHECKING:
+    from controller.oip_client import Answer
+    from controller.replies import Metadata, Version
+
+
+def infer(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    files: Annotated[list[Path], typer.Argument(help="Pictures (png, jpg), .npy or .json files.")],
+    as_object: Annotated[bool, typer.Option("--json", help="Print each answer as a JSON object.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--as-json", help="Ask nothing; print the request, for curl or `lepta pub`.")
+    ] = False,
+    client_name: Annotated[
+        str | None, typer.Option("--client", help="With --as-json: whom the answer over MQTT is for.")
+    ] = None,
+) -> None:
+    """Ask MODEL about each FILE."""
+    from controller.oip_client import json_request
+    from controller.preprocess import read_inputs
+
+    with common.connect() as client:
+        metadata, version = client.metadata(model), client.version(model, "serving")
+        for file in files:
+            inputs = read_inputs(file, metadata.inputs, version.preprocessing)
+            if as_json:
+                named = {"client": client_name} if client_name else {}
+                sys.stdout.write(json_request(inputs, **named).decode() + "\n")
+                continue
+            answer = client.infer(model, inputs)
+            _show(file if len(files) > 1 else None, answer, metadata, version, as_object)
+
+
+def trace(request: Annotated[str, typer.Argument(help="The request's id, as `lepta infer` prints it.")]) -> None:
+    """The way of a request through the flow, with the time of each step."""
+    with common.connect() as client:
+        found = client.request(request)
+    screen = common.screen()
+    screen.line(
+        f"request {found.id}: {found.model} version {found.version}, {found.state}"
+        f"{f' after {found.attempts} attempts' if found.attempts > 1 else ''}"
+    )
+    rows = [(step.step, ms(step.ms), step.detail) for step in found.steps]
+    rows.append(("in all", ms(sum(step.ms for step in found.steps)), f"on {found.device}" if found.device else ""))
+    screen.table(("step", "time", ""), rows, right=(1,))
+
+
+def _show(file: Path | None, answer: Answer, metadata: Metadata, version: Version, as_object: bool) -> None:
+    from controller.answers import describe, object_of
+
+    if as_object:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(object_of(answer, version, file)).decode() + "\n")
+        return
+    screen = common.screen()
+    for text in describe(answer, version.labels if version.version == answer.version else ()):
+        screen.line(f"{file}: {text}" if file else text)
+    screen.note(
+        f"  {metadata.name} version {answer.version}, on {answer.device}, {answer.runtime}; request {answer.id}"
+    )

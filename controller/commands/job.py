@@ -1,0 +1,100 @@
+"""`lepta job`: one model over many rows, spread over the fleet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controller.commands import common
+from controller.commands.layout import seconds, size
+
+if TYPE_CHECKING:
+    from controller.commands.screen import Screen
+    from controller.replies import Job
+
+app = typer.Typer(help="Jobs: one model over many rows, spread over the fleet.", no_args_is_help=True)
+_Id = Annotated[str, typer.Argument(help="The job's id.")]
+
+
+@app.command("run")
+def start(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    input_file: Annotated[Path, typer.Option("--input", help="Rows: .npz with named inputs, or .npy.")],
+    output: Annotated[Path | None, typer.Option(help="Where the result goes, .npz; implies --wait.")] = None,
+    version: Annotated[int | None, typer.Option(help="Default: the version that serves.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Only devices of this class.")] = None,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Allow several artifacts; each row names its own.")] = False,
+    shard_rows: Annotated[int | None, typer.Option(help="Rows handed out at once.", min=1)] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
+) -> None:
+    """Score every row of a file on the fleet."""
+    from controller.follow import follow_job
+
+    screen = common.screen()
+    with common.connect() as client:
+        data = client.put_file(input_file).digest
+        job = client.start_job(model, data, shard_rows=shard_rows, version=version, profile=profile, mixed=mixed)
+        if not wait and output is None:
+            screen.line(f"job {job.id}: {job.state}")
+            screen.note(f"next: lepta job show {job.id}")
+            return
+        with screen.progress() as progress:
+            job = follow_job(client, job, progress)
+        show_job(screen, job)
+        if output is not None:
+            client.job_result(job.id, output)
+            screen.line(f"  result in {output}: id, label, score, output:NAME, device, artifact")
+
+
+@app.command("ls")
+def list_jobs() -> None:
+    """Jobs, newest first."""
+    screen = common.screen()
+    with common.connect() as client:
+        jobs = client.jobs()
+    if not jobs:
+        screen.line("no jobs")
+        return
+    rows = [(j.id, j.model, str(j.rows), f"{j.accepted}/{j.shards}", j.state, seconds(j.makespan_s)) for j in jobs]
+    screen.table(("job", "model", "rows", "shards", "state", "took"), rows, right=(2, 3, 5))
+
+
+@app.command()
+def show(
+    job: _Id,
+    output: Annotated[Path | None, typer.Option(help="Also download the result, .npz.")] = None,
+) -> None:
+    """A job: how far it is, and who did what."""
+    with common.connect() as client:
+        show_job(common.screen(), client.job(job))
+        if output is not None:
+            client.job_result(job, output)
+
+
+@app.command()
+def cancel(job: _Id) -> None:
+    """Stop a job."""
+    with common.connect() as client:
+        common.screen().line(f"job {job}: {client.cancel_job(job).state}")
+
+
+def show_job(screen: Screen, job: Job) -> None:
+    """Everything about a job."""
+    screen.line(f"job {job.id}: {job.model} version {job.version}, {job.state}{f': {job.error}' if job.error else ''}")
+    accuracy = (job.metrics or {}).get("accuracy")
+    rows = [
+        ("rows", f"{job.rows} in {job.shards} shards, {job.accepted} accepted"),
+        ("moved", f"{job.moved} shards to another device; {job.duplicates_refused} duplicates refused"),
+        ("computed by", f"{job.artifact[:12] or 'several artifacts'} on {job.runtime or 'several runtimes'}"),
+        ("time", f"{seconds(job.makespan_s)}, {size(job.bytes_moved)} moved"),
+    ]
+    if accuracy is not None:
+        rows.append(("accuracy", f"{accuracy * 100:.2f} %"))
+    if job.lost or job.quarantined:
+        rows.append(("without answer", f"{job.lost} lost, {job.quarantined} quarantined"))
+    screen.table((), rows)
+    devices = [(n, str(s.shards), str(s.rows), seconds(s.busy_s)) for n, s in sorted(job.devices.items())]
+    if devices:
+        screen.table(("device", "shards", "rows", "busy"), devices, right=(1, 2, 3))

@@ -1,0 +1,115 @@
+"""Wait for what the controller does on its own: runs, rollouts, jobs, examples. Asks again until it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from controller.client import Client
+from controller.errors import Internal, UserError
+from controller.replies import Example, Job, Rollout, Run
+
+POLL_S = 0.2
+# A run that is to be rolled out names its rollout soon after it is done.
+ROLLOUT_BEGINS_S = 60.0
+_LIVE = ("queued", "running", "pending")
+
+E = TypeVar("E", Example, Job, Rollout, Run)
+
+
+class Shown(Protocol):
+    """Where progress is shown."""
+
+    def update(self, step: str, fraction: float | None = None, detail: str = "") -> None: ...
+
+
+class WorkFailed(UserError):
+    """What was waited for ended badly."""
+
+
+def follow_run(client: Client, run: Run, shown: Shown) -> Run:
+    """The run, done. Raises WorkFailed if it failed, was cancelled, or no artifact passed its gate."""
+
+    def show(run: Run) -> None:
+        shown.update(_step_of(run.step or run.state, run.profile), run.fraction, run.detail)
+
+    ended = _until(lambda: client.run(run.id), show)
+    if ended.state != "done":
+        reasons = [f"{r.profile}: {'; '.join(r.reasons)}" for r in ended.rejected]
+        why = ended.error or "; ".join(reasons) or "no reason was given"
+        raise WorkFailed(f"run {ended.id} {_ending(ended.state)}: {why}", f"lepta run show {ended.id}")
+    return ended
+
+
+def follow_deploy(client: Client, run: Run, shown: Shown) -> tuple[Run, Rollout]:
+    """A run and the rollout that it starts, both done. Raises WorkFailed."""
+    ended = follow_run(client, run, shown)
+    deadline = time.monotonic() + ROLLOUT_BEGINS_S
+    while ended.rollout is None:
+        if time.monotonic() > deadline:
+            raise Internal(f"run {ended.id} is done but began no rollout", f"lepta run show {ended.id}")
+        shown.update("release", None)
+        time.sleep(POLL_S)
+        ended = client.run(ended.id)
+    return ended, follow_rollout(client, client.rollout(ended.rollout), shown)
+
+
+def follow_rollout(client: Client, rollout: Rollout, shown: Shown, poll_s: float = POLL_S) -> Rollout:
+    """The rollout, done. Raises WorkFailed if it failed, was aborted, or a device did not take the version."""
+
+    def show(rollout: Rollout) -> None:
+        over = [d for d in rollout.devices if d.state not in ("pending", "sent")]
+        waiting = ", ".join(d.device for d in rollout.devices if d not in over)
+        shown.update("roll out", len(over) / max(1, len(rollout.devices)), waiting)
+
+    ended = _until(lambda: client.rollout(rollout.id), show, poll_s)
+    refused = [f"{d.device}: {d.reason or d.state}" for d in ended.devices if d.state in ("refused", "failed")]
+    if ended.state != "done" or refused:
+        why = "; ".join(refused) or "no reason was given"
+        raise WorkFailed(f"rollout {ended.id} {_ending(ended.state)}: {why}", f"lepta rollout show {ended.id}")
+    return ended
+
+
+def follow_job(client: Client, job: Job, shown: Shown, poll_s: float = POLL_S) -> Job:
+    """The job, done. Raises WorkFailed."""
+
+    def show(job: Job) -> None:
+        shown.update("job", job.accepted / max(1, job.shards), f"{job.accepted} of {job.shards} shards")
+
+    ended = _until(lambda: client.job(job.id), show, poll_s)
+    if ended.state != "done":
+        raise WorkFailed(
+            f"job {ended.id} {_ending(ended.state)}: {ended.error or 'no reason was given'}",
+            f"lepta job show {ended.id}",
+        )
+    return ended
+
+
+def follow_example(client: Client, example: Example, shown: Shown, name: str) -> Example:
+    """The example, made. Raises WorkFailed."""
+
+    def show(example: Example) -> None:
+        shown.update(name, example.fraction or None, example.detail)
+
+    ended = _until(lambda: client.example(example.id), show)
+    if ended.state != "done":
+        raise WorkFailed(f"the example {_ending(ended.state)}: {ended.error or 'no reason was given'}")
+    return ended
+
+
+def _until(ask: Callable[[], E], show: Callable[[E], None], poll_s: float = POLL_S) -> E:
+    while True:
+        current = ask()
+        show(current)
+        if current.state not in _LIVE:
+            return current
+        time.sleep(poll_s)
+
+
+def _ending(state: str) -> str:
+    return {"failed": "failed", "cancelled": "was cancelled", "aborted": "was aborted"}.get(state, f"ended {state}")
+
+
+def _step_of(step: str, profile: str) -> str:
+    return f"{step} for {profile}" if profile else step

@@ -1,0 +1,269 @@
+"""What the REST API answers, as typed values.
+
+Unknown fields are ignored, so that an older client reads a newer controller.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agent.contract.manifest import Preprocessing
+from agent.contract.messages import ModelState, SwapRecord
+from firmware_profiles.profile import Facts
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object of the API."""
+
+
+class Broker(Reply, frozen=True, kw_only=True):
+    kind: str = ""
+    host: str
+    port: int
+
+
+class Info(Reply, frozen=True, kw_only=True):
+    version: str
+    url: str
+    boot: str = ""
+    data: str = ""
+    broker: Broker | None = None
+
+
+class BrokerAccess(Reply, frozen=True, kw_only=True):
+    """Where the broker is and how to log in."""
+
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    tls: bool = False
+
+
+class StoredFile(Reply, frozen=True, kw_only=True):
+    digest: str
+    size: int
+
+
+class Gate(Reply, frozen=True, kw_only=True):
+    """Whether an artifact may be released. `loss`, `margin`, `bound_95` are shares of accuracy, 0 to 1."""
+
+    passed: bool
+    reasons: tuple[str, ...] = ()
+    loss: float | None = None
+    margin: float | None = None
+    bound_95: float | None = None
+    strict: bool = False
+
+
+class Artifact(Reply, frozen=True, kw_only=True):
+    """The optimizer's entry for one profile. Accuracies are shares, 0 to 1; sizes bytes; MACs per row."""
+
+    profile: str
+    digest: str = ""
+    bytes: int = 0
+    parameters: int = 0
+    macs: int = 0
+    macs_before: int = 0
+    accuracy_float: float | None = None
+    accuracy_int8: float | None = None
+    agreement: float | None = None
+    sqnr_db: float | None = None
+    latency_ms: float | None = None
+    latency_runtime: str = ""
+    runtimes: tuple[str, ...] = ("ai-edge-litert",)
+    threads: int = 1
+    gate: Gate | None = None
+    files: dict[str, Any] = {}
+
+
+class Rejected(Reply, frozen=True, kw_only=True):
+    profile: str
+    reasons: tuple[str, ...] = ()
+
+
+class Version(Reply, frozen=True, kw_only=True):
+    model: str
+    version: int
+    source: str = ""
+    source_name: str = ""
+    labels: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    created_at: float = 0.0
+    artifacts: tuple[Artifact, ...] = ()
+
+
+class Model(Reply, frozen=True, kw_only=True):
+    """`serving` is the version that the fleet is to run; `versions` holds numbers or whole versions."""
+
+    name: str
+    versions: tuple[int | Version, ...] = ()
+    latest: int | None = None
+    serving: int | None = None
+
+
+class Run(Reply, frozen=True, kw_only=True):
+    id: str
+    model: str
+    version: int
+    state: str
+    profiles: tuple[str, ...] = ()
+    step: str = ""
+    profile: str = ""
+    fraction: float = 0.0
+    detail: str = ""
+    error: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    deploy: bool = False
+    release: str | None = None
+    rollout: str | None = None
+    created_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    report: dict[str, Any] | None = None
+
+
+class Release(Reply, frozen=True, kw_only=True):
+    id: str
+    model: str
+    version: int
+
+
+class RolloutDevice(Reply, frozen=True, kw_only=True):
+    device: str
+    state: str
+    profile: str | None = None
+    reason: str = ""
+
+
+class Rollout(Reply, frozen=True, kw_only=True):
+    id: str
+    release: str
+    model: str
+    version: int
+    state: str
+    devices: tuple[RolloutDevice, ...] = ()
+    created_at: float | None = None
+    finished_at: float | None = None
+
+
+class Claim(Reply, frozen=True, kw_only=True):
+    token: str
+    expires_at: float
+
+
+class ProfileMatch(Reply, frozen=True, kw_only=True):
+    profile: str
+    fits: bool
+    reasons: tuple[str, ...] = ()
+
+
+class TimedSwap(SwapRecord, frozen=True, kw_only=True):
+    """A swap record with the controller's clock (seconds since 1970) at its arrival; 0 where it is not told."""
+
+    at: float = 0.0
+
+
+class Device(Reply, frozen=True, kw_only=True):
+    name: str
+    online: bool = False
+    profile: str | None = None
+    match: tuple[ProfileMatch, ...] = ()
+    facts: Facts | None = None
+    simulated: bool = False
+    load: dict[str, Any] | None = None
+    desired_generation: int = 0
+    reported_generation: int = 0
+    models: tuple[ModelState, ...] = ()
+    swaps: tuple[TimedSwap, ...] = ()
+    agent_version: str = ""
+    last_seen_s: float | None = None
+
+
+class JobShare(Reply, frozen=True, kw_only=True):
+    shards: int = 0
+    rows: int = 0
+    busy_s: float = 0.0
+
+
+class Job(Reply, frozen=True, kw_only=True):
+    id: str
+    model: str
+    state: str
+    version: int = 0
+    rows: int = 0
+    shards: int = 0
+    accepted: int = 0
+    moved: int = 0
+    duplicates_refused: int = 0
+    lost: int = 0
+    quarantined: int = 0
+    devices: dict[str, JobShare] = {}
+    artifact: str = ""
+    runtime: str = ""
+    profile: str | None = None
+    mixed: bool = False
+    bytes_moved: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    makespan_s: float | None = None
+    metrics: dict[str, float] | None = None
+    error: str | None = None
+
+
+class Step(Reply, frozen=True, kw_only=True):
+    step: str
+    ms: float
+    detail: str = ""
+
+
+class Request(Reply, frozen=True, kw_only=True):
+    """An inference request on its way through the article's steps."""
+
+    id: str
+    model: str
+    state: str
+    trace_id: str = ""
+    version: int = 0
+    artifact: str = ""
+    device: str = ""
+    runtime: str = ""
+    attempts: int = 0
+    received_at: float = 0.0
+    steps: tuple[Step, ...] = ()
+
+
+class Example(Reply, frozen=True, kw_only=True):
+    """An example being made. `files` are digests by role: model, data, batch, seven."""
+
+    id: str = ""
+    state: str
+    error: str | None = None
+    files: dict[str, str] = {}
+    labels: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    accuracy: float | None = None
+    step: str = ""
+    fraction: float = 0.0
+    detail: str = ""
+
+
+class TensorInfo(Reply, frozen=True, kw_only=True):
+    """`shape` starts with the rows axis, -1 for any number."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class Metadata(Reply, frozen=True, kw_only=True):
+    """A model as the Open Inference Protocol describes it."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...] = ()
+    versions: tuple[str, ...] = ()
+    platform: str = ""
