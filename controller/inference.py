@@ -30,11 +30,11 @@ class Bus(Protocol):
         """Publish with QoS 0; False while there is no connection."""
 
 
-class Fleet(Protocol):
-    """What inference needs of the fleet."""
+class Directory(Protocol):
+    """What inference needs to know of the fleet."""
 
-    def knows(self, model: str) -> bool: ...
     def candidates(self, model: str) -> list[Candidate]: ...
+    async def exists(self, model: str) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Inference:
 
     def __init__(
         self,
-        fleet: Fleet,
+        directory: Directory,
         bus: Bus,
         *,
         limits: InferenceLimits,
@@ -91,7 +91,7 @@ class Inference:
         finished: Callable[[Trace], None],
     ) -> None:
         """`keep_blob` stores bytes that are too large for a message; `finished` gets each trace once, for the log."""
-        self._fleet = fleet
+        self._directory = directory
         self._bus = bus
         self._limits = limits
         self._new_id = new_id
@@ -113,13 +113,11 @@ class Inference:
         """The answer of one device. Raises BadRequest, NotFound, Busy, DeviceError or Timeout; the caller calls `close`."""
         if len(self._waiting) >= self._limits.most_waiting:
             raise Busy("too many requests are waiting", "try again in a second, or add devices")
-        if not self._fleet.knows(trace.model):
-            raise NotFound(f"no model is called {trace.model!r}", "lepta model ls")
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
         deadline = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
         tried: set[str] = set()
         fault = ""
-        route = self._route(trace.model, frozenset())
+        route = await self._route(trace.model, frozenset())
         trace.step("optimized?", f"yes: artifact {route.artifact[:12]}")
         for _ in range(self._limits.attempts):
             left = deadline - time.monotonic()
@@ -135,7 +133,7 @@ class Inference:
                 fault = f"{route.device}: {answer.fault.message}"
             tried.add(route.device)
             trace.step("result?", f"no: {fault}; retry")
-            route = self._route(trace.model, frozenset(tried))
+            route = await self._route(trace.model, frozenset(tried))
         if time.monotonic() >= deadline:
             raise Timeout(f"no device answered in time; last: {fault or 'nothing'}")
         raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
@@ -160,9 +158,11 @@ class Inference:
             if at == device and future is not None and not future.done():
                 future.set_exception(_Lost(f"{device} was lost"))
 
-    def _route(self, model: str, tried: frozenset[str]) -> Route:
-        route = routing.choose(self._fleet.candidates(model), tried, self._draw())
+    async def _route(self, model: str, tried: frozenset[str]) -> Route:
+        route = routing.choose(self._directory.candidates(model), tried, self._draw())
         if isinstance(route, NoRoute):
+            if not await self._directory.exists(model):
+                raise NotFound(f"no model is called {model[:80]!r}", "lepta model ls")
             raise Busy(f"no device can answer for {model}: {'; '.join(route.reasons)}", "lepta device ls")
         return route
 

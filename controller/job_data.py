@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from agent.contract.messages import MAX_INLINE
 from agent.contract.tensors import Tensor, TensorSpec
 from controller.errors import UserError
+from controller.records import Artifact
 
 Array = npt.NDArray[Any]
 # Arrays of an .npz that are no inputs.
@@ -136,9 +138,12 @@ class _Table:
         return buffer.getvalue(), metrics
 
 
-def output_names(results: Mapping[str, Array]) -> list[str]:
-    """The model's outputs among the arrays of a result file."""
-    return [name.removeprefix("output:") for name in results if name.startswith("output:")]
+def inputs_of(artifact: Artifact) -> tuple[TensorSpec, ...]:
+    return msgspec.convert(artifact.report["inputs"], tuple[TensorSpec, ...])
+
+
+def outputs_of(artifact: Artifact) -> tuple[TensorSpec, ...]:
+    return msgspec.convert(artifact.report["outputs"], tuple[TensorSpec, ...])
 
 
 def _load(path: Path) -> dict[str, Array]:

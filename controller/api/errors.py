@@ -1,0 +1,54 @@
+"""One place where errors become HTTP: status, who is at fault, what to do."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from controller.errors import Busy, LeptaError
+
+log = logging.getLogger("lepta.api")
+
+
+def reply(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON response of any value that msgspec can encode."""
+    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(LeptaError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def error_body(message: str, who: str, hint: str | None) -> dict[str, str | None]:
+    return {"error": message, "who": who, "hint": hint}
+
+
+async def _ours(_: Request, error: Exception) -> Response:
+    assert isinstance(error, LeptaError)
+    headers = {"Retry-After": "1"} if isinstance(error, Busy) else None
+    return reply(error_body(error.message, error.who, error.hint), error.status, headers)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = "; ".join(f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors())
+    return reply(error_body(f"the request is not as documented: {faults}", "user", "see /docs"), 422)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"nothing is at {request.url.path}" if error.status_code == 404 else str(error.detail)
+    return reply(error_body(message, "user", "see /docs"), error.status_code)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s broke", request.method, request.url.path, exc_info=error)
+    return reply(error_body("something broke here", "us", "see the controller's log"), 500)

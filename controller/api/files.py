@@ -1,0 +1,30 @@
+"""Files by content: uploads of users, downloads of users and agents."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import FileResponse, Response
+
+from controller import replies
+from controller.api.access import controller_of, require_device_or_token
+from controller.api.errors import reply
+
+router = APIRouter(tags=["files"])
+download_router = APIRouter(tags=["files"], dependencies=[Depends(require_device_or_token)])
+
+
+@router.put("/files", status_code=201)
+async def put_file(request: Request) -> Response:
+    """Store the body; answers with its SHA-256."""
+    controller = controller_of(request)
+    file = await controller.catalog.put(request.stream(), controller.settings.limits.upload_bytes)
+    return reply(replies.StoredFile(digest=file.digest, size=file.size), 201)
+
+
+@download_router.get("/files/{digest}")
+async def get_file(request: Request, digest: str) -> Response:
+    """The file with this SHA-256; understands Range, so that an interrupted fetch goes on where it stopped."""
+    catalog = controller_of(request).catalog
+        path = catalog.path(digest)
+    headers = {"ETag": f'"{digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
+    return FileResponse(path, media_type="application/octet-stream", headers=headers)

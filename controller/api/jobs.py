@@ -1,0 +1,74 @@
+"""Batch jobs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, Response
+
+from controller import job_data, reads, records, views
+from controller.api.access import controller_of
+from controller.api.errors import reply
+from controller.api.models import artifacts_of, find_version
+from controller.api.schemas import NewJob
+from controller.errors import Conflict, NotFound, UserError
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.post("/jobs", status_code=202)
+async def start_job(request: Request, body: NewJob) -> Response:
+    """Run a model over every row of a file that was put before. The input is checked before anything is sent."""
+    controller = controller_of(request)
+    version = await find_version(controller, body.model, str(body.version or "serving"))
+    built = await artifacts_of(controller, version)
+    if not built:
+        raise UserError(f"{body.model} version {version.version} was not built", "lepta deploy")
+    if controller.catalog.locate(body.input) is None:
+        raise NotFound(f"the input file {body.input[:12]} was not uploaded", "PUT it to /api/v1/files first")
+    specs = job_data.inputs_of(built[0])
+    data = await asyncio.to_thread(job_data.load_input, controller.catalog.path(body.input), specs)
+    wanted = records.Job(
+        id="",
+        model=body.model,
+        version=version.version,
+        input=body.input,
+        reduce=body.reduce,
+        profile=body.profile,
+        mixed=body.mixed,
+        shard_rows=body.shard_rows or 0,
+        created_at=controller.fleet.wall(),
+    )
+    job = await controller.fleet.do(lambda tick: controller.fleet.jobs.start(tick, version, built, data, wanted))
+    return reply(views.job(job), 202, {"Location": f"/api/v1/jobs/{job.id}"})
+
+
+@router.get("/jobs")
+async def list_jobs(request: Request) -> Response:
+    controller = controller_of(request)
+    jobs = await controller.store.read(reads.every(records.Job, newest=True, limit=200))
+    return reply([views.job(controller.fleet.jobs.progress(job)) for job in jobs])
+
+
+@router.get("/jobs/{job_id}")
+async def show_job(request: Request, job_id: str) -> Response:
+    controller = controller_of(request)
+    job = await controller.store.read(reads.get(records.Job, job_id))
+    return reply(views.job(controller.fleet.jobs.progress(job)))
+
+
+@router.post("/jobs/{job_id}/cancel")
+async def cancel_job(request: Request, job_id: str) -> Response:
+    controller = controller_of(request)
+    return reply(views.job(await controller.fleet.do(lambda tick: controller.fleet.jobs.cancel(tick, job_id))))
+
+
+@router.get("/jobs/{job_id}/result")
+async def job_result(request: Request, job_id: str) -> Response:
+    """The `.npz` of a job that is done: a row per input row, and who computed it."""
+    controller = controller_of(request)
+    job = await controller.store.read(reads.get(records.Job, job_id))
+    if job.result is None:
+        raise Conflict(f"job {job_id} is {job.state} and has no result", f"lepta job show {job_id}")
+    return FileResponse(controller.catalog.path(job.result), filename=f"{job_id}.npz")

@@ -1,0 +1,76 @@
+"""Releases and rollouts."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from controller import reads, records, views
+from controller.api.access import controller_of
+from controller.api.errors import reply
+from controller.api.schemas import NewRelease, NewRollout
+from controller.parts import Controller
+
+router = APIRouter(tags=["rollouts"])
+
+
+@router.post("/releases", status_code=201)
+async def make_release(request: Request, body: NewRelease) -> Response:
+    """Offer a version that was built."""
+    controller = controller_of(request)
+    await controller.store.read(reads.get(records.Version, body.model, body.version))
+    built = await _built(controller, body.model, body.version)
+    release = await controller.fleet.do(
+        lambda tick: controller.fleet.releases.release(tick, body.model, body.version, built)
+    )
+    return reply(views.release(release), 201)
+
+
+@router.get("/releases")
+async def list_releases(request: Request) -> Response:
+    releases = await controller_of(request).store.read(reads.every(records.Release, newest=True, limit=200))
+    return reply([views.release(r) for r in releases])
+
+
+@router.post("/rollouts", status_code=202)
+async def start_rollout(request: Request, body: NewRollout) -> Response:
+    """Bring a release to every enrolled device."""
+    controller = controller_of(request)
+    release = await controller.store.read(reads.get(records.Release, body.release))
+    built = [
+        a
+        for a in await _built(controller, release.model, release.version)
+        if release.artifacts.get(a.profile) == a.digest
+    ]
+    rollout = await controller.fleet.do(lambda tick: controller.fleet.releases.start(tick, release, built))
+    return reply(await _view(controller, rollout), 202, {"Location": f"/api/v1/rollouts/{rollout.id}"})
+
+
+@router.get("/rollouts")
+async def list_rollouts(request: Request) -> Response:
+    controller = controller_of(request)
+    rollouts = await controller.store.read(reads.every(records.Rollout, newest=True, limit=200))
+    return reply([views.rollout(r, []) for r in rollouts])
+
+
+@router.get("/rollouts/{rollout_id}")
+async def show_rollout(request: Request, rollout_id: str) -> Response:
+    controller = controller_of(request)
+    return reply(await _view(controller, await controller.store.read(reads.get(records.Rollout, rollout_id))))
+
+
+@router.post("/rollouts/{rollout_id}/abort")
+async def abort_rollout(request: Request, rollout_id: str) -> Response:
+    """Devices go back to what they were to run before."""
+    controller = controller_of(request)
+    rollout = await controller.fleet.do(lambda tick: controller.fleet.releases.abort(tick, rollout_id))
+    return reply(await _view(controller, rollout))
+
+
+async def _view(controller: Controller, rollout: records.Rollout) -> object:
+    shares = await controller.store.read(reads.every(records.RolloutDevice, rollout=rollout.id))
+    return views.rollout(rollout, shares)
+
+
+async def _built(controller: Controller, model: str, version: int) -> list[records.Artifact]:
+    return await controller.store.read(reads.every(records.Artifact, model=model, version=version))

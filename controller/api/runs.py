@@ -1,0 +1,145 @@
+"""Runs of the optimizer, and the one POST that does it all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi.responses import Response
+
+from agent.contract.manifest import FileRef, Preprocessing
+from agent.contract.topics import check_name
+from controller import reads, records, views
+from controller.api.access import controller_of
+from controller.api.errors import reply
+from controller.api.models import new_version
+from controller.api.schemas import NewRun
+from controller.errors import UserError
+from controller.parts import Controller
+from controller.placement import needed_profiles
+
+router = APIRouter(tags=["runs"])
+_PIECE = 1024 * 1024
+
+
+@router.post("/runs", status_code=202)
+async def start_run(request: Request, body: NewRun) -> Response:
+    """Optimize a version for some profiles, by default those that the fleet's devices call for."""
+    controller = controller_of(request)
+    version = await controller.store.read(reads.get(records.Version, body.model, body.version))
+    return await _queue(controller, version, body.profiles, strict=body.strict, deploy=body.deploy)
+
+
+@router.post("/deploy", status_code=202)
+async def deploy(
+    request: Request,
+    model: UploadFile,
+    data: UploadFile,
+    name: str = Form(""),
+    labels: str = Form(""),
+    preprocessing: str = Form(""),
+    profiles: str = Form(""),
+    strict: bool = Form(False),
+) -> Response:
+    """Upload, optimize, release, roll out: follow the run that this answers with, then its rollout."""
+    controller = controller_of(request)
+    wanted = _checked_profiles(controller, _listed("profiles", profiles) or None)
+    source = await _store(controller, model)
+    version = await new_version(
+        controller,
+        _name(name or (model.filename or "").rsplit(".", 1)[0]),
+        source=source.digest,
+        source_name=model.filename or "model.keras",
+        data=(await _store(controller, data)).digest,
+        labels=tuple(_listed("labels", labels)),
+        preprocessing=_preprocessing(preprocessing),
+    )
+    return await _queue(controller, version, wanted, strict=strict, deploy=True)
+
+
+@router.get("/runs")
+async def list_runs(request: Request, limit: int = 50) -> Response:
+    controller = controller_of(request)
+    most = min(limit, controller.settings.limits.list_rows)
+    runs = await controller.store.read(reads.every(records.Run, newest=True, limit=most))
+    return reply([views.run(controller.fleet.runs.progress(r), []) for r in runs])
+
+
+@router.get("/runs/{run_id}")
+async def show_run(request: Request, run_id: str) -> Response:
+    controller = controller_of(request)
+    run = controller.fleet.runs.progress(await controller.store.read(reads.get(records.Run, run_id)))
+    built = await controller.store.read(reads.every(records.Artifact, model=run.model, version=run.version, run=run.id))
+    return reply(views.run(run, built))
+
+
+@router.post("/runs/{run_id}/cancel")
+async def cancel_run(request: Request, run_id: str) -> Response:
+    controller = controller_of(request)
+    run = await controller.fleet.do(lambda tick: controller.fleet.runs.cancel(tick, run_id))
+    return reply(views.run(run, []))
+
+
+async def _queue(
+    controller: Controller, version: records.Version, profiles: Sequence[str] | None, *, strict: bool, deploy: bool
+) -> Response:
+    chosen = tuple(_checked_profiles(controller, profiles))
+    run = await controller.fleet.do(
+        lambda tick: controller.fleet.runs.queue(tick, version, chosen, strict=strict, deploy=deploy)
+    )
+    return reply(views.run(run, []), 202, {"Location": f"/api/v1/runs/{run.id}"})
+
+
+def _checked_profiles(controller: Controller, profiles: Sequence[str] | None) -> list[str]:
+    if profiles is None:
+        found = needed_profiles(controller.fleet.devices.facts(), controller.profiles)
+        if not found:
+            raise UserError(
+                "no device is enrolled, so it is open which profiles to build for",
+                "name them with --profile, or add a device: lepta device add",
+            )
+        return found
+    unknown = sorted(set(profiles) - set(controller.profiles))
+    if unknown:
+        raise UserError(
+            f"no profile is called {', '.join(unknown)}", f"there are {', '.join(sorted(controller.profiles))}"
+        )
+    return sorted(set(profiles))
+
+
+async def _store(controller: Controller, upload: UploadFile) -> FileRef:
+    async def pieces() -> AsyncIterator[bytes]:
+        while piece := await upload.read(_PIECE):
+            yield piece
+
+    return await controller.catalog.put(pieces(), controller.settings.limits.upload_bytes)
+
+
+def _name(name: str) -> str:
+    try:
+        return check_name(name, "model name")
+    except ValueError as error:
+        raise UserError(str(error), "choose one with --name") from error
+
+
+def _listed(field: str, text: str) -> list[str]:
+    if not text:
+        return []
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError as error:
+        raise UserError(f"{field} must be a JSON list of strings: {error}", f"{field}={json.dumps(['a', 'b'])}") from error
+
+
+def _preprocessing(text: str) -> Preprocessing | None:
+    if not text:
+        return None
+    try:
+        value: Any = msgspec.json.decode(text, type=Preprocessing)
+    except msgspec.DecodeError as error:
+        raise UserError(f"preprocessing cannot be used: {error}", '{"height": 28, "width": 28}') from error
+    result: Preprocessing = value
+    return result

@@ -1,0 +1,87 @@
+"""Bodies of requests. Tables do not validate, so the edge does; unknown fields are refused by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in lower-case hex, from PUT /files")]
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
+Labels = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PreprocessingBody(Body):
+    """How an image becomes the model's input."""
+
+    height: Annotated[int, Field(ge=1, le=8192)]
+    width: Annotated[int, Field(ge=1, le=8192)]
+    channels: Literal[1, 3] = 1
+    scale: float = 1 / 255
+    offset: float = 0.0
+    invert: bool = False
+
+
+class NewVersion(Body):
+    source: Digest
+    source_name: Annotated[str, Field(min_length=1, max_length=200)]
+    data: Digest | None = None
+    labels: Labels = []
+    preprocessing: PreprocessingBody | None = None
+
+
+class NewRun(Body):
+    model: Name
+    version: Annotated[int, Field(ge=1)]
+    profiles: Annotated[list[Name], Field(max_length=100)] | None = None
+    strict: bool = False
+    deploy: bool = False
+
+
+class NewImport(Body):
+    model: Name
+    report: dict[str, Any]
+    files: Annotated[dict[str, Digest], Field(max_length=1000)]
+
+
+class NewRelease(Body):
+    model: Name
+    version: Annotated[int, Field(ge=1)]
+
+
+class NewRollout(Body):
+    release: str
+
+
+class NewClaim(Body):
+    expires_s: Annotated[float, Field(gt=0)] = 3600.0
+    uses: Annotated[int, Field(ge=1)] = 1
+
+
+class Enrolment(Body):
+    token: Annotated[str, Field(min_length=1, max_length=200)]
+    name: Name | None = None
+    public_key: Annotated[str, Field(max_length=2000, description="P-256, PEM")]
+    facts: dict[str, Any]
+
+
+class NewJob(Body):
+    model: Name
+    input: Digest
+    reduce: Literal["score"] = "score"
+    version: Annotated[int, Field(ge=1)] | None = None
+    profile: Name | None = None
+    mixed: bool = False
+    shard_rows: Annotated[int, Field(ge=1)] | None = None
+
+
+class DigitsExample(Body):
+    """The built-in example: a small CNN on scikit-learn's handwritten digits."""
+
+    epochs: Annotated[int, Field(ge=1, le=200)] = 6
+    seed: int = 0
+    wrong_labels: bool = False

@@ -1,0 +1,453 @@
+"""Batch jobs as the loop sees them: the pure rules of `work` over real devices, with every lease and result on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from agent.contract import topics
+from agent.contract.messages import MAX_INLINE, Result, Work, decode_tensors, encode_tensors
+from agent.contract.tensors import Tensor, TensorError, rows_of
+from controller import job_data, records, work, writes
+from controller.catalog import Catalog
+from controller.devices import Devices, Known
+from controller.errors import Busy, LeptaError, NotFound
+from controller.job_data import JobInput, ShardResult
+from controller.outbox import Outbox
+from controller.recorder import Recorder
+from controller.tick import Tick
+
+log = logging.getLogger("lepta.jobs")
+
+
+class Reduced(msgspec.Struct, frozen=True):
+    """A job's results are joined and in the catalog."""
+
+    job: str
+    result: str
+    metrics: dict[str, float]
+
+
+class Broken(msgspec.Struct, frozen=True):
+    job: str
+    error: str
+
+
+@dataclass
+class _Active:
+    record: records.Job
+    rules: work.Job
+    data: JobInput
+    artifacts: frozenset[str]
+    """Digests that may compute for this job: one, unless it is mixed."""
+    file: BinaryIO
+    began: float
+    results: list[tuple[ShardResult, int, int]] = field(default_factory=list)
+    """Accepted shards without their outputs, which lie at (offset, length) of the file."""
+    feasible: set[str] = field(default_factory=set)
+    bytes_moved: int = 0
+    without_device_since: float | None = None
+
+
+class Jobs:
+    """Owned by the loop."""
+
+    def __init__(
+        self,
+        folder: Path,
+        catalog: Catalog,
+        devices: Devices,
+        outbox: Outbox,
+        recorder: Recorder,
+        *,
+        policy: work.Policy,
+        most_open: int,
+        stall_s: float,
+        new_id: Callable[[str], str],
+        deliver: Callable[[Reduced | Broken], None],
+    ) -> None:
+        self._folder = folder
+        self._catalog = catalog
+        self._devices = devices
+        self._outbox = outbox
+        self._recorder = recorder
+        self._policy = policy
+        self._most_open = most_open
+        self._stall_s = stall_s
+        self._new_id = new_id
+        self._deliver = deliver
+        self._active: dict[str, _Active] = {}
+        self._children: set[asyncio.Future[None]] = set()
+        devices.on_lost.append(self._lost)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._active)
+
+    def outstanding(self, device: str) -> int:
+        shares = (active.rules.devices.get(device) for active in self._active.values())
+        return sum(share.outstanding for share in shares if share is not None)
+
+    def progress(self, job: records.Job) -> records.Job:
+        """The job with the counters that are not in the store yet."""
+        active = self._active.get(job.id)
+        return self._counted(active) if active is not None else job
+
+    # -- commands
+
+    def start(
+        self, tick: Tick, version: records.Version, built: list[records.Artifact], data: JobInput, wanted: records.Job
+    ) -> records.Job:
+        """Begin a job on the devices that serve `version` now; raises Busy if none does."""
+        if len(self._active) >= self._most_open:
+            raise Busy(f"{len(self._active)} jobs are running", "wait for one to end, or cancel one: lepta job ls")
+        serving = self._serving(wanted, {a.digest: a for a in built})
+        if not serving:
+            raise Busy(
+                f"no device serves {version.model} version {version.version}"
+                + (f" for {wanted.profile}" if wanted.profile else ""),
+                "lepta deploy, or lepta device ls",
+            )
+        pinned = _pin(serving)
+        row_s = max(known.row_ms(pinned.digest) for known, _, _ in serving) / 1000 or pinned.report.get("latency_ms", 1.0) / 1000
+        most = job_data.most_rows(job_data.row_bytes(data), job_data.outputs_of(pinned))
+        shard_rows = wanted.shard_rows or work.shard_size(data.rows, row_s, len(serving), most, self._policy)
+        shards = work.split(data.rows, min(shard_rows, most))
+        job = msgspec.structs.replace(
+            wanted,
+            id=self._new_id("job"),
+            state="running",
+            profile=pinned.profile,
+            artifact=pinned.digest,
+            runtime=_family(serving, pinned.digest),
+            rows=data.rows,
+            shard_rows=min(shard_rows, most),
+            shards=len(shards),
+            created_at=tick.wall,
+            started_at=tick.wall,
+        )
+        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({pinned.digest})
+        active = _Active(job, work.Job(shards, self._policy), data, digests, self._open_file(job.id), tick.now)
+        self._active[job.id] = active
+        tick.save(writes.put(job), writes.put(*(_shard(job.id, s) for s in shards)))
+        self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=pinned.digest)
+        return job
+
+    def cancel(self, tick: Tick, job_id: str) -> records.Job:
+        active = self._active.get(job_id)
+        if active is None:
+            raise NotFound(f"no running job is called {job_id!r}", "lepta job ls")
+        return self._end(tick, active, state="cancelled", error="cancelled by its user")
+
+    def clear(self) -> None:
+        """Forget what is in memory: it is read anew from the store."""
+        for active in self._active.values():
+            active.file.close()
+        self._active.clear()
+
+    def give_up(self, tick: Tick, job: records.Job, error: str) -> None:
+        tick.save(writes.put(msgspec.structs.replace(job, state="failed", error=error, finished_at=tick.wall)))
+
+    def restore(
+        self,
+        tick: Tick,
+        job: records.Job,
+        built: list[records.Artifact],
+        shards: list[records.Shard],
+        data: JobInput,
+    ) -> None:
+        """Take a job up again after a restart: accepted shards stay accepted, the others begin with higher attempts."""
+        open_ = [work.Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")]
+        attempts = {s.number: s.attempt for s in shards}
+        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
+        active = _Active(job, work.Job(open_, self._policy, attempts), data, digests, self._open_file(job.id), tick.now)
+        active.results = [
+            (ShardResult(s.first, s.last, s.device, s.artifact, s.runtime, ()), s.offset, s.length)
+            for s in shards
+            if s.state == "accepted"
+        ]
+        active.rules.quarantined = {s.number: s.reason for s in shards if s.state == "quarantined"}
+        self._active[job.id] = active
+        if active.rules.finished:
+            self._finish(tick, active)
+
+    # -- what devices say
+
+    def result(self, tick: Tick, device: str, result: Result) -> None:
+        active = self._active.get(result.job)
+        if active is None:
+            return
+        moved = sum(len(t.data) for t in result.outputs)
+        active.bytes_moved += moved
+        event = work.Answered(
+            device,
+            result.shard,
+            result.attempt,
+            result.service_ms / 1000,
+            error=self._wrong(active, result),
+            user_fault=result.fault is not None and result.fault.who == "user",
+        )
+        for action in active.rules.handle(event, tick.now):
+            self._act(tick, active, action, result)
+
+    def tick(self, tick: Tick) -> None:
+        """After all events of a tick: expire leases, note who came and went, hand out what can be handed out."""
+        for active in list(self._active.values()):
+            self._note_devices(tick, active)
+            for action in active.rules.handle(work.Ticked(), tick.now):
+                self._act(tick, active, action, None)
+            if active.record.id in self._active and not active.rules.finished:
+                for action in active.rules.assign(tick.now):
+                    self._act(tick, active, action, None)
+
+    def reduced(self, tick: Tick, reduced: Reduced) -> None:
+        active = self._active.get(reduced.job)
+        if active is None:
+            return
+        computed = int(reduced.metrics["rows_computed"])
+        quarantined = sum(r.last - r.first for r in self._quarantined_rows(active))
+        lost = active.record.rows - computed - quarantined
+        error = f"{quarantined} rows are quarantined: {_first(active.rules.quarantined)}" if quarantined else None
+        active.record = msgspec.structs.replace(active.record, result=reduced.result, metrics=reduced.metrics, lost=lost)
+        state = "done" if computed and not lost else "failed"
+        self._end(tick, active, state=state, error=error)
+
+    def broken(self, tick: Tick, broken: Broken) -> None:
+        active = self._active.get(broken.job)
+        if active is not None:
+            self._end(tick, active, state="failed", error=broken.error)
+
+    # -- deciding
+
+    def _lost(self, tick: Tick, device: str) -> None:
+        for active in self._active.values():
+            if device in active.feasible:
+                active.feasible.discard(device)
+                active.rules.handle(work.DeviceGone(device), tick.now)
+
+    def _note_devices(self, tick: Tick, active: _Active) -> None:
+        for known in self._devices.all():
+            artifact = self._feasible(active, known)
+            if artifact is not None and known.name not in active.feasible:
+                active.feasible.add(known.name)
+                row_s = known.row_ms(artifact) / 1000 or 0.001
+                active.rules.handle(work.DeviceReady(known.name, row_s), tick.now)
+            elif artifact is None and known.name in active.feasible:
+                active.feasible.discard(known.name)
+                for action in active.rules.handle(work.DeviceGone(known.name), tick.now):
+                    self._act(tick, active, action, None)
+        self._watch_for_stall(tick, active)
+
+    def _watch_for_stall(self, tick: Tick, active: _Active) -> None:
+        if active.feasible or active.rules.finished:
+            active.without_device_since = None
+        elif active.without_device_since is None:
+            active.without_device_since = tick.now
+        elif tick.now - active.without_device_since > self._stall_s:
+            error = f"no device has served artifact {active.record.artifact[:12]} for {self._stall_s:.0f} s"
+            self._end(tick, active, state="failed", error=error)
+
+    def _feasible(self, active: _Active, known: Known) -> str | None:
+        state = known.serving(active.record.model)
+        if state is None or not known.online or known.record.drain or state.artifact not in active.artifacts:
+            return None
+        right_runtime = active.record.mixed or state.runtime.split()[:1] == [active.record.runtime]
+        return state.artifact if right_runtime else None
+
+    def _act(self, tick: Tick, active: _Active, action: work.Action, result: Result | None) -> None:
+        job = active.record.id
+        match action:
+            case work.Lease(device, shard, attempt, ttl_s, speculative):
+                self._lease(tick, active, action)
+                self._recorder.record(tick.now, "lease", job=job, shard=shard.number, attempt=attempt, device=device,
+                                      ttl_s=ttl_s, speculative=speculative)  # fmt: skip
+            case work.Accept(shard, attempt, device):
+                assert result is not None
+                self._accept(tick, active, action, result)
+                self._recorder.record(tick.now, "accept", job=job, shard=shard.number, attempt=attempt, device=device)
+            case work.Refuse(number, attempt, device, reason):
+                self._recorder.record(tick.now, "refuse", job=job, shard=number, attempt=attempt, device=device, reason=reason)
+            case work.Quarantine(shard, reason):
+                log.warning("job %s: shard %d is quarantined: %s", job, shard.number, reason)
+                tick.save(writes.put(_shard(job, shard, state="quarantined", reason=reason)))
+                self._recorder.record(tick.now, "quarantine", job=job, shard=shard.number, reason=reason)
+            case work.Finish():
+                self._finish(tick, active)
+
+    def _lease(self, tick: Tick, active: _Active, lease: work.Lease) -> None:
+        known = self._devices.require(lease.device)
+        artifact = self._feasible(active, known) or active.record.artifact
+        tensors = job_data.tensors_of(active.data, lease.shard.first, lease.shard.last)
+        size = sum(len(t.data) for t in tensors)
+        active.bytes_moved += size
+        common: dict[str, Any] = {
+            "job": active.record.id,
+            "shard": lease.shard.number,
+            "attempt": lease.attempt,
+            "ttl_ms": lease.ttl_s * 1000,
+            "model": active.record.model,
+            "artifact": artifact,
+            "runtime": "" if active.record.mixed else active.record.runtime,
+        }
+        if size <= MAX_INLINE:
+            message = Work(**common, inputs=tensors)
+        else:
+            message = Work(**common, blob=self._catalog.keep(encode_tensors(tensors)))
+        tick.save(
+            writes.put(
+                _shard(active.record.id, lease.shard, state="leased", attempt=lease.attempt, device=lease.device)
+            )
+        )
+        topic = topics.agent(lease.device, "work")
+        tick.then(lambda: self._outbox.send(topic, message))
+
+    def _accept(self, tick: Tick, active: _Active, accept: work.Accept, result: Result) -> None:
+        content = encode_tensors(result.outputs)
+        offset = active.file.seek(0, os.SEEK_END)
+        active.file.write(content)
+        tick.flush(active.file)
+        kept = ShardResult(accept.shard.first, accept.shard.last, accept.device, result.artifact, result.runtime, ())
+        active.results.append((kept, offset, len(content)))
+        tick.save(
+            writes.put(
+                _shard(
+                    active.record.id,
+                    accept.shard,
+                    state="accepted",
+                    attempt=accept.attempt,
+                    device=accept.device,
+                    artifact=result.artifact,
+                    runtime=result.runtime,
+                    busy_s=result.service_ms / 1000,
+                    result=f"jobs/{active.record.id}.results",
+                    offset=offset,
+                    length=len(content),
+                )
+            )
+        )
+
+    def _wrong(self, active: _Active, result: Result) -> str:
+        """Why this result cannot count; empty if it can."""
+        if result.fault is not None:
+            return result.fault.message
+        if result.artifact not in active.artifacts:
+            return f"computed with artifact {result.artifact[:12]}, the job is pinned to {active.record.artifact[:12]}"
+        if not active.record.mixed and result.runtime.split()[:1] != [active.record.runtime]:
+            return f"computed with {result.runtime}, the job is pinned to {active.record.runtime}"
+        rows = min((result.shard + 1) * active.record.shard_rows, active.record.rows) - result.shard * active.record.shard_rows
+        try:
+            found = rows_of(result.outputs)
+        except TensorError as error:
+            return f"broken outputs: {error}"
+        return "" if found == rows else f"{found} rows came back, {rows} were sent"
+
+    def _finish(self, tick: Tick, active: _Active) -> None:
+        active.record = msgspec.structs.replace(active.record, makespan_s=tick.now - active.began)
+        results = list(active.results)
+        path = self._path(active.record.id)
+        tick.then(lambda: self._spawn(self._reduce(active.record.id, active.data, path, results)))
+
+    def _end(self, tick: Tick, active: _Active, *, state: str, error: str | None) -> records.Job:
+        job = msgspec.structs.replace(self._counted(active), state=state, error=error, finished_at=tick.wall)
+        tick.save(writes.put(job))
+        del self._active[job.id]
+        active.file.close()
+        log.info("job %s of %s: %s", job.id, job.model, state)
+        self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
+        return job
+
+    def _counted(self, active: _Active) -> records.Job:
+        rules = active.rules
+        devices = {
+            name: records.JobShare(shards=share.shards, rows=share.rows, busy_s=share.busy_s)
+            for name, share in rules.devices.items()
+        }
+        return msgspec.structs.replace(
+            active.record,
+            accepted=len(active.results),
+            quarantined=len(rules.quarantined),
+            moved=rules.counters.moved,
+            duplicates_refused=rules.counters.duplicates_refused,
+            bytes_moved=active.bytes_moved,
+            devices=devices,
+        )
+
+    def _serving(
+        self, wanted: records.Job, built: dict[str, records.Artifact]
+    ) -> list[tuple[Known, records.Artifact, str]]:
+        """(device, its artifact, its runtime family) of every device that could take part."""
+        found = []
+        for known in self._devices.all():
+            state = known.serving(wanted.model)
+            artifact = built.get(state.artifact) if state is not None else None
+            if state is None or artifact is None or not known.online or known.record.drain:
+                continue
+            if wanted.profile in (None, artifact.profile):
+                found.append((known, artifact, state.runtime.split()[0] if state.runtime else ""))
+        return found
+
+    def _quarantined_rows(self, active: _Active) -> list[work.Shard]:
+        size, rows = active.record.shard_rows, active.record.rows
+        return [work.Shard(n, n * size, min((n + 1) * size, rows)) for n in active.rules.quarantined]
+
+    # -- files
+
+    async def _reduce(
+        self, job: str, data: JobInput, path: Path, results: list[tuple[ShardResult, int, int]]
+    ) -> None:
+        try:
+            content, metrics = await asyncio.to_thread(job_data.reduce_scores, _with_outputs(path, results), data)
+            file = await self._catalog.put_bytes(content)
+            self._deliver(Reduced(job, file.digest, metrics))
+        except (LeptaError, OSError, ValueError) as error:
+            self._deliver(Broken(job, f"the results could not be joined: {error}"))
+
+    def _spawn(self, coroutine: Any) -> None:
+        future = asyncio.ensure_future(coroutine)
+        self._children.add(future)
+        future.add_done_callback(self._children.discard)
+
+    def _open_file(self, job: str) -> BinaryIO:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._path(job).open("ab")
+
+    def _path(self, job: str) -> Path:
+        return self._folder / f"{job}.results"
+
+
+def _pin(serving: list[tuple[Known, records.Artifact, str]]) -> records.Artifact:
+    """The artifact that most devices serve; the job is pinned to it."""
+    counts = Counter(artifact.digest for _, artifact, _ in serving)
+    best = max(sorted(counts), key=lambda digest: counts[digest])
+    return next(artifact for _, artifact, _ in serving if artifact.digest == best)
+
+
+def _family(serving: list[tuple[Known, records.Artifact, str]], digest: str) -> str:
+    """The runtime family that most of the devices with this artifact use."""
+    return Counter(family for _, artifact, family in serving if artifact.digest == digest).most_common(1)[0][0]
+
+
+
+
+def _shard(job: str, shard: work.Shard, **fields: Any) -> records.Shard:
+    return records.Shard(job=job, number=shard.number, first=shard.first, last=shard.last, **fields)
+
+
+def _with_outputs(path: Path, results: list[tuple[ShardResult, int, int]]) -> Iterable[ShardResult]:
+    with path.open("rb") as file:
+        for result, offset, length in results:
+            file.seek(offset)
+            outputs: tuple[Tensor, ...] = decode_tensors(file.read(length))
+            yield ShardResult(result.first, result.last, result.device, result.artifact, result.runtime, outputs)
+
+
+def _first(reasons: dict[int, str]) -> str:
+    return next(iter(reasons.values()), "")

@@ -1,0 +1,34 @@
+"""Everything a running controller consists of, in one place for the routes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from controller.artifacts import Signer
+from controller.broker import Broker
+from controller.bus import Bus
+from controller.catalog import Catalog
+from controller.examples import Examples
+from controller.fleet import Fleet
+from controller.keys import Keys
+from controller.settings import Settings
+from controller.store import Store
+from firmware_profiles.profile import Profile
+
+
+@dataclass
+class Controller:
+    settings: Settings
+    url: str
+    boot_id: str
+    keys: Keys
+    store: Store
+    catalog: Catalog
+    broker: Broker
+    bus: Bus
+    fleet: Fleet
+    signer: Signer
+    examples: Examples
+    profiles: dict[str, Profile]
+    started_at: float = field(default_factory=time.time)

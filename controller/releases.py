@@ -1,0 +1,218 @@
+"""Releases and rollouts: a version is offered, and brought to the fleet by the pure rules of `rollout`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from agent.contract.messages import DesiredModel
+from controller import records, rollout, writes
+from controller.devices import Devices, desired_of
+from controller.errors import Conflict, NotFound, UserError
+from controller.placement import Placement, place
+from controller.recorder import Recorder
+from controller.tick import Tick
+from firmware_profiles.profile import Profile
+
+log = logging.getLogger("lepta.releases")
+
+
+@dataclass
+class _Open:
+    """A rollout that runs. `previous`: what each device was to run before, the way back."""
+
+    record: records.Rollout
+    state: rollout.Rollout
+    artifacts: dict[str, records.Artifact]
+    previous: dict[str, DesiredModel | None] = field(default_factory=dict)
+    superseded: dict[str, records.Artifact] | None = None
+    """What devices that join were to get before."""
+
+
+class Releases:
+    """Owned by the loop."""
+
+    def __init__(
+        self,
+        devices: Devices,
+        profiles: dict[str, Profile],
+        recorder: Recorder,
+        *,
+        timeout_s: float,
+        new_id: Callable[[str], str],
+    ) -> None:
+        self._devices = devices
+        self._profiles = profiles
+        self._recorder = recorder
+        self._timeout_s = timeout_s
+        self._new_id = new_id
+        self._open: dict[str, _Open] = {}
+        self._current: dict[str, dict[str, records.Artifact]] = {}
+        """Per model the artifacts, by profile, that a device which joins now is to get."""
+        devices.on_lost.append(self._lost)
+        devices.on_change.append(self._device_changed)
+
+    def restore(
+        self,
+        running: Iterable[tuple[records.Rollout, list[records.RolloutDevice], list[records.Artifact]]],
+        current: dict[str, list[records.Artifact]],
+        now: float,
+    ) -> None:
+        """Begin from the store. A running rollout goes on where it was: what devices say next decides."""
+        self._open = {}
+        for record, shares, artifacts in running:
+            state = rollout.Rollout(
+                record.id,
+                record.release,
+                record.model,
+                record.version,
+                tuple(_share(s) for s in shares),
+                deadline=now + self._timeout_s,
+            )
+            self._open[record.id] = _Open(
+                record, state, {a.profile: a for a in artifacts}, {s.device: s.previous for s in shares}
+            )
+        self._current = {model: {a.profile: a for a in listed} for model, listed in current.items()}
+
+    def release(self, tick: Tick, model: str, version: int, artifacts: list[records.Artifact]) -> records.Release:
+        """Offer a version. Raises UserError if nothing was built for it."""
+        if not artifacts:
+            raise UserError(f"{model} version {version} has no artifact to release", "lepta deploy, or lepta run ls")
+        release = records.Release(
+            id=self._new_id("release"),
+            model=model,
+            version=version,
+            artifacts={a.profile: a.digest for a in artifacts},
+            created_at=tick.wall,
+        )
+        tick.save(writes.put(release))
+        return release
+
+    def start(self, tick: Tick, release: records.Release, artifacts: list[records.Artifact]) -> records.Rollout:
+        """Bring a release to every enrolled device. One rollout per model at a time."""
+        busy = next((o.record.id for o in self._open.values() if o.record.model == release.model), None)
+        if busy is not None:
+            raise Conflict(f"rollout {busy} of {release.model} is still running", f"lepta rollout abort {busy}")
+        record = records.Rollout(
+            id=self._new_id("rollout"),
+            release=release.id,
+            model=release.model,
+            version=release.version,
+            created_at=tick.wall,
+        )
+        built = {a.profile: a for a in artifacts}
+        placements = place(self._devices.facts(), self._profiles, built)
+        shares = tuple(_placed(p, built) for p in placements)
+        state = rollout.Rollout(record.id, release.id, release.model, release.version, shares)
+        previous = {share.device: self._desired_now(share.device, release.model) for share in shares}
+        opened = _Open(record, state, built, previous, self._current.get(release.model))
+        self._open[record.id] = opened
+        self._current[release.model] = built
+        self._step(tick, opened, rollout.Started(self._devices.online(), self._timeout_s))
+        return opened.record
+
+    def abort(self, tick: Tick, rollout_id: str) -> records.Rollout:
+        opened = self._open.get(rollout_id)
+        if opened is None:
+            raise NotFound(f"no running rollout is called {rollout_id!r}", "lepta rollout ls")
+        self._step(tick, opened, rollout.Aborted())
+        return opened.record
+
+    def tick(self, tick: Tick) -> None:
+        for opened in list(self._open.values()):
+            self._step(tick, opened, rollout.Ticked())
+
+    # -- what happens to devices
+
+    def _lost(self, tick: Tick, device: str) -> None:
+        for opened in list(self._open.values()):
+            self._step(tick, opened, rollout.Gone(device))
+
+    def _device_changed(self, tick: Tick, device: str) -> None:
+        known = self._devices.require(device)
+        for opened in list(self._open.values()):
+            for state in known.record.reported:
+                if state.model == opened.record.model:
+                    event = rollout.Reported(device, state.artifact, state.state, state.reason)
+                    self._step(tick, opened, event)
+        if known.record.desired_generation == 0:
+            self._welcome(tick, device)
+
+    def _welcome(self, tick: Tick, device: str) -> None:
+        """A device that joined gets what its fleet runs."""
+        facts = {device: self._devices.require(device).record.facts}
+        for model, built in self._current.items():
+            [placement] = place(facts, self._profiles, built)
+            if placement.profile is not None:
+                self._devices.set_desired(tick, device, model, desired_of(built[placement.profile]))
+
+    # -- deciding
+
+    def _step(self, tick: Tick, opened: _Open, event: rollout.Event) -> None:
+        before = opened.state
+        opened.state, actions = rollout.step(before, event, tick.now)
+        model = opened.record.model
+        for action in actions:
+            match action:
+                case rollout.SetDesired(device, profile):
+                    self._devices.set_desired(tick, device, model, desired_of(opened.artifacts[profile]))
+                case rollout.Restore(device):
+                    self._devices.set_desired(tick, device, model, opened.previous.get(device))
+        if opened.state != before:
+            self._save(tick, opened)
+
+    def _save(self, tick: Tick, opened: _Open) -> None:
+        state = opened.state
+        ended = None if state.open else tick.wall
+        opened.record = msgspec.structs.replace(opened.record, state=state.state, finished_at=ended)
+        tick.save(writes.put(opened.record))
+        for share in state.shares:
+            tick.save(writes.put(_record(state.id, share, opened.previous.get(share.device))))
+        if state.open:
+            return
+        del self._open[state.id]
+        if state.state != rollout.DONE:
+            self._withdraw(opened)
+        log.info("rollout %s of %s version %d: %s", state.id, state.model, state.version, state.state)
+        self._recorder.record(tick.now, "rollout", id=state.id, model=state.model, version=state.version, state=state.state)
+
+    def _withdraw(self, opened: _Open) -> None:
+        """What did not succeed is nothing to give to devices that join."""
+        model = opened.record.model
+        if self._current.get(model) == opened.artifacts:
+            if opened.superseded is None:
+                del self._current[model]
+            else:
+                self._current[model] = opened.superseded
+
+    def _desired_now(self, device: str, model: str) -> DesiredModel | None:
+        known = self._devices.require(device)
+        return next((m for m in known.record.desired if m.model == model), None)
+
+
+def _placed(placement: Placement, built: dict[str, records.Artifact]) -> rollout.Share:
+    if placement.profile is None:
+        return rollout.Share(placement.device, None, None, reason="; ".join(placement.reasons))
+    return rollout.Share(placement.device, placement.profile, built[placement.profile].digest)
+
+
+def _share(record: records.RolloutDevice) -> rollout.Share:
+    return rollout.Share(
+        record.device, record.profile, record.artifact, record.state, record.reason, record.history
+    )
+
+
+def _record(rollout_id: str, share: rollout.Share, previous: DesiredModel | None) -> records.RolloutDevice:
+    return records.RolloutDevice(
+        rollout=rollout_id,
+        device=share.device,
+        profile=share.profile,
+        artifact=share.artifact,
+        state=share.state,
+        reason=share.reason,
+        history=share.history,
+        previous=previous,
+    )
