@@ -1,0 +1,28 @@
+"""Becomes another program that must not outlive the controller: the kernel ends it when its parent dies (Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+_PR_SET_PDEATHSIG = 1
+
+
+def order(command: Sequence[str]) -> str:
+    """The line for the guard's stdin; made by the process that is to be its parent."""
+    return json.dumps({"parent": os.getpid(), "command": list(command)})
+
+
+def main() -> NoReturn:
+    given = json.loads(sys.stdin.buffer.readline())
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # The parent may have died before the kernel was told.
+        if os.getppid() != given["parent"]:
+            sys.exit("the parent is gone")
+    os.execvp(given["command"][0], given["command"])

@@ -1,0 +1,75 @@
+"""The controller's keys and secrets: files of mode 0600 in the data folder, made at the first start."""
+
+from __future__ import annotations
+
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.contract.signing import PrivateKey, SignatureError, write_secret
+from controller.errors import Internal
+
+CONTROLLER_KEY, RELEASE_KEY = "controller.key", "release.key"
+API_TOKEN, BROKER_PASSWORD = "api-token", "broker-password"
+_SECRET_BYTES = 24
+
+
+class KeyFileError(Internal):
+    """A key or secret that cannot be used."""
+
+
+@dataclass(frozen=True, repr=False)
+class Keys:
+    """Not shown by repr, so that no secret reaches a log."""
+
+    controller: PrivateKey
+    """Signs `desired` and `cmd`."""
+    release: PrivateKey
+    """Signs manifests."""
+    api_token: str
+    broker_password: str
+
+
+def load_or_create(data: Path) -> Keys:
+    """Read the keys in the data folder; raises KeyFileError for one that is unreadable, damaged or open to others."""
+    return Keys(
+        controller=_key(data / CONTROLLER_KEY),
+        release=_key(data / RELEASE_KEY),
+        api_token=secret(data / API_TOKEN),
+        broker_password=secret(data / BROKER_PASSWORD),
+    )
+
+
+def secret(path: Path) -> str:
+    """The one line in `path`; made there, random, if the file does not exist."""
+    try:
+        if not path.exists():
+            write_secret(path, secrets.token_urlsafe(_SECRET_BYTES) + "\n")
+        _check_private(path)
+        text = path.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise _unusable(path, str(error)) from error
+    if not text or not text.isprintable() or " " in text:
+        raise _unusable(path, "it holds no secret")
+    return text
+
+
+def _key(path: Path) -> PrivateKey:
+    try:
+        key = PrivateKey.load_or_create(path)
+        _check_private(path)
+    except (OSError, SignatureError) as error:
+        raise _unusable(path, str(error)) from error
+    return key
+
+
+def _check_private(path: Path) -> None:
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise KeyFileError(f"{path} can be read by other users", f"chmod 600 {path}, and replace it if they may have")
+
+
+def _unusable(path: Path, why: str) -> KeyFileError:
+    return KeyFileError(
+        f"{path} cannot be used: {why}", "restore it from a backup; a new one means that devices enrol again"
+    )
