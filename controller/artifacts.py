@@ -53,7 +53,9 @@ def read_report(report: Mapping[str, Any]) -> Report:
     try:
         parsed = msgspec.convert(report, Report)
     except msgspec.ValidationError as error:
-        raise UserError(f"not an optimizer's report: {error}", "use the report.json that lepta optimize wrote") from error
+        raise UserError(
+            f"not an optimizer's report: {error}", "use the report.json that lepta optimize wrote"
+        ) from error
     for artifact in parsed.artifacts:
         if set(artifact.files) != set(contract.ROLES):
             raise UserError(f"the report's artifact for {artifact.profile} must name {', '.join(contract.ROLES)}")

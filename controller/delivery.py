@@ -56,7 +56,9 @@ class Delivery:
             path = self._locate(need.digest)
             if path is None or len(self._sendings) >= self._most_blobs:
                 self.refused += 1
-                log.warning("not sending blob %s: %s", need.digest[:12], "unknown" if path is None else "too many at once")
+                log.warning(
+                    "not sending blob %s: %s", need.digest[:12], "unknown" if path is None else "too many at once"
+                )
                 return
             sending = self._sendings[need.digest] = _Sending(path, path.stat().st_size)
         chunks = -(-sending.size // CHUNK_BYTES) or 1

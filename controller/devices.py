@@ -66,8 +66,9 @@ class Known:
 class Devices:
     """Owned by the loop. Every change goes into the tick; nothing is sent before it is saved."""
 
-    def __init__(self, outbox: Outbox, silent_s: float) -> None:
+    def __init__(self, outbox: Outbox, *, silent_s: float, swaps_kept: int) -> None:
         self._outbox = outbox
+        self._swaps_kept = swaps_kept
         self._silent_s = silent_s
         self._known: dict[str, Known] = {}
         self.on_lost: list[Callable[[Tick, str], None]] = []
@@ -143,7 +144,8 @@ class Devices:
         known.seen_at = tick.now
         self._update(tick, known, reported_generation=reported.generation, reported=reported.models)
         if reported.swap is not None:
-            tick.save(writes.add_swap(records.Swap(device=name, model=reported.swap.model, at=tick.wall, record=reported.swap)))
+            swap = records.Swap(device=name, model=reported.swap.model, at=tick.wall, record=reported.swap)
+            tick.save(writes.put(swap), writes.trim_swaps(name, self._swaps_kept))
         self._changed(tick, name)
 
     def loaded(self, now: float, name: str, load: Load) -> None:
@@ -185,9 +187,7 @@ class Devices:
     def send_desired(self, name: str) -> None:
         """Publish the signed desired state, retained. What cannot be sent now is sent at the device's next hello."""
         record = self._known[name].record
-        desired = Desired(
-            agent=name, generation=record.desired_generation, models=record.desired, drain=record.drain
-        )
+        desired = Desired(agent=name, generation=record.desired_generation, models=record.desired, drain=record.drain)
         self._outbox.send_sealed(topics.agent(name, "desired"), desired, DESIRED_TYPE, retain=True)
 
     # -- for routing
@@ -242,4 +242,3 @@ def desired_of(artifact: records.Artifact) -> DesiredModel:
         manifest=artifact.manifest,
         profile=artifact.profile,
     )
-

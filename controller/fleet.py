@@ -47,6 +47,7 @@ log = logging.getLogger("lepta.fleet")
 T = TypeVar("T")
 
 Handler = Callable[[Tick], Any]
+Event = Built | Failed | Reduced | Broken
 
 
 class Fleet:
@@ -127,7 +128,7 @@ class Fleet:
             return
         self._dispatch(device, message)
 
-    def happened(self, event: Built | Failed | Reduced | Broken) -> None:
+    def happened(self, event: Event) -> None:
         """Background work ended."""
         match event:
             case Built():

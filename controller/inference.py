@@ -193,17 +193,25 @@ class Inference:
         return answer
 
     def _message(self, attempt: str, route: Route, model: str, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
-        common = {"request": attempt, "model": model, "artifact": route.artifact, "ttl_ms": left_s * 1000}
-        if sum(len(t.data) for t in tensors) <= MAX_INLINE:
-            return Infer(**common, inputs=tensors)
-        return Infer(**common, blob=self._keep_blob(encode_tensors(tensors)))
+        small = sum(len(t.data) for t in tensors) <= MAX_INLINE
+        return Infer(
+            request=attempt,
+            model=model,
+            artifact=route.artifact,
+            ttl_ms=left_s * 1000,
+            inputs=tensors if small else (),
+            blob=None if small else self._keep_blob(encode_tensors(tensors)),
+        )
 
     def _note(self, trace: Trace, route: Route, answer: Answer, total_ms: float) -> None:
         trace.version, trace.artifact = answer.version, answer.artifact
         trace.device, trace.runtime = route.device, answer.runtime
         compute = answer.queue_ms + answer.service_ms
         trace.step("distribute", f"to {route.device}, both ways by MQTT: {route.reason}", max(0.0, total_ms - compute))
-        trace.step("compute", f"{answer.runtime}: {answer.queue_ms:.2f} ms queued, {answer.service_ms:.2f} ms computed", compute)
+        trace.step(
+            "compute",
+            f"{answer.runtime}: {answer.queue_ms:.2f} ms queued, {answer.service_ms:.2f} ms computed",
+            compute,
+        )
         if answer.fault is None:
             trace.step("result?", "yes")
-

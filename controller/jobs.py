@@ -117,7 +117,10 @@ class Jobs:
                 "lepta deploy, or lepta device ls",
             )
         pinned = _pin(serving)
-        row_s = max(known.row_ms(pinned.digest) for known, _, _ in serving) / 1000 or pinned.report.get("latency_ms", 1.0) / 1000
+        row_s = (
+            max(known.row_ms(pinned.digest) for known, _, _ in serving) / 1000
+            or pinned.report.get("latency_ms", 1.0) / 1000
+        )
         most = job_data.most_rows(job_data.row_bytes(data), job_data.outputs_of(pinned))
         shard_rows = wanted.shard_rows or work.shard_size(data.rows, row_s, len(serving), most, self._policy)
         shards = work.split(data.rows, min(shard_rows, most))
@@ -216,7 +219,9 @@ class Jobs:
         quarantined = sum(r.last - r.first for r in self._quarantined_rows(active))
         lost = active.record.rows - computed - quarantined
         error = f"{quarantined} rows are quarantined: {_first(active.rules.quarantined)}" if quarantined else None
-        active.record = msgspec.structs.replace(active.record, result=reduced.result, metrics=reduced.metrics, lost=lost)
+        active.record = msgspec.structs.replace(
+            active.record, result=reduced.result, metrics=reduced.metrics, lost=lost
+        )
         state = "done" if computed and not lost else "failed"
         self._end(tick, active, state=state, error=error)
 
@@ -274,7 +279,9 @@ class Jobs:
                 self._accept(tick, active, action, result)
                 self._recorder.record(tick.now, "accept", job=job, shard=shard.number, attempt=attempt, device=device)
             case work.Refuse(number, attempt, device, reason):
-                self._recorder.record(tick.now, "refuse", job=job, shard=number, attempt=attempt, device=device, reason=reason)
+                self._recorder.record(
+                    tick.now, "refuse", job=job, shard=number, attempt=attempt, device=device, reason=reason
+                )
             case work.Quarantine(shard, reason):
                 log.warning("job %s: shard %d is quarantined: %s", job, shard.number, reason)
                 tick.save(writes.put(_shard(job, shard, state="quarantined", reason=reason)))
@@ -342,7 +349,10 @@ class Jobs:
             return f"computed with artifact {result.artifact[:12]}, the job is pinned to {active.record.artifact[:12]}"
         if not active.record.mixed and result.runtime.split()[:1] != [active.record.runtime]:
             return f"computed with {result.runtime}, the job is pinned to {active.record.runtime}"
-        rows = min((result.shard + 1) * active.record.shard_rows, active.record.rows) - result.shard * active.record.shard_rows
+        rows = (
+            min((result.shard + 1) * active.record.shard_rows, active.record.rows)
+            - result.shard * active.record.shard_rows
+        )
         try:
             found = rows_of(result.outputs)
         except TensorError as error:
@@ -400,9 +410,7 @@ class Jobs:
 
     # -- files
 
-    async def _reduce(
-        self, job: str, data: JobInput, path: Path, results: list[tuple[ShardResult, int, int]]
-    ) -> None:
+    async def _reduce(self, job: str, data: JobInput, path: Path, results: list[tuple[ShardResult, int, int]]) -> None:
         try:
             content, metrics = await asyncio.to_thread(job_data.reduce_scores, _with_outputs(path, results), data)
             file = await self._catalog.put_bytes(content)
@@ -433,8 +441,6 @@ def _pin(serving: list[tuple[Known, records.Artifact, str]]) -> records.Artifact
 def _family(serving: list[tuple[Known, records.Artifact, str]], digest: str) -> str:
     """The runtime family that most of the devices with this artifact use."""
     return Counter(family for _, artifact, family in serving if artifact.digest == digest).most_common(1)[0][0]
-
-
 
 
 def _shard(job: str, shard: work.Shard, **fields: Any) -> records.Shard:

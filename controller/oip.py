@@ -165,9 +165,7 @@ def _numpy_name(name: str, protocol_type: str) -> str:
     try:
         return _TO_NUMPY[protocol_type]
     except KeyError:
-        raise ProtocolError(
-            f"input {name!r} has datatype {protocol_type!r}; allowed: {', '.join(_TO_NUMPY)}"
-        ) from None
+        raise ProtocolError(f"input {name!r} has datatype {protocol_type!r}; allowed: {', '.join(_TO_NUMPY)}") from None
 
 
 def _checked(tensors: list[Tensor]) -> tuple[Tensor, ...]:

@@ -177,7 +177,9 @@ class Releases:
         if state.state != rollout.DONE:
             self._withdraw(opened)
         log.info("rollout %s of %s version %d: %s", state.id, state.model, state.version, state.state)
-        self._recorder.record(tick.now, "rollout", id=state.id, model=state.model, version=state.version, state=state.state)
+        self._recorder.record(
+            tick.now, "rollout", id=state.id, model=state.model, version=state.version, state=state.state
+        )
 
     def _withdraw(self, opened: _Open) -> None:
         """What did not succeed is nothing to give to devices that join."""
@@ -200,9 +202,7 @@ def _placed(placement: Placement, built: dict[str, records.Artifact]) -> rollout
 
 
 def _share(record: records.RolloutDevice) -> rollout.Share:
-    return rollout.Share(
-        record.device, record.profile, record.artifact, record.state, record.reason, record.history
-    )
+    return rollout.Share(record.device, record.profile, record.artifact, record.state, record.reason, record.history)
 
 
 def _record(rollout_id: str, share: rollout.Share, previous: DesiredModel | None) -> records.RolloutDevice:

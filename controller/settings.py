@@ -67,6 +67,8 @@ class Limits:
     # Jobs
     job_rows: int = 50_000_000
     jobs_open: int = 100
+    job_stall_s: float = 600.0
+    """A job whose artifact no device has served for this long fails."""
 
     # Bus
     bus_in_flight: int = 1000
@@ -92,6 +94,8 @@ class Limits:
     """An optimizer that had nothing to do for this long is stopped."""
     optimizer_stop_s: float = 5.0
     optimizer_line_bytes: int = 8 * MIB
+    examples: int = 8
+    """Examples that are remembered."""
     """One line of the optimizer's output."""
 
     # Stopping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from controller.writes import Write
 
@@ -15,11 +15,11 @@ class Tick:
 
     now: float
     wall: float
-    writes: list[Write] = field(default_factory=list)
+    writes: list[Write[Any]] = field(default_factory=list)
     files: list[BinaryIO] = field(default_factory=list)
     actions: list[Callable[[], object]] = field(default_factory=list)
 
-    def save(self, *writes: Write) -> None:
+    def save(self, *writes: Write[Any]) -> None:
         self.writes.extend(writes)
 
     def flush(self, file: BinaryIO) -> None:

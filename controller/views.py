@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from controller import records, replies
 from controller.devices import Known
 from firmware_profiles.profile import Profile, choose, match
+
+
+R = TypeVar("R")
 
 
 def artifact(record: records.Artifact) -> replies.Artifact:
@@ -79,7 +82,11 @@ def _swap(swap: records.Swap) -> replies.TimedSwap:
     return _as(replies.TimedSwap, swap.record, at=swap.at)
 
 
-def _as(kind: Any, record: Any, **more: Any) -> Any:
+def _as(kind: type[R], record: Any, **more: Any) -> R:
     """`record` as a reply: the fields that both have, and `more`."""
-    shared = {name: getattr(record, name) for name in kind.__struct_fields__ if hasattr(record, name)}
+    shared = {name: getattr(record, name) for name in _fields(kind) if hasattr(record, name)}
     return msgspec.convert({**msgspec.to_builtins(shared), **more}, kind)
+
+
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(kind))

@@ -17,7 +17,7 @@ from controller.delivery import Delivery
 from controller.devices import Devices
 from controller.errors import LeptaError
 from controller.examples import Examples
-from controller.fleet import Fleet
+from controller.fleet import Event, Fleet
 from controller.inference import Inference, InferenceLimits, Trace
 from controller.jobs import Jobs
 from controller.keys import Keys
@@ -60,10 +60,18 @@ def build(
     profiles: dict[str, Profile],
 ) -> Built:
     """Make the fleet and what belongs to it. Nothing runs yet."""
+    fleet: Fleet  # made last: its parts speak to it only when it runs
     limits = settings.limits
+
+    def happened(event: Event) -> None:
+        fleet.happened(event)
+
+    def outstanding(device: str) -> int:
+        return fleet.outstanding(device)
+
     recorder = from_environment()
     outbox = Outbox(bus, stamper, keys.controller)
-    devices = Devices(outbox, limits.silent_s)
+    devices = Devices(outbox, silent_s=limits.silent_s, swaps_kept=limits.swaps_kept)
     releases = Releases(devices, profiles, recorder, timeout_s=limits.rollout_timeout_s, new_id=new_id)
     signer = Signer(catalog, store, keys.release, Fleet.wall)
     runs = Runs(
@@ -74,7 +82,7 @@ def build(
         optimizer,
         releases,
         new_id=new_id,
-        deliver=lambda event: fleet.happened(event),
+        deliver=happened,
     )
     jobs = Jobs(
         settings.data / "jobs",
@@ -86,11 +94,11 @@ def build(
         most_open=limits.jobs_open,
         stall_s=limits.job_stall_s,
         new_id=new_id,
-        deliver=lambda event: fleet.happened(event),
+        deliver=happened,
     )
     delivery = Delivery(outbox, catalog.locate, window=limits.chunk_window, most_blobs=limits.blobs_at_once)
     inference = Inference(
-        _Directory(store, devices, lambda name: fleet.outstanding(name)),
+        _Directory(store, devices, outstanding),
         outbox,
         limits=InferenceLimits(
             limits.requests_waiting, limits.request_attempts, limits.request_attempt_s, limits.request_deadline_s

@@ -1,8 +1,8 @@
 """PURE: one job over many devices: split, lease, retry, speculate, accept each shard once.
 
-The controller hands out *leases*: a shard, to a device, with an attempt number that fences late answers. Each device has
-a *credit*: how many shards may wait there, sized so that it stays busy between two decisions of the loop and no longer.
-At the tail, a shard that would finish late is leased a second time to an idle device; the first answer counts.
+The controller hands out *leases*: a shard, to a device, with an attempt number that fences late answers. Each device
+has a *credit*: how many shards may wait there, so that it stays busy between two decisions of the loop and no longer. At
+the tail, a shard that would finish late is leased a second time to an idle device; the first answer counts.
 No time, randomness or I/O: `handle(event, now)` with `now` in monotonic seconds returns what to do.
 """
 
@@ -56,7 +56,7 @@ def split(rows: int, shard_rows: int) -> list[Shard]:
 
 
 def shard_size(rows: int, row_s: float, devices: int, most: int, policy: Policy) -> int:
-    """Rows per shard: `target_s` of computing at `row_s` seconds a row, at least eight shards a device, at most `most`."""
+    """Rows per shard: `target_s` of computing at `row_s` seconds a row, eight shards a device or more, at most `most`."""
     by_time = policy.target_s / max(row_s, 1e-6)
     fair = rows / max(1, 8 * devices)
     return max(1, min(round(by_time), math.ceil(fair), most))
@@ -191,7 +191,7 @@ class Job:
     """The state of one job and its rules. Owned by the loop; feeding it the same events gives the same actions."""
 
     def __init__(self, shards: list[Shard], policy: Policy, attempts: dict[int, int] | None = None) -> None:
-        """`attempts`: highest attempt number per shard already used before a restart, so that old answers stay fenced."""
+        """`attempts`: highest attempt number per shard used before a restart, so that old answers stay fenced."""
         used = attempts or {}
         self._shards = {shard.number: _ShardState(shard, attempts=used.get(shard.number, 0)) for shard in shards}
         self._pending = deque(shard.number for shard in shards)
@@ -296,7 +296,11 @@ class Job:
         measured = event.busy_s / max(1, shard.rows)
         row_s = measured if not share.shards else 0.7 * share.row_s + 0.3 * measured
         self.devices[event.device] = replace(
-            share, row_s=row_s, shards=share.shards + 1, rows=share.rows + shard.rows, busy_s=share.busy_s + event.busy_s
+            share,
+            row_s=row_s,
+            shards=share.shards + 1,
+            rows=share.rows + shard.rows,
+            busy_s=share.busy_s + event.busy_s,
         )
 
     # -- losses

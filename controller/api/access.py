@@ -29,7 +29,9 @@ def require_token(request: Request) -> None:
     """The API token, as `Authorization: Bearer TOKEN`."""
     expected = controller_of(request).keys.api_token
     if not hmac.compare_digest(_bearer(request).encode(), expected.encode()):
-        raise Unauthorized("the API token is missing or wrong", "send Authorization: Bearer with the data folder's api-token")
+        raise Unauthorized(
+            "the API token is missing or wrong", "send Authorization: Bearer with the data folder's api-token"
+        )
 
 
 async def require_device_or_token(request: Request) -> None:

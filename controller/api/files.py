@@ -24,7 +24,6 @@ async def put_file(request: Request) -> Response:
 @download_router.get("/files/{digest}")
 async def get_file(request: Request, digest: str) -> Response:
     """The file with this SHA-256; understands Range, so that an interrupted fetch goes on where it stopped."""
-    catalog = controller_of(request).catalog
-        path = catalog.path(digest)
+    path = controller_of(request).catalog.path(digest)
     headers = {"ETag": f'"{digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
     return FileResponse(path, media_type="application/octet-stream", headers=headers)

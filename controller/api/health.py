@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from controller import replies
+from controller import reads, records, replies
 from controller.api.access import controller_of
 from controller.api.errors import reply
 
@@ -25,9 +25,9 @@ async def healthz() -> Response:
 async def readyz(request: Request) -> Response:
     """Broker and store work: requests can be served."""
     controller = controller_of(request)
-    state = {"broker": controller.broker.alive and controller.bus.connected, "store": controller.store.alive}
-    ready = all(state.values())
-    return reply({"ready": ready, **state}, 200 if ready else 503)
+    broker = controller.broker.alive and controller.bus.connected
+    await controller.store.read(reads.count(records.Model))
+    return reply({"ready": broker, "broker": broker, "store": True}, 200 if broker else 503)
 
 
 @router.get("/info")

@@ -65,7 +65,9 @@ async def import_version(request: Request, body: NewImport) -> Response:
         raise UserError("the report does not name its source", "use the report.json that lepta optimize wrote")
     digest = body.files.get(source["file"], "")
     if digest != source.get("digest"):
-        raise UserError(f"{source['file']} was not uploaded, or is not what the report describes", "lepta model push DIR")
+        raise UserError(
+            f"{source['file']} was not uploaded, or is not what the report describes", "lepta model push DIR"
+        )
     record = await new_version(
         controller,
         body.model,
@@ -80,7 +82,9 @@ async def import_version(request: Request, body: NewImport) -> Response:
     return reply(views.version(record, artifacts), 201)
 
 
-async def new_version(controller: Controller, model: str, *, source: str, data: str | None, **rest: Any) -> records.Version:
+async def new_version(
+    controller: Controller, model: str, *, source: str, data: str | None, **rest: Any
+) -> records.Version:
     """Save a version whose files are in the catalog; raises NotFound naming the file that is not."""
     for what, digest in (("source", source), ("data", data)):
         if digest is not None and controller.catalog.locate(digest) is None:
@@ -106,15 +110,15 @@ async def find_version(controller: Controller, model: str, version: str) -> reco
 
 
 async def artifacts_of(controller: Controller, version: records.Version) -> list[records.Artifact]:
-    return await controller.store.read(
-        reads.every(records.Artifact, model=version.model, version=version.version)
-    )
+    return await controller.store.read(reads.every(records.Artifact, model=version.model, version=version.version))
 
 
 async def _model(controller: Controller, model: str) -> replies.Model:
     versions = await controller.store.read(reads.every(records.Version, model=model))
     numbers = tuple(v.version for v in versions)
-    return replies.Model(name=model, versions=numbers, latest=max(numbers, default=None), serving=_serving(controller, model))
+    return replies.Model(
+        name=model, versions=numbers, latest=max(numbers, default=None), serving=_serving(controller, model)
+    )
 
 
 def _serving(controller: Controller, model: str) -> int | None:

@@ -131,7 +131,9 @@ def _listed(field: str, text: str) -> list[str]:
     try:
         return msgspec.json.decode(text, type=list[str])
     except msgspec.DecodeError as error:
-        raise UserError(f"{field} must be a JSON list of strings: {error}", f"{field}={json.dumps(['a', 'b'])}") from error
+        raise UserError(
+            f"{field} must be a JSON list of strings: {error}", f"{field}={json.dumps(['a', 'b'])}"
+        ) from error
 
 
 def _preprocessing(text: str) -> Preprocessing | None:
