@@ -1,0 +1,203 @@
+"""Blobs from the controller into the store: chunks over MQTT, or HTTP Range; what is on disk is never asked for again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Literal, Protocol
+
+import msgspec
+
+from agent.blobs import BlobError, Blobs
+from agent.chunks import ChunkError, Missing, Ranges
+from agent.loop import Loop, Timer
+from agent.settings import Limits
+
+_log = logging.getLogger("lepta.agent.fetch")
+_TICK_S = 0.1
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How a fetch ended: `error` empty if the blob is in the store. `arrived` in bytes."""
+
+    arrived: int
+    held: bool = False
+    who: Literal["user", "device", "network", "us"] = "network"
+    error: str = ""
+
+
+Done = Callable[[Outcome], None]
+
+
+class Source(Protocol):
+    """Where chunks come from. They arrive at `Fetcher.chunk`."""
+
+    way: Literal["mqtt", "http"]
+
+    def begin(self, digest: str) -> None: ...
+
+    def ask(self, digest: str, size: int | None, ranges: Ranges) -> None: ...
+
+    def end(self, digest: str) -> None: ...
+
+
+class _Fetch:
+    def __init__(self, size: int | None, limits: Limits) -> None:
+        most = (limits.blob_mb << 20) if size is not None else limits.manifest_kb << 10
+        self.missing = Missing(size, most, limits.chunk_silence, limits.chunk_asks)
+        self.waiting: list[Done] = []
+        self.spoilt = 0
+        self.sealing = False
+
+
+class Fetcher:
+    """Every fetch of one agent. Several may want the same blob; it is fetched once."""
+
+    def __init__(
+        self, loop: Loop, blobs: Blobs, source: Source, limits: Limits, pinned: Callable[[], Collection[str]]
+    ) -> None:
+        self._loop = loop
+        self._blobs = blobs
+        self._source = source
+        self._limits = limits
+        self._pinned = pinned
+        self._fetches: dict[str, _Fetch] = {}
+        self._timer: Timer | None = None
+        self.online = False
+
+    @property
+    def way(self) -> Literal["mqtt", "http"]:
+        return self._source.way
+
+    def want(self, digest: str, size: int | None, done: Done) -> None:
+        """Have the blob in the store; `done` is called once, later, also if it is there already."""
+        if self._blobs.holds(digest, size):
+            self._blobs.touch(digest)
+            self._loop.call_soon(lambda: done(Outcome(0, held=True)))
+            return
+        fetch = self._fetches.get(digest)
+        if fetch is None:
+            fetch = self._fetches[digest] = _Fetch(size, self._limits)
+            self._source.begin(digest)
+            self._loop.call_soon(lambda: self._prepare(digest, fetch))
+        fetch.waiting.append(done)
+
+    def forget(self, done: Done) -> None:
+        """Whoever asked with `done` does not want it any more."""
+        for digest, fetch in list(self._fetches.items()):
+            if done in fetch.waiting:
+                fetch.waiting.remove(done)
+                if not fetch.waiting and not fetch.sealing:
+                    self._drop(digest)
+
+    def chunk(self, digest: str, number: int, size: int, data: bytes) -> bool:
+        """Take a chunk from the source; False if it is not wanted. Raises ChunkError if it is wrong."""
+        fetch = self._fetches.get(digest)
+        if fetch is None or fetch.sealing or not fetch.missing.check(number, size, len(data)):
+            return False
+        try:
+            if fetch.missing.size is None or not fetch.missing.known_here:
+                fetch.missing.known(size, self._blobs.begin(digest, size, self._keep()))
+                if not fetch.missing.check(number, size, len(data)):
+                    return False
+            self._blobs.write(digest, number, data)
+        except (OSError, BlobError) as error:
+            self._no_room(digest, error)
+            return True
+        fetch.missing.came(number, len(data), self._loop.now())
+        if fetch.missing.complete:
+            self._seal(digest, fetch)
+        return True
+
+    def failed(self, digest: str, who: Literal["user", "device", "network", "us"], reason: str) -> None:
+        """The source knows that asking again is of no use."""
+        if digest in self._fetches:
+            self._finish(digest, who, reason)
+
+    def link_up(self) -> None:
+        self.online = True
+        self._tick()
+
+    def link_down(self) -> None:
+        self.online = False
+        for fetch in self._fetches.values():
+            fetch.missing.pause()
+
+    def stop(self) -> None:
+        for digest in list(self._fetches):
+            self._drop(digest)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _prepare(self, digest: str, fetch: _Fetch) -> None:
+        """What is on disk from an earlier try counts."""
+        if self._fetches.get(digest) is not fetch:
+            return
+        try:
+            if fetch.missing.size is not None:
+                fetch.missing.known(fetch.missing.size, self._blobs.begin(digest, fetch.missing.size, self._keep()))
+        except (OSError, BlobError) as error:
+            self._no_room(digest, error)
+            return
+        if fetch.missing.complete:
+            self._seal(digest, fetch)
+        self._tick()
+
+    def _tick(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._fetches:
+            return
+        if self.online:
+            for digest, fetch in list(self._fetches.items()):
+                self._ask(digest, fetch)
+        self._timer = self._loop.call_later(_TICK_S, self._tick)
+
+    def _ask(self, digest: str, fetch: _Fetch) -> None:
+        wanted = None if fetch.sealing else fetch.missing.ask(self._loop.now())
+        if fetch.missing.given_up:
+            self._finish(digest, "network", f"blob {digest[:12]} does not arrive; is the controller running?")
+        elif wanted:
+            self._source.ask(digest, fetch.missing.size, wanted)
+
+    def _seal(self, digest: str, fetch: _Fetch) -> None:
+        size = fetch.missing.size
+        assert size is not None
+        fetch.sealing = True
+        self._loop.in_thread(lambda: self._blobs.seal(digest, size), lambda result: self._sealed(digest, fetch, result))
+
+    def _sealed(self, digest: str, fetch: _Fetch, result: Exception | None) -> None:
+        if self._fetches.get(digest) is not fetch:
+            return
+        if isinstance(result, BlobError) and not fetch.spoilt:
+            _log.warning("%s; fetching it once more", result)
+            fetch.spoilt += 1
+            fetch.sealing = False
+            self._prepare(digest, fetch)
+        elif isinstance(result, BlobError):
+            self._finish(digest, "network", str(result))
+        elif result is not None:
+            self._no_room(digest, result)
+        else:
+            self._finish(digest, "network", "")
+
+    def _no_room(self, digest: str, error: Exception) -> None:
+        """The disk does not take it: leave nothing half done."""
+        self._blobs.drop(digest)
+        self._finish(digest, "device", f"blob {digest[:12]} cannot be stored: {error}")
+
+    def _finish(self, digest: str, who: Literal["user", "device", "network", "us"], error: str) -> None:
+        fetch = self._drop(digest)
+        for done in fetch.waiting:
+            done(Outcome(fetch.missing.arrived, who=who, error=error))
+
+    def _drop(self, digest: str) -> _Fetch:
+        self._source.end(digest)
+        return self._fetches.pop(digest)
+
+    def _keep(self) -> set[str]:
+        return {*self._pinned(), *self._fetches}
+
+
+__all__ = ["ChunkError", "Fetcher", "Outcome", "Source"]

@@ -1,0 +1,174 @@
+"""What supervisor and worker say to each other on their pipe: length-prefixed MessagePack, never pickle.
+
+A worker runs foreign model files in native code; if one breaks it, all it can send is one of these.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import msgspec
+
+from agent.contract.messages import Fault, ProbeResult
+from agent.contract.tensors import Tensor, TensorSpec
+
+MAX_FRAME = 256 * 1024 * 1024
+_LENGTH = struct.Struct("<I")
+
+
+class FrameError(ValueError):
+    """Bytes on the pipe that are no frame: the other side is broken."""
+
+
+class Start(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """First frame of every worker: what to load."""
+
+    model: str
+    path: str
+    digest: str
+    runtimes: tuple[str, ...]
+    threads: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: tuple[str, ...]
+    extra_ms_per_row: float = 0.0
+
+
+class Probe(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Measure yourself on the golden sets; paths of blobs with their digests."""
+
+    parity: str
+    parity_digest: str
+    acceptance: str
+    acceptance_digest: str
+
+
+class Compute(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Answer these inputs; from `blob` (a path, checked against `digest`) where it is named."""
+
+    id: int
+    inputs: tuple[Tensor, ...] = ()
+    blob: str = ""
+    digest: str = ""
+
+
+class Measure(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Time `runs` single rows of zeros."""
+
+    id: int
+    runs: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Loaded and warmed up."""
+
+    family: str
+    runtime: str
+    load_ms: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The worker cannot serve this artifact. `damaged` names blobs whose bytes do not match their digest."""
+
+    fault: Fault
+    damaged: tuple[str, ...] = ()
+
+
+class Probed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    result: ProbeResult
+
+
+class Computed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    id: int
+    outputs: tuple[Tensor, ...] = ()
+    rows: int = 0
+    service_ms: float = 0.0
+    fault: Fault | None = None
+
+
+class Measured(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    id: int
+    median_ms: float
+
+
+ToWorker = Start | Probe | Compute | Measure
+FromWorker = Ready | Failed | Probed | Computed | Measured
+
+
+class Buffer:
+    """Cuts a stream of bytes into frames' contents."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._wanted = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what was read; return every content that is now whole, in order."""
+        self._bytes += data
+        whole = []
+        while len(self._bytes) >= max(self._wanted, _LENGTH.size):
+            if not self._wanted:
+                self._wanted = self._length() + _LENGTH.size
+                continue
+            with memoryview(self._bytes) as view:
+                whole.append(bytes(view[_LENGTH.size : self._wanted]))
+            del self._bytes[: self._wanted]
+            self._wanted = 0
+        return whole
+
+    def _length(self) -> int:
+        length: int = _LENGTH.unpack_from(self._bytes)[0]
+        if not 0 < length <= MAX_FRAME:
+            raise FrameError(f"a frame of {length} bytes; 1 to {MAX_FRAME} are allowed")
+        return length
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(Start | Probe | Compute | Measure)
+_FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(
+    Ready | Failed | Probed | Computed | Measured
+)
+
+
+def encode(frame: ToWorker | FromWorker) -> bytes:
+    """The frame with its length in front."""
+    content = bytearray(_LENGTH.size)
+    _ENCODER.encode_into(frame, content, _LENGTH.size)
+    _LENGTH.pack_into(content, 0, len(content) - _LENGTH.size)
+    return bytes(content)
+
+
+def decode_to_worker(content: bytes) -> ToWorker:
+    try:
+        return _TO_WORKER.decode(content)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise FrameError(f"not a frame for a worker: {error}") from error
+
+
+def decode_from_worker(content: bytes) -> FromWorker:
+    try:
+        return _FROM_WORKER.decode(content)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise FrameError(f"not a frame of a worker: {error}") from error
+
+
+class Pipe:
+    """A worker's blocking end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = Buffer()
+        self._waiting: list[bytes] = []
+
+    def receive(self) -> ToWorker | None:
+        """The next frame; None once the supervisor has closed its side."""
+        while not self._waiting:
+            data = self._sock.recv(1 << 18)
+            if not data:
+                return None
+            self._waiting = self._buffer.feed(data)
+        return decode_to_worker(self._waiting.pop(0))
+
+    def send(self, frame: FromWorker) -> None:
+        self._sock.sendall(encode(frame))

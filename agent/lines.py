@@ -1,0 +1,81 @@
+"""PURE: what waits for one model: requests before shards, bounded, each with a deadline."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from agent.contract.messages import Infer, Work
+
+
+
+class Waiting(msgspec.Struct, eq=False):
+    """A request or shard on its way to a worker. Times in monotonic seconds."""
+
+    message: Infer | Work
+    received: float
+    expires: float
+    sent: float = 0.0
+    """When a worker got it."""
+    retried: bool = False
+    blob: str = ""
+    """Path of the blob with its inputs, once that is fetched."""
+
+    @property
+    def is_shard(self) -> bool:
+        return isinstance(self.message, Work)
+
+
+class Line:
+    """First in, first out, per kind. Nothing that expired is handed out."""
+
+    def __init__(self, requests: int, shards: int) -> None:
+        self._limits = (requests, shards)
+        self._requests: deque[Waiting] = deque()
+        self._shards: deque[Waiting] = deque()
+        self.expired = 0
+
+    def __len__(self) -> int:
+        return len(self._requests) + len(self._shards)
+
+    def offer(self, item: Waiting) -> bool:
+        """Put at the end; False if there is no room."""
+        queue, limit = (self._shards, self._limits[1]) if item.is_shard else (self._requests, self._limits[0])
+        if len(queue) >= limit:
+            return False
+        queue.append(item)
+        return True
+
+    def give_back(self, items: list[Waiting]) -> None:
+        """Put what a dead worker held in front again, in its old order; these always find room."""
+        for item in reversed(items):
+            (self._shards if item.is_shard else self._requests).appendleft(item)
+
+    def take(self, now: float, *, shards: bool) -> Waiting | None:
+        """The next one that has not expired; a shard only if `shards` and no request waits."""
+        for queue in (self._requests, self._shards) if shards else (self._requests,):
+            while queue:
+                item = queue.popleft()
+                if item.expires > now:
+                    return item
+                self.expired += 1
+        return None
+
+    def drop_shard(self, key: tuple[str, int, int]) -> None:
+        """Forget a shard that waits."""
+        kept = [item for item in self._shards if shard_key(item) != key]
+        self._shards = deque(kept)
+
+    def clear(self) -> list[Waiting]:
+        """Empty the line and return what was in it."""
+        items = [*self._requests, *self._shards]
+        self._requests.clear()
+        self._shards.clear()
+        return items
+
+
+def shard_key(item: Waiting) -> tuple[str, int, int]:
+    work = item.message
+    assert isinstance(work, Work)
+    return work.job, work.shard, work.attempt

@@ -1,0 +1,306 @@
+"""The agent's MQTT connection: paho-mqtt driven by the supervisor's loop. Nothing queues inside paho while offline."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.contract import wire
+from agent.loop import Loop, Timer
+from agent.outbox import Letter, Outbox
+from agent.settings import Limits
+
+_log = logging.getLogger("lepta.agent.link")
+_MISC_EVERY_S = 1.0
+
+
+class Broker(msgspec.Struct, frozen=True):
+    """Where and as whom to connect."""
+
+    host: str
+    port: int
+    username: str = ""
+    password: str = ""
+
+
+class Listener(Protocol):
+    """What the link tells its supervisor, always on the loop."""
+
+    def link_up(self) -> None: ...
+
+    def link_down(self, reason: str) -> None: ...
+
+    def link_received(self, topic: str, payload: bytes) -> None: ...
+
+
+class Link:
+    """Connects, stays connected, and hands over messages.
+
+    Reconnects with exponential backoff and jitter from `random_`. Subscriptions are made again on every connection.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        broker: Broker,
+        client_id: str,
+        limits: Limits,
+        random_: Callable[[], float] = random.random,
+    ) -> None:
+        self._loop = loop
+        self._broker = broker
+        self._limits = limits
+        self._random = random_
+        self._listener: Listener | None = None
+        self._topics: dict[str, int] = {}
+        self._outbox = Outbox(limits.outbox, limits.outbox_mb << 20)
+        self._inbox: list[tuple[str, bytes]] = []
+        self._turns: list[tuple[bool, str]] = []
+        self._tries = 0
+        self._stopping = False
+        self._retry: Timer | None = None
+        self._misc: Timer | None = None
+        self._watched: socket.socket | None = None
+        self._writing = False
+        self._handing = False
+        self.connected = False
+        self._client = _client(self, client_id, broker, limits)
+
+    def will(self, topic: str, payload: bytes) -> None:
+        """What the broker says for us when we vanish. Before `start`."""
+        self._client.will_set(topic, payload, qos=1, retain=True)
+
+    def start(self, listener: Listener) -> None:
+        self._listener = listener
+        self._connect()
+
+    def subscribe(self, topic: str, qos: int = 1) -> None:
+        self._topics[topic] = qos
+        if self.connected:
+            self._client.subscribe(topic, qos)
+            self._after_use()
+
+    def unsubscribe(self, topic: str) -> None:
+        if self._topics.pop(topic, None) is not None and self.connected:
+            self._client.unsubscribe(topic)
+            self._after_use()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, kept: bool = False) -> None:
+        """Send now, or as soon as the broker takes it. Offline, only what is `kept` waits."""
+        letter = Letter(topic, payload, qos, retain, kept)
+        if not self.connected:
+            if kept:
+                self._outbox.put(letter)
+            return
+        if len(self._outbox) or self._client.want_write():
+            self._outbox.put(letter)
+            self._flush()
+        else:
+            self._send(letter)
+        self._after_use()
+
+    def stop(self) -> None:
+        """Say goodbye (no will) and close. What was published before is sent first, as far as it takes no time."""
+        self._stopping = True
+        for timer in (self._retry, self._misc):
+            if timer is not None:
+                timer.cancel()
+        if self._client.socket() is not None:
+            self._flush()
+            self._client.disconnect()
+            for _ in range(100):
+                if not self._client.want_write() or self._client.loop_write() != mqtt.MQTT_ERR_SUCCESS:
+                    break
+        self._unwatch()
+        self._client.drop()
+        self.connected = False
+
+    # -- connecting
+
+    def _connect(self) -> None:
+        if self._stopping:
+            return
+        address = (self._broker.host, self._broker.port)
+        self._loop.in_thread(lambda: socket.create_connection(address, self._limits.connect), self._reached)
+
+    def _reached(self, sock: socket.socket | Exception) -> None:
+        if isinstance(sock, Exception):
+            self._again(f"{self._broker.host}:{self._broker.port}: {sock}")
+            return
+        if self._stopping:
+            sock.close()
+            return
+        wire.no_delay(sock)
+        self._client.next_socket = sock
+        try:
+            self._client.reconnect()
+        except (OSError, ssl.SSLError, ValueError) as error:
+            self._again(str(error))
+            return
+        self._after_use()
+        self._misc = self._loop.call_later(_MISC_EVERY_S, self._tick)
+
+    def _again(self, reason: str) -> None:
+        if self._stopping:
+            return
+        most = min(self._limits.reconnect_first * 2.0**self._tries, self._limits.reconnect_most)
+        self._tries = min(self._tries + 1, 30)
+        delay = most * (0.5 + 0.5 * self._random())
+        log = _log.warning if self._tries == 1 else _log.debug
+        log("no broker (%s); next try in %.1f s", reason, delay)
+        self._retry = self._loop.call_later(delay, self._connect)
+
+    def _tick(self) -> None:
+        """Keepalive, by paho."""
+        self._client.loop_misc()
+        self._after_use()
+        if self._client.socket() is not None:
+            self._misc = self._loop.call_later(_MISC_EVERY_S, self._tick)
+
+    # -- traffic
+
+    def _readable(self) -> None:
+        sock: Any = self._client.socket()
+        if sock is None:
+            return
+        self._client.loop_read()
+        while self._alive(sock) and _pending(sock):
+            self._client.loop_read()
+        if self._alive(sock):
+            wire.quick_ack(sock)
+        self._after_use()
+
+    def _alive(self, sock: Any) -> bool:
+        return self._client.socket() is sock
+
+    def _writable(self) -> None:
+        self._client.loop_write()
+        self._flush()
+        self._after_use()
+
+    def _flush(self) -> None:
+        while self.connected and not self._client.want_write():
+            letter = self._outbox.take()
+            if letter is None or not self._send(letter):
+                return
+
+    def _send(self, letter: Letter) -> bool:
+        info = self._client.publish(letter.topic, letter.payload, letter.qos, letter.retain)
+        if info.rc in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
+            return True  # Without a connection paho keeps QoS 1 within its bound; the loss shows in a moment.
+        if letter.kept:
+            self._outbox.put(letter)
+        return False
+
+    def _after_use(self) -> None:
+        """Whatever paho did: watch the right socket for the right things, then hand over what came."""
+        sock: Any = self._client.socket()
+        if sock is not self._watched:
+            self._unwatch()
+        writing = sock is not None and self._client.want_write()
+        if sock is not None and (sock is not self._watched or writing != self._writing):
+            self._loop.watch(sock, self._readable, self._writable if writing else None)
+            self._watched, self._writing = sock, writing
+        if not self._handing:  # A listener that publishes comes back here; the outer turn goes on.
+            self._handing = True
+            try:
+                while self._turns or self._inbox:
+                    self._hand_over()
+            finally:
+                self._handing = False
+
+    def _hand_over(self) -> None:
+        turns, self._turns = self._turns, []
+        inbox, self._inbox = self._inbox, []
+        assert self._listener is not None
+        for up, reason in turns:
+            if up:
+                self._came_up()
+            else:
+                self._went_down(reason)
+        for topic, payload in inbox:
+            self._listener.link_received(topic, payload)
+
+    def _came_up(self) -> None:
+        assert self._listener is not None
+        self.connected = True
+        self._tries = 0
+        if self._topics:
+            self._client.subscribe(list(self._topics.items()))
+        self._listener.link_up()
+        self._flush()
+
+    def _went_down(self, reason: str) -> None:
+        assert self._listener is not None
+        was, self.connected = self.connected, False
+        self._outbox.keep_only_kept()
+        if self._misc is not None:
+            self._misc.cancel()
+        self._unwatch()
+        if was:
+            self._listener.link_down(reason)
+        self._again(reason)
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self._loop.forget(self._watched)
+            self._watched = None
+            self._writing = False
+
+    # -- paho's callbacks: they only append
+
+    def noted(self, up: bool, reason: str) -> None:
+        self._turns.append((up, reason))
+
+    def received(self, topic: str, payload: bytes) -> None:
+        self._inbox.append((topic, payload))
+
+
+class _Client(mqtt.Client):
+    """paho with a socket that was connected elsewhere, so that a slow network never stops the loop."""
+
+    next_socket: socket.socket | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        sock, self.next_socket = self.next_socket, None
+        if sock is None:
+            raise OSError("not connected")
+        return sock
+
+    def drop(self) -> None:
+        self._sock_close()
+
+
+def _client(link: Link, client_id: str, broker: Broker, limits: Limits) -> _Client:
+    client = _Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5)
+    client.max_queued_messages_set(limits.outbox)
+    if broker.username:
+        client.username_pw_set(broker.username, broker.password)
+
+    def connected(_c: Any, _u: Any, _flags: Any, code: ReasonCode, _p: Any) -> None:
+        if not code.is_failure:
+            link.noted(True, "")
+
+    def disconnected(_c: Any, _u: Any, _flags: Any, code: ReasonCode, _p: Any) -> None:
+        link.noted(False, str(code))
+
+    def message(_c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:
+        link.received(message.topic, bytes(message.payload))
+
+    client.on_connect, client.on_disconnect, client.on_message = connected, disconnected, message
+    client.connect_async(broker.host, broker.port, limits.keepalive, clean_start=True)
+    return client
+
+
+def _pending(sock: Any) -> bool:
+    """TLS only: decrypted bytes that no selector sees."""
+    return hasattr(sock, "pending") and sock.pending() > 0

@@ -1,0 +1,87 @@
+"""Which blobs mean what: generation, desired models, and per model the serving and previous version, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from agent.contract.manifest import FileRef
+from agent.contract.messages import DesiredModel
+from agent.disk import Disk
+
+
+class PointerError(Exception):
+    """The state file cannot be read."""
+
+
+class Pointer(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that passed its probe here."""
+
+    wanted: DesiredModel
+    files: dict[str, FileRef]
+    accuracy: float | None = None
+    """Reached on the acceptance set of digest `files["acceptance"]`, on this device."""
+    watched: bool = True
+    """False between the switch and the commit."""
+
+
+class ModelPointers(msgspec.Struct, frozen=True, kw_only=True):
+    serving: Pointer | None = None
+    previous: Pointer | None = None
+    refused: DesiredModel | None = None
+    """Never tried again in this generation."""
+    refused_state: str = ""
+    refused_reason: str = ""
+
+
+class Pointers(msgspec.Struct, frozen=True, kw_only=True):
+    generation: int = 0
+    desired: tuple[DesiredModel, ...] = ()
+    drain: bool = False
+    minimum_sequence: dict[str, int] = {}
+    models: dict[str, ModelPointers] = {}
+
+    def of(self, model: str) -> ModelPointers:
+        return self.models.get(model, ModelPointers())
+
+    def with_model(self, model: str, **changes: object) -> Pointers:
+        """The same with some pointers of one model replaced."""
+        changed = msgspec.structs.replace(self.of(model), **changes)
+        return msgspec.structs.replace(self, models={**self.models, model: changed})
+
+    def without(self, model: str) -> Pointers:
+        models = {name: pointers for name, pointers in self.models.items() if name != model}
+        return msgspec.structs.replace(self, models=models)
+
+    def pinned(self) -> set[str]:
+        """Digests that must stay on disk."""
+        digests = {digest for wanted in self.desired for digest in (wanted.manifest, wanted.artifact)}
+        for model in self.models.values():
+            for pointer in (model.serving, model.previous):
+                if pointer is not None:
+                    digests.add(pointer.wanted.manifest)
+                    digests.update(file.digest for file in pointer.files.values())
+        return digests
+
+
+class PointerFile:
+    """`state.json`: replaced atomically, so any crash leaves the old or the new state."""
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self._path = folder / "state.json"
+        self._disk = disk
+
+    def load(self) -> Pointers:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Pointers)
+        except FileNotFoundError:
+            return Pointers()
+        except (msgspec.DecodeError, ValueError) as error:
+            raise PointerError(
+                f"{self._path} cannot be read ({error}); move it away and the agent asks its controller again"
+            ) from error
+
+    def save(self, pointers: Pointers) -> None:
+        """Raises OSError if the disk does not take it; the old state then stands."""
+        self._disk.save(self._path, msgspec.json.encode(pointers))

@@ -1,0 +1,328 @@
+"""One model's workers: the one that serves, those that finish, and what waits for them. Decides nothing about versions."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from agent import frames
+from agent.contract.messages import Fault, Work
+from agent.lines import Line, Waiting, shard_key
+from agent.load import ServiceTime
+from agent.loop import Loop, Timer
+from agent.pointers import Pointer
+from agent.settings import Limits
+from agent.workers import Event, Exited, Worker, Workers
+
+_log = logging.getLogger("lepta.agent.serving")
+
+
+class Observer(Protocol):
+    """Who is told what the serving worker does."""
+
+    def take_shard(self, key: tuple[str, int, int]) -> bool:
+        """A shard is about to be computed; False if nobody wants it any more."""
+
+    def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None: ...
+
+    def serving_ready(self) -> None: ...
+
+    def serving_lost(self, reason: str) -> None:
+        """The serving worker ended by itself; a new one is started unless the observer sets another one first."""
+
+    def serving_failed(self, failed: frames.Failed) -> None:
+        """The serving version cannot be loaded; it is not tried again."""
+
+
+class Member:
+    """One worker with what it holds."""
+
+    def __init__(self, pointer: Pointer, start: frames.Start) -> None:
+        self.pointer = pointer
+        self.start = start
+        self.worker: Worker | None = None
+        self.on_event: Callable[[Member, Event], None] = _nobody
+        self.ready: frames.Ready | None = None
+        self.holding: dict[int, Waiting] = {}
+        self.state: Literal["starting", "ready", "draining", "gone"] = "starting"
+        self.timer: Timer | None = None
+
+    def spawn(self, workers: Workers) -> None:
+        self.worker = workers.spawn(self.start, lambda _, event: self._event(event))
+
+    def end(self) -> None:
+        """Now, without an event to anybody."""
+        self.on_event = _nobody
+        self.stop_timer()
+        if self.worker is not None and self.state != "gone":
+            self.worker.kill()
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _event(self, event: Event) -> None:
+        if isinstance(event, frames.Ready):
+            self.ready = event
+            self.state = "ready"
+        elif isinstance(event, Exited):
+            self.state = "gone"
+            self.stop_timer()
+        self.on_event(self, event)
+
+
+class Serving:
+    """Feeds the serving worker from the line and brings its answers back."""
+
+    def __init__(self, loop: Loop, workers: Workers, limits: Limits, observer: Observer) -> None:
+        self._loop = loop
+        self._workers = workers
+        self._limits = limits
+        self._observer = observer
+        self._numbers = itertools.count(1)
+        self._line = Line(limits.queue, limits.shards)
+        self._leaving: list[Member] = []
+        self._measuring: dict[int, Callable[[float | None], None]] = {}
+        self._restart: Timer | None = None
+        self._restarts = 0
+        self._down_since: float | None = None
+        self.member: Member | None = None
+        self.service = ServiceTime()
+        self.last_exit = 0.0
+        """When an old worker had last finished and gone."""
+        self.downtime = 0.0
+        """Seconds without a ready worker while one should serve, since the start."""
+
+    def __len__(self) -> int:
+        members = [*self._leaving, *([self.member] if self.member else [])]
+        return len(self._line) + sum(len(member.holding) for member in members)
+
+    @property
+    def leaving(self) -> int:
+        """Old workers that have not exited yet."""
+        return len(self._leaving)
+
+    def offer(self, item: Waiting) -> None:
+        """Queue a request or shard; without room, or nobody to serve it, it is answered with a fault."""
+        if self.member is None:
+            self._refuse(item, "the model is not served here")
+        elif not self._line.offer(item):
+            self._refuse(item, "the queue of this device is full")
+        else:
+            self._pump()
+
+    def drop_shard(self, key: tuple[str, int, int]) -> None:
+        self._line.drop_shard(key)
+
+    def begin(self, member: Member) -> None:
+        """Serve with a worker that is still to be started."""
+        self._leave()
+        self.member = member
+        if self._down_since is None:
+            self._down_since = self._loop.now()
+        self._spawn(member)
+
+    def route(self, member: Member) -> None:
+        """Serve with this ready worker from now on; the old one finishes what it holds and exits."""
+        self._leave()
+        member.stop_timer()
+        member.on_event = self._event
+        self.member = member
+        self._serves()
+
+    def stop(self) -> None:
+        """Take nothing more, finish what workers hold."""
+        self.member, old = None, self.member
+        if old is not None:
+            self._retire(old)
+        for item in self._line.clear():
+            self._refuse(item, "the model is not served here any more")
+
+    def measure(self, runs: int, done: Callable[[float | None], None]) -> None:
+        """Median milliseconds of one row in the serving worker; None without one."""
+        if self.member is None or self.member.ready is None or self.member.worker is None:
+            done(None)
+            return
+        number = next(self._numbers)
+        self._measuring[number] = done
+        self.member.worker.measure(frames.Measure(id=number, runs=runs))
+
+    # -- workers
+
+    def _spawn(self, member: Member) -> None:
+        member.on_event = self._event
+        member.timer = self._loop.call_later(self._limits.start, lambda: self._stuck(member))
+        member.spawn(self._workers)
+
+    def _event(self, member: Member, event: Event) -> None:
+        match event:
+            case frames.Computed():
+                self._computed(member, event)
+            case frames.Measured(id=number, median_ms=median):
+                self._measuring.pop(number, _ignore)(median)
+            case frames.Ready():
+                member.stop_timer()
+                if member is self.member:
+                    self._serves()
+                    self._observer.serving_ready()
+            case frames.Failed():
+                self._failed(member, event)
+            case Exited(reason=reason):
+                self._exited(member, reason)
+
+    def _serves(self) -> None:
+        if self._down_since is not None:
+            self.downtime += self._loop.now() - self._down_since
+            self._down_since = None
+        self._pump()
+
+    def _failed(self, member: Member, failed: frames.Failed) -> None:
+        if member is self.member:
+            self.member = None
+            member.end()
+            self._observer.serving_failed(failed)
+            self._clear_unserved()
+
+    def _exited(self, member: Member, reason: str) -> None:
+        held = list(member.holding.values())
+        member.holding.clear()
+        if member in self._leaving:
+            self._leaving.remove(member)
+            self.last_exit = self._loop.now()
+        self._retry(held, reason)
+        for done in self._take_measuring():
+            done(None)
+        if member is not self.member:
+            self._pump()
+            return
+        _log.warning("worker of %s %s ended: %s", member.start.model, member.pointer.wanted.version, reason or "exit")
+        self._down_since = self._loop.now()
+        self._observer.serving_lost(reason or "it exited")
+        if self.member is member:
+            self._replace(member)
+
+    def _replace(self, member: Member) -> None:
+        """Start the same version again, a little later each time."""
+        delay = min(self._limits.restart_first * 2.0**self._restarts, self._limits.restart_most)
+        self._restarts = min(self._restarts + 1, 30)
+        self.member = Member(member.pointer, member.start)
+        fresh = self.member
+        self._restart = self._loop.call_later(delay, lambda: self._spawn(fresh) if self.member is fresh else None)
+
+    def _leave(self) -> None:
+        if self._restart is not None:
+            self._restart.cancel()
+        if self.member is not None:
+            self._retire(self.member)
+            self.member = None
+
+    def _retire(self, member: Member) -> None:
+        member.stop_timer()
+        if member.worker is None or member.state == "gone":
+            return
+        if member.state == "starting":
+            member.end()
+            return
+        member.state = "draining"
+        self._leaving.append(member)
+        member.worker.drain()
+        member.timer = self._loop.call_later(self._limits.drain, member.worker.kill)
+
+    def _stuck(self, member: Member) -> None:
+        _log.warning("a worker of %s does nothing for too long; it is ended", member.start.model)
+        if member.worker is not None:
+            member.worker.kill()
+
+    # -- requests
+
+    def _pump(self) -> None:
+        """Keep the worker's pipe filled: several requests, but a shard only alone, so that requests never wait for two."""
+        member, now = self.member, self._loop.now()
+        while member is not None and member.state == "ready" and len(member.holding) < self._limits.pipeline:
+            item = self._line.take(now, shards=not member.holding)
+            if item is None:
+                return
+            if not item.is_shard or self._wants(item, member):
+                self._send(member, item, now)
+
+    def _wants(self, item: Waiting, member: Member) -> bool:
+        """Is this shard still leased, and meant for what serves here?"""
+        work = item.message
+        assert isinstance(work, Work) and member.ready is not None
+        if not self._observer.take_shard(shard_key(item)):
+            return False
+        if work.artifact != member.pointer.wanted.artifact:
+            self._refuse(item, f"artifact {work.artifact[:12]} is not what serves here")
+            return False
+        if work.runtime and work.runtime != member.ready.family:
+            self._refuse(item, f"{member.ready.family} serves here, the job wants {work.runtime}")
+            return False
+        return True
+
+    def _send(self, member: Member, item: Waiting, now: float) -> None:
+        number = next(self._numbers)
+        member.holding[number] = item
+        item.sent = now
+        if member.timer is None:
+            member.timer = self._loop.call_later(self._limits.compute, lambda: self._check_stuck(member))
+        assert member.worker is not None
+        if item.blob:
+            assert item.message.blob is not None
+            member.worker.compute(frames.Compute(id=number, blob=item.blob, digest=item.message.blob.digest))
+        else:
+            member.worker.compute(frames.Compute(id=number, inputs=item.message.inputs))
+
+    def _check_stuck(self, member: Member) -> None:
+        """One timer per worker, not per request: look again when the oldest could be overdue."""
+        member.timer = None
+        if not member.holding or member.state != "ready":
+            return
+        oldest = min(item.sent for item in member.holding.values())
+        left = oldest + self._limits.compute - self._loop.now()
+        if left <= 0:
+            self._stuck(member)
+        else:
+            member.timer = self._loop.call_later(left, lambda: self._check_stuck(member))
+
+    def _computed(self, member: Member, computed: frames.Computed) -> None:
+        item = member.holding.pop(computed.id, None)
+        self._pump()  # The worker goes on while the answer is sent.
+        if item is None:
+            return
+        self._restarts = 0
+        self.service.add(computed.rows, computed.service_ms)
+        self._observer.answered(item, computed, member)
+
+    def _retry(self, held: list[Waiting], reason: str) -> None:
+        """What a dead worker held is tried once more; a request that ends workers must not end them for ever."""
+        once = [item for item in held if not item.retried]
+        for item in once:
+            item.retried = True
+        self._line.give_back(once)
+        for item in held:
+            if item not in once:
+                self._refuse(item, f"the worker ended twice while computing this ({reason})")
+
+    def _refuse(self, item: Waiting, reason: str) -> None:
+        self._observer.answered(item, frames.Computed(id=0, fault=Fault(who="device", message=reason)), self.member)
+
+    def _clear_unserved(self) -> None:
+        if self.member is None:
+            for item in self._line.clear():
+                self._refuse(item, "the model cannot be served here")
+
+    def _take_measuring(self) -> list[Callable[[float | None], None]]:
+        waiting = list(self._measuring.values())
+        self._measuring.clear()
+        return waiting
+
+
+def _nobody(_member: Member, _event: Event) -> None:
+    return
+
+
+def _ignore(_median: float | None) -> None:
+    return

@@ -1,0 +1,134 @@
+"""Everything the agent can be told: its configuration and every limit it keeps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import msgspec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class SettingsError(ValueError):
+    """A configuration that cannot be used: names the file, the key, and what is allowed."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent allows itself and others. Times in seconds unless the name says otherwise."""
+
+    queue: int = 256
+    """Requests that wait per model; one more is answered with a fault."""
+    shards: int = 64
+    """Shards that wait per model."""
+    pipeline: int = 2
+    """Requests inside a worker at once: one runs, the others wait in its pipe so that it never idles."""
+    outbox: int = 512
+    """Messages kept for the broker while it is away or slow."""
+    outbox_mb: int = 16
+    finished: int = 1024
+    """Shards and commands remembered so that none is done twice."""
+    disk_mb: int = 1024
+    """Quota of the blob store; blobs that nothing points to leave first."""
+    manifest_kb: int = 512
+    blob_mb: int = 512
+    chunk_silence: float = 1.0
+    """After this long without a chunk the missing ones are asked for again."""
+    chunk_asks: int = 60
+    """Times in a row that the same chunks are asked for without any arriving."""
+    retry_first: float = 5.0
+    """Wait before a failed (not refused) swap is tried again; doubles up to `retry_most`."""
+    retry_most: float = 300.0
+    start: float = 60.0
+    """A worker must be ready within this time."""
+    probe: float = 120.0
+    compute: float = 60.0
+    """A worker that answers nothing for this long is ended."""
+    drain: float = 10.0
+    """An old worker may take this long to finish what it holds."""
+    watch_answers: int = 20
+    watch_s: float = 1.0
+    """A switched model is watched until this many answers or this long."""
+    watch_failures: int = 3
+    """Faults of the device during the watch that roll the model back."""
+    restart_first: float = 0.05
+    """Wait before a dead worker is replaced; doubles up to `restart_most`, and falls back once it serves."""
+    restart_most: float = 30.0
+    load_every: float = 1.0
+    load_idle: float = 5.0
+    """Load is sent this often where nothing runs."""
+    hello_spread: float = 1.0
+    """After a new controller boot, hello is sent within this time."""
+    connect: float = 5.0
+    keepalive: int = 20
+    reconnect_first: float = 0.2
+    reconnect_most: float = 30.0
+    http: float = 30.0
+
+
+class Simulate(msgspec.Struct, frozen=True, kw_only=True):
+    """Pretend to be a slower device."""
+
+    extra_ms_per_row: float = 0.0
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one agent runs with."""
+
+    controller: str = ""
+    """URL; needed only for the first start."""
+    name: str = ""
+    """Empty: the controller gives one."""
+    data: str = "~/.local/share/lepta-agent"
+    token_file: str = ""
+    """File that holds the claim token for the first start."""
+    runtime: Literal["", "ai-edge-litert", "tflite-runtime"] = ""
+    """Empty: whatever is installed, best first."""
+    fetch: Literal["mqtt", "http"] = "mqtt"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    facts: dict[str, Any] = {}
+    labels: dict[str, str] = {}
+    simulate: Simulate = Simulate()
+    limits: Limits = Limits()
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data).expanduser()
+
+
+def read(path: Path) -> AgentSettings:
+    """Read an `agent.toml`; raise SettingsError naming file and key."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+    return parse(content, str(path))
+
+
+def parse(content: Mapping[str, Any], origin: str) -> AgentSettings:
+    """Settings from decoded TOML. `origin` is named in errors."""
+    _refuse_unknown(content, AgentSettings, origin, "")
+    try:
+        return msgspec.convert(content, AgentSettings)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        key = where.rstrip("`") or "?"
+        raise SettingsError(f"{origin}: key {key!r}: {what}") from error
+
+
+def _refuse_unknown(content: Mapping[str, Any], type_: type[msgspec.Struct], origin: str, prefix: str) -> None:
+    allowed = type_.__struct_fields__
+    hints = get_type_hints(type_)
+    for key, value in content.items():
+        if key not in allowed:
+            raise SettingsError(f"{origin}: unknown key '{prefix}{key}'; allowed: {', '.join(allowed)}")
+        nested = hints[key]
+        if isinstance(value, dict) and isinstance(nested, type) and issubclass(nested, msgspec.Struct):
+            _refuse_unknown(value, nested, origin, f"{prefix}{key}.")

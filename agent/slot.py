@@ -1,0 +1,508 @@
+"""One model on this device: performs what `swap` decides, and keeps the serving version going."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from agent import frames, swap
+from agent.blobs import BlobError, Blobs
+from agent.check import check_manifest, start_order
+from agent.contract.manifest import Manifest, ManifestError
+from agent.contract.messages import DesiredModel, ModelState, SwapRecord
+from agent.contract.signing import PublicKey, SignatureError
+from agent.fetch import Fetcher, Outcome
+from agent.keeper import Keeper
+from agent.latencies import Latencies
+from agent.lines import Waiting
+from agent.loop import Loop, Timer
+from agent.pointers import ModelPointers, Pointer
+from agent.serving import Member, Serving
+from agent.settings import Limits
+from agent.swaplog import SwapLog
+from agent.workers import Event, Exited, Workers
+
+_log = logging.getLogger("lepta.agent.slot")
+_STATES: dict[str, Literal["fetching", "verifying", "staging", "probing", "switching", "watching"]] = {
+    "listed": "fetching",
+    "verifying": "verifying",
+    "fetching": "fetching",
+    "staging": "staging",
+    "probing": "probing",
+    "switching": "switching",
+    "watching": "watching",
+}
+
+
+class Ground(msgspec.Struct):
+    """What every slot of an agent stands on."""
+
+    loop: Loop
+    workers: Workers
+    blobs: Blobs
+    fetcher: Fetcher
+    keeper: Keeper
+    limits: Limits
+    release_key: Callable[[], PublicKey]
+    runtimes: Sequence[str]
+    extra_ms_per_row: float = 0.0
+
+
+class Owner(Protocol):
+    """Who is told what a slot does."""
+
+    def report(self, record: SwapRecord | None) -> None: ...
+
+    def take_shard(self, key: tuple[str, int, int]) -> bool: ...
+
+    def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None: ...
+
+
+class Slot:
+    """Call `start` once, `want` whenever the desired state changes, `offer` for every request."""
+
+    def __init__(self, model: str, ground: Ground, owner: Owner) -> None:
+        self.model = model
+        self._ground = ground
+        self._owner = owner
+        self._loop = ground.loop
+        self.serving = Serving(ground.loop, ground.workers, ground.limits, self)
+        self.latencies = Latencies()
+        self._swap: swap.Swap | None = None
+        self._next: DesiredModel | None = None
+        self._candidate: Member | None = None
+        self._awaited = 0
+        self._logbook = SwapLog(0.0, 0.0, "mqtt")
+        self._timer: Timer | None = None
+        self._retry: Timer | None = None
+        self._retries = 0
+        self._watched_answers = 0
+        self._watched_faults = 0
+        self._leaving = False
+
+    # -- what the supervisor calls
+
+    def start(self) -> None:
+        """Serve the last good version from disk; no network needed."""
+        pointer = self._pointers.serving
+        if pointer is None:
+            return
+        if not pointer.watched:  # We were ended between switch and commit: the watch goes on.
+            self._swap = swap.resume(pointer.wanted)
+            self._logbook = SwapLog(self._loop.now(), 0.0, "mqtt")
+        self._serve_from_disk(pointer)
+
+    def want(self, target: DesiredModel) -> None:
+        """Bring this version to serve, unless it does, is on its way, or was refused in this generation."""
+        self._leaving = False
+        serving = self._pointers.serving
+        if self._swap is not None and not self._swap.ended:
+            self._turn_to(target)
+        elif serving is not None and serving.wanted.manifest == target.manifest:
+            self._owner.report(None)
+        elif self._pointers.refused != target:
+            self._begin(target)
+        else:
+            self._owner.report(None)
+
+    def leave(self) -> None:
+        """The model is not wanted any more: finish what is held, then forget it."""
+        self._leaving = True
+        self.stop()
+        self._ground.keeper.save(lambda pointers: pointers.without(self.model), self._forgotten)
+
+    def stop(self) -> None:
+        """Finish what workers hold and let them go. The pointers stay."""
+        self._cancel_retry()
+        if self._swap is not None and self._swap.state not in swap.ENDED | {"switching", "watching"}:
+            self._event(swap.Superseded())
+        self._stop_timer()
+        self.serving.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs or leaves here."""
+        return not len(self.serving) and not self.serving.leaving
+
+    def states(self) -> list[ModelState]:
+        """Where this model stands: what serves, and what is on its way or was turned down."""
+        states = []
+        serving, refused = self._pointers.serving, self._pointers.refused
+        going = self._swap if self._swap is not None and self._swap.state in _STATES else None
+        if serving is not None and self.serving.member is not None and (going is None or going.target != serving.wanted):
+            ready = self.serving.member.ready
+            states.append(_state(serving.wanted, "serving", ready.runtime if ready else ""))
+        if going is not None:
+            states.append(_state(going.target, _STATES[going.state]))
+        elif refused is not None and (serving is None or serving.wanted != refused):
+            outcome: Literal["refused", "failed"] = "refused" if self._pointers.refused_state == "refused" else "failed"
+            states.append(_state(refused, outcome, reason=self._pointers.refused_reason))
+        elif self._swap is not None and self._swap.state == "failed":
+            states.append(_state(self._swap.target, "failed", reason=self._swap.reason))
+        return states
+
+    # -- what the serving side tells (serving.Observer)
+
+    def take_shard(self, key: tuple[str, int, int]) -> bool:
+        return self._owner.take_shard(key)
+
+    def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None:
+        ours = computed.fault is not None and computed.fault.who != "user"
+        if not item.is_shard:
+            now = self._loop.now()
+            self.latencies.add(now, (now - item.received) * 1000, ours)
+        self._owner.answered(item, computed, member)
+        if self._swap is not None and self._swap.state == "watching" and computed.id:
+            self._watch_answer(ours)
+
+    def serving_ready(self) -> None:
+        if self._swap is not None and self._swap.state == "watching" and self._timer is None:
+            self._begin_watch()
+        self._owner.report(None)
+
+    def serving_lost(self, reason: str) -> None:
+        if self._swap is not None and self._swap.state == "watching":
+            self._event(swap.Lost(reason))
+
+    def serving_failed(self, failed: frames.Failed) -> None:
+        """What served cannot be loaded any more: serve the previous version and get this one anew."""
+        _log.error("%s cannot be loaded: %s", self.model, failed.fault.message)
+        for digest in failed.damaged:
+            self._ground.blobs.drop(digest)
+        if self._swap is not None and self._swap.state == "watching":
+            self._event(swap.Broken(failed.fault.who, failed.fault.message))
+            return
+        self._fall_back()
+
+    # -- performing
+
+    @property
+    def _pointers(self) -> ModelPointers:
+        return self._ground.keeper.current.of(self.model)
+
+    def _begin(self, target: DesiredModel) -> None:
+        self._cancel_retry()
+        _log.info("%s: version %d is wanted (artifact %s)", self.model, target.version, target.artifact[:12])
+        self._logbook = SwapLog(self._loop.now(), self.serving.downtime, self._ground.fetcher.way)
+        self._swap, actions = swap.begin(target)
+        self._perform(actions)
+
+    def _turn_to(self, target: DesiredModel) -> None:
+        assert self._swap is not None
+        if self._swap.target == target:
+            self._next = None
+        elif self._swap.state in ("switching", "watching"):
+            self._next = target  # Too late to turn: it follows when this one has ended.
+        else:
+            self._event(swap.Superseded())
+            self.want(target)
+
+    def _event(self, event: swap.Event) -> None:
+        assert self._swap is not None
+        before = self._swap.state
+        self._swap, actions = swap.step(self._swap, event)
+        _log.debug("%s %d: %s -> %s", self.model, self._swap.target.version, before, self._swap.state)
+        self._perform(actions)
+        if self._swap is not None and self._swap.ended and self._next is not None:
+            following, self._next = self._next, None
+            self.want(following)
+
+    def _perform(self, actions: list[swap.Action]) -> None:
+        for action in actions:
+            match action:
+                case swap.FetchManifest():
+                    self._fetch_manifest()
+                case swap.Verify():
+                    self._verify()
+                case swap.FetchFiles(manifest):
+                    self._fetch_files(manifest)
+                case swap.Stage():
+                    self._stage()
+                case swap.Probe():
+                    self._probe()
+                case swap.SavePointers():
+                    self._save_pointers()
+                case swap.Route():
+                    self._route()
+                case swap.Commit():
+                    self._commit()
+                case swap.RollBack():
+                    self._roll_back()
+                case swap.Discard():
+                    self._discard()
+                case swap.Report():
+                    self._owner.report(None)
+                case swap.Finish(outcome):
+                    self._finish(outcome)
+
+    def _fetch_manifest(self) -> None:
+        target = self._target
+        self._fetch([(target.manifest, None)])
+
+    def _fetch_files(self, manifest: Manifest) -> None:
+        self._fetch([(file.digest, file.size) for file in manifest.files.values()])
+
+    def _fetch(self, wanted: list[tuple[str, int | None]]) -> None:
+        """All of these, then Fetched; the first that cannot be had ends it."""
+        self._awaited = len(wanted)
+        for digest, size in wanted:
+            self._ground.fetcher.want(digest, size, self._got)
+
+    def _got(self, outcome: Outcome) -> None:
+        if self._swap is None or self._swap.state not in ("listed", "fetching") or not self._awaited:
+            return
+        self._logbook.fetched(outcome)
+        if outcome.error:
+            self._event(swap.Broken(outcome.who, outcome.error))
+            return
+        self._awaited -= 1
+        if not self._awaited:
+            self._event(swap.Fetched())
+
+    def _verify(self) -> None:
+        ground, target = self._ground, self._target
+        floor = ground.keeper.current.minimum_sequence.get(self.model, 0)
+        try:
+            envelope = ground.blobs.read(target.manifest)
+            manifest = check_manifest(envelope, ground.release_key(), target, floor, ground.runtimes, ground.limits)
+        except (BlobError, OSError) as error:
+            self._event(swap.Broken("device", str(error)))
+        except (SignatureError, ManifestError) as error:
+            self._event(swap.Refused("us", str(error)))
+        else:
+            self._event(swap.Verified(manifest))
+
+    def _stage(self) -> None:
+        manifest = self._manifest
+        self._logbook.staged(self._loop.now())
+        pointer = Pointer(wanted=self._target, files=manifest.files, watched=False)
+        order = start_order(manifest, self._ground.blobs, self._ground.runtimes, self._ground.extra_ms_per_row)
+        candidate = self._candidate = Member(pointer, order)
+        candidate.on_event = self._candidate_event
+        self._set_timer(self._ground.limits.start, lambda: self._event(swap.Broken("device", "it takes too long to start")))
+        candidate.spawn(self._ground.workers)
+
+    def _probe(self) -> None:
+        files, blobs = self._manifest.files, self._ground.blobs
+        parity, acceptance = files["parity"].digest, files["acceptance"].digest
+        self._set_timer(self._ground.limits.probe, lambda: self._event(swap.Broken("device", "its probe takes too long")))
+        assert self._candidate is not None and self._candidate.worker is not None
+        self._candidate.worker.probe(
+            frames.Probe(
+                parity=str(blobs.path(parity)),
+                parity_digest=parity,
+                acceptance=str(blobs.path(acceptance)),
+                acceptance_digest=acceptance,
+            )
+        )
+
+    def _candidate_event(self, member: Member, event: Event) -> None:
+        if member is not self._candidate or self._swap is None or self._swap.ended:
+            return
+        match event:
+            case frames.Ready():
+                self._event(swap.Ready())
+            case frames.Failed(fault=fault, damaged=damaged):
+                for digest in damaged:
+                    self._ground.blobs.drop(digest)
+                broken = damaged or fault.who == "network"
+                self._event((swap.Broken if broken else swap.Refused)(fault.who, fault.message))
+            case frames.Probed(result=result):
+                member.pointer = msgspec.structs.replace(member.pointer, accuracy=result.accuracy)
+                self._event(swap.Probed(result, self._comparable_accuracy()))
+            case Exited(reason=reason) if self._swap.state != "switching":  # There the save decides first.
+                self._event(swap.Lost(reason or "it exited"))
+
+    def _comparable_accuracy(self) -> float | None:
+        """The serving version's accuracy, if it was measured on the very same acceptance set."""
+        serving = self._pointers.serving
+        if serving is None or serving.files["acceptance"] != self._manifest.files["acceptance"]:
+            return None
+        return serving.accuracy
+
+    def _save_pointers(self) -> None:
+        self._stop_timer()
+        assert self._candidate is not None
+        fresh, old = self._candidate.pointer, self._pointers.serving
+
+        def saved(error: Exception | None) -> None:
+            member = self._candidate
+            self._event(swap.Saved() if error is None else swap.Broken("device", f"the state cannot be saved: {error}"))
+            if error is None and member is not None and member.state == "gone":
+                self._event(swap.Lost("it ended during the switch"))
+
+        self._ground.keeper.save(
+            lambda pointers: pointers.with_model(self.model, serving=fresh, previous=old, refused=None), saved
+        )
+
+    def _route(self) -> None:
+        assert self._candidate is not None
+        member, self._candidate = self._candidate, None
+        self._logbook.old = self.serving.member.pointer if self.serving.member else None
+        self.serving.route(member)
+        self._begin_watch()
+
+    def _begin_watch(self) -> None:
+        self._watched_answers = self._watched_faults = 0
+        self._set_timer(self._ground.limits.watch_s, lambda: self._event(swap.Steady()))
+
+    def _watch_answer(self, failed: bool) -> None:
+        self._watched_answers += 1
+        self._watched_faults += failed
+        if self._watched_faults >= self._ground.limits.watch_failures:
+            self._event(swap.Broken("device", f"{self._watched_faults} of {self._watched_answers} answers were faults"))
+        elif self._watched_answers >= self._ground.limits.watch_answers:
+            self._event(swap.Steady())
+
+    def _commit(self) -> None:
+        self._stop_timer()
+        self._retries = 0
+        serving = self._pointers.serving
+        assert serving is not None
+        settled = msgspec.structs.replace(serving, watched=True)
+        self._ground.keeper.save(lambda pointers: pointers.with_model(self.model, serving=settled), self._save_noted)
+
+    def _roll_back(self) -> None:
+        self._stop_timer()
+        self._remember_refusal("failed", self._fall_back)
+
+    def _discard(self) -> None:
+        self._stop_timer()
+        self._ground.fetcher.forget(self._got)
+        self._awaited = 0
+        if self._candidate is not None:
+            candidate, self._candidate = self._candidate, None
+            candidate.end()
+
+    def _finish(self, outcome: Literal["committed", "refused", "rolled_back", "failed"]) -> None:
+        assert self._swap is not None
+        logbook, ended = self._logbook, self._swap
+        log = _log.info if outcome == "committed" else _log.warning
+        log("%s: version %d %s%s", self.model, ended.target.version, outcome, f": {ended.reason}" if ended.reason else "")
+        if outcome == "refused":
+            self._remember_refusal("refused", lambda: None)
+        elif outcome == "failed":
+            self._retry_later(ended.target)
+        self._close_record(logbook, ended, outcome)
+
+    def _close_record(
+        self, logbook: SwapLog, ended: swap.Swap, outcome: Literal["committed", "refused", "rolled_back", "failed"]
+    ) -> None:
+        """The record is whole when the old worker has exited."""
+        if self.serving.leaving:
+            self._loop.call_later(0.02, lambda: self._close_record(logbook, ended, outcome))
+            return
+        until = self.serving.last_exit if logbook.old is not None else self._loop.now()
+        record = logbook.record(ended, outcome, until, self.serving.downtime, self.latencies)
+        self._owner.report(record)
+
+    # -- falling back and trying again
+
+    def _remember_refusal(self, state: str, then: Callable[[], None]) -> None:
+        assert self._swap is not None
+        target, reason = self._swap.target, self._swap.reason[:4000]
+
+        def saved(error: Exception | None) -> None:
+            self._save_noted(error)
+            self._owner.report(None)
+
+        self._ground.keeper.save(
+            lambda p: p.with_model(self.model, refused=target, refused_state=state, refused_reason=reason), saved
+        )
+        then()
+
+    def _fall_back(self) -> None:
+        """Serve the previous version, if there is one; what served is given up."""
+        lost, previous = self._pointers.serving, self._pointers.previous
+
+        def saved(error: Exception | None) -> None:
+            self._save_noted(error)
+            self._owner.report(None)
+            if lost is not None and (self._swap is None or self._swap.state != "rolled_back"):
+                self._retry_later(lost.wanted)
+
+        self._ground.keeper.save(lambda p: p.with_model(self.model, serving=previous, previous=None), saved)
+        if previous is None:
+            self.serving.stop()
+        else:
+            self._serve_from_disk(previous)
+
+    def _serve_from_disk(self, pointer: Pointer) -> None:
+        ground, wanted = self._ground, pointer.wanted
+        try:
+            envelope = ground.blobs.read(wanted.manifest)
+            manifest = check_manifest(envelope, ground.release_key(), wanted, 0, ground.runtimes, ground.limits)
+            order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
+        except (BlobError, OSError, SignatureError, ManifestError) as error:
+            _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
+            self._loop.call_soon(self._fall_back)
+            return
+        self.serving.begin(Member(pointer, order))
+
+    def _retry_later(self, target: DesiredModel) -> None:
+        limits = self._ground.limits
+        delay = min(limits.retry_first * 2.0**self._retries, limits.retry_most)
+        self._retries = min(self._retries + 1, 30)
+        self._cancel_retry()
+        self._retry = self._loop.call_later(delay, lambda: self._try_again(target))
+
+    def _try_again(self, target: DesiredModel) -> None:
+        if not self._leaving and target in self._ground.keeper.current.desired:
+            self.want(target)
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    # -- small things
+
+    @property
+    def _target(self) -> DesiredModel:
+        assert self._swap is not None
+        return self._swap.target
+
+    @property
+    def _manifest(self) -> Manifest:
+        assert self._swap is not None and self._swap.manifest is not None
+        return self._swap.manifest
+
+    def _set_timer(self, delay: float, callback: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(delay, callback)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _save_noted(self, error: Exception | None) -> None:
+        if error is not None:
+            _log.error("%s: the state cannot be saved: %s", self.model, error)
+
+    def _forgotten(self, error: Exception | None) -> None:
+        self._save_noted(error)
+        self._owner.report(None)
+
+
+def _state(
+    wanted: DesiredModel,
+    state: Literal[
+        "fetching", "verifying", "staging", "probing", "switching", "watching", "serving", "refused", "failed"
+    ],
+    runtime: str = "",
+    reason: str = "",
+) -> ModelState:
+    return ModelState(
+        model=wanted.model,
+        version=wanted.version,
+        artifact=wanted.artifact,
+        manifest=wanted.manifest,
+        profile=wanted.profile,
+        state=state,
+        runtime=runtime,
+        reason=reason,
+    )

@@ -1,0 +1,432 @@
+"""One agent: its link, its slots and its timers on one loop. It performs what the pure parts decide."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from functools import cached_property
+
+import msgspec
+
+from agent import VERSION, frames, session
+from agent.blobs import Blobs
+from agent.commands import Commands
+from agent.contract import topics
+from agent.contract.messages import (
+    DESIRED_TYPE, MAX_PAYLOAD, AgentStatus, Answer, Chunk, ControllerStatus, Desired, Fault, Hello, Infer, Message,
+    MessageError, ModelState, Reported, Result, SeenWindow, Stamper, SwapRecord, Work, decode, decode_as,
+)  # fmt: skip
+from agent.contract.signing import PublicKey, SignatureError, open_sealed
+from agent.enroll import Identity
+from agent.fetch import ChunkError, Fetcher, Outcome, Source
+from agent.keeper import Keeper
+from agent.lines import Waiting, shard_key
+from agent.link import Link
+from agent.load import Sampler
+from agent.loop import Loop, Timer
+from agent.pointers import Pointers
+from agent.serving import Member
+from agent.settings import AgentSettings
+from agent.slot import Ground, Slot
+from agent.sources import HttpSource, MqttSource
+from agent.workers import Workers
+from firmware_profiles.profile import Facts
+
+_log = logging.getLogger("lepta.agent")
+
+
+
+class Supervisor:
+    """Several can share one loop. `start`, then run the loop; `stop`, then run it until `stopped`.
+
+    `new_id` makes boot and session ids; `random_` gives jitter in [0, 1).
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        link: Link,
+        workers: Workers,
+        blobs: Blobs,
+        keeper: Keeper,
+        identity: Identity,
+        settings: AgentSettings,
+        facts: Facts,
+        *,
+        new_id: Callable[[], str],
+        random_: Callable[[], float] = random.random,
+        sampler: Sampler | None = None,
+    ) -> None:
+        self._loop = loop
+        self._link = link
+        self._workers = workers
+        self._blobs = blobs
+        self._keeper = keeper
+        self._identity = identity
+        self._limits = settings.limits
+        self._facts = facts
+        self._new_id = new_id
+        self._random = random_
+        self._sampler = sampler or Sampler()
+        self._stamper = Stamper(new_id())
+        self._seen = SeenWindow()
+        self._state = session.Session(
+            agent=identity.agent, generation=keeper.current.generation, remember=settings.limits.finished
+        )
+        self._fetcher = Fetcher(loop, blobs, self._source(settings), settings.limits, lambda: keeper.current.pinned())
+        self._ground = Ground(
+            loop=loop,
+            workers=workers,
+            blobs=blobs,
+            fetcher=self._fetcher,
+            keeper=keeper,
+            limits=settings.limits,
+            release_key=lambda: self._release_key,
+            runtimes=facts.runtimes,
+            extra_ms_per_row=settings.simulate.extra_ms_per_row,
+        )
+        self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slot, self._reply)
+        self._slots: dict[str, Slot] = {}
+        self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
+        self._handlers: dict[str, Callable[[bytes], None]] = {
+            topics.CONTROLLER_STATUS: self._on_controller,
+            self._topic["infer"]: self._on_infer,
+            self._topic["work"]: self._on_work,
+            self._topic["desired"]: self._on_desired,
+            self._topic["cmd"]: self._on_cmd,
+        }
+        self._hello: Timer | None = None
+        self._load: Timer | None = None
+        self._reporting = False
+        self._fetching_inputs = 0
+        self._stopping = False
+        self.stopped = False
+        self.refused = 0
+        """Payloads dropped since the start."""
+
+    # -- life
+
+    def start(self) -> None:
+        """Serve what is on disk, and connect."""
+        for model in self._keeper.current.models:
+            self._slot_for(model).start()
+        will = AgentStatus(online=False)
+        self._link.will(self._topic["status"], self._stamper.encode(will))
+        for topic in self._handlers:
+            self._link.subscribe(topic, 0 if topic.endswith("/infer") else 1)
+        self._link.start(self)
+        self._apply(self._keeper.current)
+        self._send_load()
+
+    def stop(self) -> None:
+        """Finish what workers hold, say goodbye, end every child; `stopped` tells when."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for timer in (self._hello, self._load):
+            if timer is not None:
+                timer.cancel()
+        self._fetcher.stop()
+        for slot in self._slots.values():
+            slot.stop()
+        deadline = self._loop.now() + self._limits.drain
+        self._wait_idle(deadline)
+
+    def states(self) -> tuple[ModelState, ...]:
+        """Every model here and what is on its way."""
+        return tuple(state for slot in self._slots.values() for state in slot.states())
+
+    def _wait_idle(self, deadline: float) -> None:
+        busy = self._keeper.busy or not all(slot.idle for slot in self._slots.values())
+        if busy and self._loop.now() < deadline:
+            self._loop.call_later(0.01, lambda: self._wait_idle(deadline))
+            return
+        self._publish("status", AgentStatus(online=False, session=self._state.session), qos=1, retain=True)
+        self._link.stop()
+        self._workers.close()
+        self.stopped = True
+
+    # -- the link (link.Listener)
+
+    def link_up(self) -> None:
+        _log.info("connected as %s", self._identity.agent)
+        self._publish("status", AgentStatus(online=True, session=self._state.session), qos=1, retain=True)
+        self._decide(session.Connected(self._new_id()))
+        self._fetcher.link_up()
+
+    def link_down(self, reason: str) -> None:
+        _log.warning("disconnected (%s); what is loaded keeps serving", reason)
+        self._decide(session.Disconnected())
+        self._fetcher.link_down()
+
+    def link_received(self, topic: str, payload: bytes) -> None:
+        """Every payload comes through here; one that is wrong is counted and dropped."""
+        handler = self._handlers.get(topic)
+        try:
+            if handler is not None:
+                handler(payload)
+            else:
+                self._on_other(topic, payload)
+        except (MessageError, SignatureError, ChunkError, topics.TopicError) as error:
+            self._refuse(str(error))
+
+    def _on_controller(self, payload: bytes) -> None:
+        status = decode_as(ControllerStatus, "controller/status", payload)
+        self._decide(session.ControllerSeen(status.boot, status.online, self._random() * self._limits.hello_spread))
+
+    def _on_desired(self, payload: bytes) -> None:
+        content = open_sealed(payload, DESIRED_TYPE, [self._controller_key])
+        self._decide(session.DesiredArrived(decode_as(Desired, "agents/desired", content)))
+
+    def _on_infer(self, payload: bytes) -> None:
+        message = decode_as(Infer, "agents/infer", payload)
+        if not self._seen.is_new(message):
+            self._refuse("a repeated request")
+            return
+        now = self._loop.now()
+        self._take_in(Waiting(message, now, now + message.ttl_ms / 1000))
+
+    def _on_work(self, payload: bytes) -> None:
+        self._decide(session.Leased(decode_as(Work, "agents/work", payload)))
+
+    def _on_cmd(self, payload: bytes) -> None:
+        self._commands.execute(payload)
+
+    def _on_other(self, topic: str, payload: bytes) -> None:
+        parsed = topics.parse(topic)
+        if parsed is None or parsed.kind != "blobs":
+            raise MessageError(f"nothing is expected on {topic[:100]!r}")
+        digest, number = parsed.names
+        chunk = decode("blobs", payload)
+        assert isinstance(chunk, Chunk)
+        self._fetcher.chunk(digest, int(number), chunk.size, chunk.data)
+
+    # -- what the session decides
+
+    def _decide(self, event: session.Event) -> list[session.Action]:
+        self._state, actions = session.step(self._state, event, self._loop.now())
+        for action in actions:
+            match action:
+                case session.SayHello(after):
+                    self._hello_after(after)
+                case session.Apply(desired):
+                    self._save_desired(desired)
+                case session.Report():
+                    self.report(None)
+                case session.Refuse(reason):
+                    self._refuse(reason)
+                case session.Queue(_, work, expires):
+                    self._take_in(Waiting(work, self._loop.now(), expires))
+                case session.Forget(key):
+                    for slot in self._slots.values():
+                        slot.serving.drop_shard(key)
+        return actions
+
+    def _hello_after(self, after: float) -> None:
+        """The earliest wish counts."""
+        due = self._loop.now() + after
+        if self._hello is not None:
+            if self._hello.callback is not None and self._hello.when <= due:
+                return
+            self._hello.cancel()
+        self._hello = self._loop.call_later(after, self._say_hello)
+
+    def _say_hello(self) -> None:
+        self._hello = None
+        hello = Hello(
+            agent=self._identity.agent,
+            session=self._state.session,
+            generation=self._state.generation,
+            facts=self._facts,
+            held=tuple(self._blobs.held()[:400]),
+            models=self.states(),
+            agent_version=VERSION,
+        )
+        self._publish("hello", hello, qos=1)
+
+    def _save_desired(self, desired: Desired) -> None:
+        def change(pointers: Pointers) -> Pointers:
+            models = {
+                name: msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
+                for name, model in pointers.models.items()
+            }
+            return msgspec.structs.replace(
+                pointers,
+                generation=desired.generation,
+                desired=desired.models,
+                drain=desired.drain,
+                minimum_sequence=desired.minimum_sequence,
+                models=models,
+            )
+
+        self._keeper.save(change, self._desired_saved)
+
+    def _desired_saved(self, error: Exception | None) -> None:
+        if error is not None:
+            # Not accepted: the controller sees the old generation in the next hello and sends it again.
+            _log.error("the desired state cannot be saved: %s", error)
+            self._state = msgspec.structs.replace(self._state, generation=self._keeper.current.generation)
+            return
+        self._apply(self._keeper.current)
+
+    def _apply(self, pointers: Pointers) -> None:
+        if self._stopping:
+            return
+        wanted = {desired.model: desired for desired in pointers.desired}
+        for model, slot in list(self._slots.items()):
+            if model not in wanted and pointers.generation:
+                slot.leave()
+                del self._slots[model]
+        for model, desired in wanted.items():
+            self._slot_for(model).want(desired)
+        self.report(None)
+
+    # -- requests and shards
+
+    def _take_in(self, item: Waiting) -> None:
+        """Queue it at its model; inputs that travel as a blob are fetched first."""
+        slot = self._slots.get(item.message.model)
+        fault = ""
+        if slot is None:
+            fault = f"model {item.message.model} is not on this device"
+        elif self._keeper.current.drain:
+            fault = "this device is being drained"
+        elif item.message.blob is not None and self._fetching_inputs >= self._limits.shards:
+            fault = "the queue of this device is full"
+        if slot is None or fault:
+            self.answered(item, frames.Computed(id=0, fault=Fault(who="device", message=fault)), None)
+        elif item.message.blob is None:
+            slot.serving.offer(item)
+        else:
+            self._fetch_inputs(item, slot)
+
+    def _fetch_inputs(self, item: Waiting, slot: Slot) -> None:
+        blob = item.message.blob
+        assert blob is not None
+        self._fetching_inputs += 1
+
+        def done(outcome: Outcome) -> None:
+            self._fetching_inputs -= 1
+            if outcome.error:
+                fault = Fault(who=outcome.who, message=outcome.error)
+                self.answered(item, frames.Computed(id=0, fault=fault), None)
+                return
+            item.blob = str(self._blobs.path(blob.digest))
+            slot.serving.offer(item)
+
+        self._fetcher.want(blob.digest, blob.size, done)
+
+    def take_shard(self, key: session.LeaseKey) -> bool:
+        """Is the lease still good? (serving.Observer)"""
+        actions = self._decide(session.Taken(key))
+        return not any(isinstance(action, session.Forget) for action in actions)
+
+    def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None:
+        """Publish an answer or result. (serving.Observer)"""
+        queue_ms = max(0.0, (item.sent or self._loop.now()) - item.received) * 1000
+        artifact = member.pointer.wanted.artifact if member else ""
+        if isinstance(item.message, Work):
+            self._result(item, computed, artifact, member, queue_ms)
+            return
+        answer = Answer(
+            request=item.message.request,
+            artifact=artifact,
+            version=member.pointer.wanted.version if member else 0,
+            runtime=member.ready.runtime if member and member.ready else "",
+            outputs=computed.outputs,
+            fault=computed.fault,
+            queue_ms=queue_ms,
+            service_ms=computed.service_ms,
+        )
+        self._publish_bounded("answer", answer, qos=0, kept=False)
+
+    def _result(
+        self, item: Waiting, computed: frames.Computed, artifact: str, member: Member | None, queue_ms: float
+    ) -> None:
+        key = shard_key(item)
+        result = Result(
+            job=key[0],
+            shard=key[1],
+            attempt=key[2],
+            artifact=artifact,
+            runtime=member.ready.family if member and member.ready else "",
+            outputs=computed.outputs,
+            fault=computed.fault,
+            queue_ms=queue_ms,
+            service_ms=computed.service_ms,
+        )
+        self._decide(session.Finished(key))
+        self._publish_bounded("result", result, qos=1, kept=True)
+
+    # -- telling
+
+    def report(self, record: SwapRecord | None) -> None:
+        """Where the models stand; several wishes of one turn make one message."""
+        if record is not None:
+            self._publish("reported", self._reported(record), qos=1, kept=True)
+        elif not self._reporting and not self._stopping:
+            self._reporting = True
+            self._loop.call_soon(self._report_now)
+
+    def _report_now(self) -> None:
+        self._reporting = False
+        self._publish("reported", self._reported(None), qos=1)
+
+    def _reported(self, record: SwapRecord | None) -> Reported:
+        return Reported(generation=self._keeper.current.generation, models=self.states(), swap=record)
+
+    def _reply(self, reply: Message) -> None:
+        self._publish("reply", reply, qos=1, kept=True)
+
+    def _send_load(self) -> None:
+        now = self._loop.now()
+        queue = sum(len(slot.serving) for slot in self._slots.values())
+        serving = [(slot, slot.serving.member) for slot in self._slots.values()]
+        models = tuple(
+            slot.serving.service.sample(slot.model, member.pointer.wanted.artifact, now)
+            for slot, member in serving
+            if member is not None
+        )
+        self._publish("load", self._sampler.sample(queue, models, self.refused), qos=0)
+        self._decide(session.Ticked())
+        busy = queue or any(model.rate for model in models)
+        self._load = self._loop.call_later(self._limits.load_every if busy else self._limits.load_idle, self._send_load)
+
+    def _publish_bounded(self, kind: str, message: Answer | Result, *, qos: int, kept: bool) -> None:
+        payload = self._stamper.encode(message)
+        if len(payload) > MAX_PAYLOAD:
+            fault = Fault(who="user", message=f"the answer has {len(payload)} bytes, a message takes {MAX_PAYLOAD}: ask for fewer rows")
+            payload = self._stamper.encode(msgspec.structs.replace(message, outputs=(), fault=fault))
+        self._link.publish(self._topic[kind], payload, qos=qos, kept=kept)
+
+    def _publish(self, kind: str, message: Message, *, qos: int, retain: bool = False, kept: bool = False) -> None:
+        self._link.publish(self._topic[kind], self._stamper.encode(message), qos=qos, retain=retain, kept=kept)
+
+    def _refuse(self, reason: str) -> None:
+        self.refused += 1
+        _log.log(logging.WARNING if self.refused <= 10 else logging.DEBUG, "refused: %s", reason)
+
+    # -- parts
+
+    def _slot(self, model: str) -> Slot | None:
+        return self._slots.get(model)
+
+    def _slot_for(self, model: str) -> Slot:
+        if model not in self._slots:
+            self._slots[model] = Slot(model, self._ground, self)
+        return self._slots[model]
+
+    def _source(self, settings: AgentSettings) -> Source:
+        if settings.fetch == "mqtt":
+            return MqttSource(self._link, self._identity.agent, self._stamper.encode)
+        identity, timeout = self._identity, settings.limits.http
+        return HttpSource(self._loop, identity.controller, identity.device_token, timeout, lambda: self._fetcher)
+
+    @cached_property
+    def _controller_key(self) -> PublicKey:
+        return PublicKey.from_pem(self._identity.controller_key)
+
+    @cached_property
+    def _release_key(self) -> PublicKey:
+        return PublicKey.from_pem(self._identity.release_key)

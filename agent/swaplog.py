@@ -1,0 +1,62 @@
+"""What one swap costs, noted while it happens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from agent.contract.messages import SwapRecord, Window
+from agent.fetch import Outcome
+from agent.latencies import Latencies
+from agent.pointers import Pointer
+from agent.swap import Swap
+
+
+class SwapLog:
+    """`began` and all times in monotonic seconds; `downtime` as counted by the serving side at that moment."""
+
+    def __init__(self, began: float, downtime: float, way: Literal["mqtt", "http"]) -> None:
+        self._began = began
+        self._downtime = downtime
+        self._way = way
+        self._bytes = 0
+        self._held = True
+        self._forked: float | None = None
+        self.old: Pointer | None = None
+
+    def fetched(self, outcome: Outcome) -> None:
+        self._bytes += outcome.arrived
+        self._held = self._held and outcome.held
+
+    def staged(self, now: float) -> None:
+        """The candidate is forked."""
+        self._forked = now
+
+    def record(
+        self,
+        swap: Swap,
+        outcome: Literal["committed", "refused", "rolled_back", "failed"],
+        now: float,
+        downtime: float,
+        latencies: Latencies,
+    ) -> SwapRecord:
+        """The whole record; `now` is when the old worker was gone."""
+        forked = self._forked
+        during = latencies.window(forked, now) if forked is not None else Window()
+        control = latencies.window(2 * forked - now, forked) if forked is not None else Window()
+        return SwapRecord(
+            model=swap.target.model,
+            to_version=swap.target.version,
+            to_artifact=swap.target.artifact,
+            from_version=self.old.wanted.version if self.old else None,
+            from_artifact=self.old.wanted.artifact if self.old else None,
+            outcome=outcome,
+            reason=swap.reason[:4000],
+            way="held" if self._held else self._way,
+            fetched_bytes=self._bytes,
+            fetch_s=round((forked or now) - self._began, 6),
+            total_s=round(now - self._began, 6),
+            gap_ms=round((downtime - self._downtime) * 1000, 3),
+            probe=swap.probe,
+            control=control,
+            during=during,
+        )

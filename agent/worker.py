@@ -1,0 +1,208 @@
+"""A worker process: loads one model from verified bytes, proves it, and answers frames until its pipe closes."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import socket
+import statistics
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from agent import frames, runtime
+from agent.contract import golden
+from agent.contract.faults import fault
+from agent.contract.messages import Fault, MessageError, ProbeResult, decode_tensors
+from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
+
+_LATENCY_RUNS = 30
+_LATENCY_BUDGET_S = 0.3
+_PROBE_ROWS = 16
+_PROBE_PAUSE_S = 0.001
+
+
+class Damaged(Exception):
+    """A blob whose bytes are not what its digest says."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(f"the bytes of blob {digest[:12]} were changed on disk")
+        self.digest = digest
+
+
+class Unfit(Exception):
+    """The artifact is not what its manifest says, or answers nonsense."""
+
+
+def main(sock: socket.socket) -> int:
+    """Serve the supervisor at the other end of `sock`; return the exit status."""
+    pipe = frames.Pipe(sock)
+    start = pipe.receive()
+    if not isinstance(start, frames.Start):
+        return 2
+    try:
+        worker = Worker(start)
+        pipe.send(worker.ready)
+        while (frame := pipe.receive()) is not None:
+            pipe.send(worker.answer(frame))
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # Nobody wants the answer any more.
+    except (Damaged, Unfit, golden.GoldenError, runtime.RuntimeUnavailable, runtime.ModelError, OSError) as error:
+        pipe.send(_failure(error))
+        return 1
+    return 0
+
+
+class Worker:
+    """One loaded model. Errors of a request are answered; errors of the model end the worker."""
+
+    def __init__(self, start: frames.Start) -> None:
+        began = time.perf_counter()
+        content = read_verified(start.path, start.digest)
+        self._model = runtime.load(content, runtimes=start.runtimes, threads=start.threads)
+        _check_described(self._model, start)
+        if start.extra_ms_per_row:
+            self._model = runtime.Slowed(self._model, start.extra_ms_per_row)
+        self._model.invoke(_zeros(self._model.inputs))
+        gc.collect()
+        self.ready = frames.Ready(
+            family=self._model.family, runtime=self._model.runtime, load_ms=(time.perf_counter() - began) * 1000
+        )
+
+    def answer(self, frame: frames.ToWorker) -> frames.FromWorker:
+        match frame:
+            case frames.Compute():
+                return self.compute(frame)
+            case frames.Probe():
+                return frames.Probed(result=self.probe(frame))
+            case frames.Measure():
+                return frames.Measured(id=frame.id, median_ms=self.measure(frame.runs))
+        raise frames.FrameError("a worker is started once")
+
+    def compute(self, order: frames.Compute) -> frames.Computed:
+        """Answer one request; the user's mistakes become a fault in the answer."""
+        began = time.perf_counter()
+        try:
+            inputs = decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
+            rows = rows_of(inputs)
+            fault("worker.invoke")
+            outputs = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
+        except (TensorError, MessageError) as error:
+            return frames.Computed(id=order.id, fault=Fault(who="user", message=str(error)[:4000]))
+        except runtime.ModelError as error:
+            return frames.Computed(id=order.id, fault=Fault(who=error.who, message=str(error)[:4000]))
+        except Damaged as error:
+            return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)))
+        tensors = tuple(to_tensor(name, array) for name, array in outputs.items())
+        return frames.Computed(
+            id=order.id, outputs=tensors, rows=rows, service_ms=(time.perf_counter() - began) * 1000
+        )
+
+    def probe(self, order: frames.Probe) -> ProbeResult:
+        """Measure faithfulness, accuracy, latency and memory."""
+        parity = golden.read_parity(read_verified(order.parity, order.parity_digest))
+        faithful = golden.faithfulness(parity.outputs, self._predict_calmly(parity.inputs))
+        acceptance = golden.read_acceptance(read_verified(order.acceptance, order.acceptance_digest))
+        scores = next(iter(self._predict_calmly(acceptance.inputs).values()))
+        return ProbeResult(
+            agreement=faithful.agreement,
+            sqnr_db=faithful.sqnr_db,
+            accuracy=golden.accuracy(acceptance.labels, scores),
+            latency_ms=self.measure(_LATENCY_RUNS),
+            memory_mb=pss_mb(),
+            load_ms=self.ready.load_ms,
+        )
+
+    def measure(self, runs: int) -> float:
+        """Median milliseconds of a single row, over at most `runs` and about 0.3 s."""
+        row = _zeros(self._model.inputs)
+        times: list[float] = []
+        stop = time.perf_counter() + _LATENCY_BUDGET_S
+        while len(times) < max(1, runs) and (not times or time.perf_counter() < stop):
+            began = time.perf_counter()
+            self._model.invoke(row)
+            times.append((time.perf_counter() - began) * 1000)
+        return statistics.median(times)
+
+    def _predict_calmly(self, inputs: dict[str, golden.Array]) -> dict[str, golden.Array]:
+        """All rows, a few at a time with pauses: the serving worker beside us keeps its processor."""
+        rows = len(next(iter(inputs.values())))
+        parts = []
+        for first in range(0, rows, _PROBE_ROWS):
+            part = {name: array[first : first + _PROBE_ROWS] for name, array in inputs.items()}
+            parts.append(runtime.predict(self._model, part))
+            time.sleep(_PROBE_PAUSE_S)
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if not all(np.isfinite(array).all() for array in outputs.values()):
+            raise Unfit("the model's outputs on its golden set are not all finite numbers (NaN or infinity)")
+        return outputs
+
+
+def read_verified(path: str, digest: str) -> bytes:
+    """The bytes of a blob, hashed here: what runs is exactly what was signed. Raises Damaged."""
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise Damaged(digest)
+    return content
+
+
+def to_array(tensor: Tensor) -> golden.Array:
+    """A view of the tensor's bytes; no copy."""
+    return np.frombuffer(tensor.data, dtype=tensor.dtype).reshape(tensor.shape)
+
+
+def to_tensor(name: str, array: golden.Array) -> Tensor:
+    return Tensor(name, str(array.dtype), array.shape, array.tobytes())
+
+
+def pss_mb() -> float:
+    """Proportional set size of this process in MB; 0 where the kernel does not tell."""
+    try:
+        with open("/proc/self/smaps_rollup", encoding="ascii") as file:
+            return next((int(line.split()[1]) / 1024 for line in file if line.startswith("Pss:")), 0.0)
+    except OSError:
+        return 0.0
+
+
+def rehearse(runtimes: list[str]) -> None:
+    """Before forking: import what a worker imports late, and touch what it uses first."""
+    runtime.preload(runtimes)
+    one = np.zeros((1, 1), np.float32)
+    parity = golden.read_parity(golden.write_parity(golden.ParitySet({"x": one}, {"y": one})))
+    golden.faithfulness(parity.outputs, parity.outputs)
+
+
+def run_forked(sock: socket.socket) -> None:
+    """Body of a freshly forked worker process; never returns."""
+    status = 70
+    try:
+        status = main(sock)
+    finally:
+        os._exit(status)
+
+
+def _failure(error: Exception) -> frames.Failed:
+    if isinstance(error, Damaged):
+        return frames.Failed(fault=Fault(who="device", message=str(error)), damaged=(error.digest,))
+    if isinstance(error, runtime.ModelError):
+        return frames.Failed(fault=Fault(who=error.who, message=str(error)[:4000]))
+    who: Literal["user", "device"] = "device" if isinstance(error, OSError | runtime.RuntimeUnavailable) else "user"
+    return frames.Failed(fault=Fault(who=who, message=str(error)[:4000]))
+
+
+def _check_described(model: runtime.Model, start: frames.Start) -> None:
+    """The file must be the model that the manifest describes."""
+    unknown = sorted(set(model.operators) - set(start.operators))
+    if unknown:
+        raise Unfit(f"the file uses operators that its manifest does not name: {', '.join(unknown)}")
+    for what, told, found in (("inputs", start.inputs, model.inputs), ("outputs", start.outputs, model.outputs)):
+        if {(s.name, s.dtype, s.shape) for s in told} != {(s.name, s.dtype, s.shape) for s in found}:
+            raise Unfit(f"the file's {what} are not those of its manifest")
+
+
+def _zeros(specs: tuple[TensorSpec, ...]) -> dict[str, golden.Array]:
+    """One row of zeros per input, in its stored dtype."""
+    return {spec.name: np.zeros((1, *spec.shape), dtype=spec.dtype) for spec in specs}
