@@ -93,7 +93,10 @@ def readable(payload: bytes) -> str:
 
 def _opened(value: Any) -> Any:
     if isinstance(value, dict) and {"payload", "payloadType", "signatures"} <= value.keys():
-        return {"signed": msgspec.json.decode(base64.b64decode(value["payload"]))}
+        try:
+            return {"signed": msgspec.json.decode(base64.b64decode(value["payload"]))}
+        except (msgspec.DecodeError, ValueError, TypeError):
+            return value
     return value
 
 

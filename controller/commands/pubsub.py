@@ -23,7 +23,7 @@ def sub(
     with common.connect() as client:
         access = client.broker()
     for number, (name, payload) in enumerate(subscribe(access, topic), 1):
-        screen.line(f"{name}  {readable(payload)}")
+        screen.line(f"{name if name.isprintable() else ascii(name)}  {readable(payload)}")
         if number == count:
             return
 

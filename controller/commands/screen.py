@@ -36,8 +36,9 @@ class Screen(Protocol):
     def progress(self) -> AbstractContextManager[Progress]: ...
 
 
-def open_screen(out: TextIO = sys.stdout, environment: Mapping[str, str] = os.environ) -> Screen:
-    """The screen that fits `out`: plain where it is no terminal, is a dumb one, or NO_COLOR is set."""
+def open_screen(environment: Mapping[str, str] = os.environ) -> Screen:
+    """The screen that fits the standard output: plain where it is no terminal or a dumb one, or NO_COLOR is set."""
+    out = sys.stdout
     if not out.isatty() or environment.get("NO_COLOR") or environment.get("TERM") in ("dumb", ""):
         return Plain(out)
     return Terminal()
