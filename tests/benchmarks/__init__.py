@@ -1,0 +1,19 @@
+"""Benchmarks: figures that the README and the docs quote, each printed by a command."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Benchmark(NamedTuple):
+    text: str
+    sections: tuple[str, ...]
+    """Modules of the package of the benchmark's name, each with `figures(folder, quick)`."""
+
+
+BENCHMARKS = {
+    "core": Benchmark(
+        "swaps under load, cost of a request, batch job, footprint and start of agent and controller, MQTT delivery",
+        ("start", "agent", "invoke", "swap", "wire", "batch"),
+    ),
+}
