@@ -20,6 +20,7 @@ from agent.disk import RealDisk
 from agent.keeper import Keeper
 from agent.link import Link
 from agent.loop import Loop
+from agent.memory import trim
 from agent.pointers import PointerError, PointerFile
 from agent.settings import AgentSettings, SettingsError, read
 from agent.supervisor import Supervisor
@@ -50,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.call_soon(supervisor.stop))
         supervisor.start()
+        trim()
         while not supervisor.stopped:
             loop.run_once()
         loop.close()

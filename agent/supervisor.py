@@ -29,7 +29,7 @@ from agent.pointers import Pointers
 from agent.serving import Member
 from agent.settings import AgentSettings
 from agent.slot import Ground, Slot
-from agent.sources import HttpSource, MqttSource
+from agent.mqtt_source import MqttSource
 from agent.workers import Workers
 from firmware_profiles.profile import Facts
 
@@ -420,6 +420,8 @@ class Supervisor:
     def _source(self, settings: AgentSettings) -> Source:
         if settings.fetch == "mqtt":
             return MqttSource(self._link, self._identity.agent, self._stamper.encode)
+        from agent.http_source import HttpSource  # urllib is 4 MB that most agents never need
+
         identity, timeout = self._identity, settings.limits.http
         return HttpSource(self._loop, identity.controller, identity.device_token, timeout, lambda: self._fetcher)
 

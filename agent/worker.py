@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 import socket
@@ -18,6 +17,7 @@ from agent.contract import golden
 from agent.contract.faults import fault
 from agent.contract.messages import Fault, MessageError, ProbeResult, decode_tensors
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
+from agent.memory import pss_mb, trim
 
 _LATENCY_RUNS = 30
 _LATENCY_BUDGET_S = 0.3
@@ -67,7 +67,8 @@ class Worker:
         if start.extra_ms_per_row:
             self._model = runtime.Slowed(self._model, start.extra_ms_per_row)
         self._model.invoke(_zeros(self._model.inputs))
-        gc.collect()
+        del content
+        trim()
         self.ready = frames.Ready(
             family=self._model.family, runtime=self._model.runtime, load_ms=(time.perf_counter() - began) * 1000
         )
@@ -156,15 +157,6 @@ def to_array(tensor: Tensor) -> golden.Array:
 
 def to_tensor(name: str, array: golden.Array) -> Tensor:
     return Tensor(name, str(array.dtype), array.shape, array.tobytes())
-
-
-def pss_mb() -> float:
-    """Proportional set size of this process in MB; 0 where the kernel does not tell."""
-    try:
-        with open("/proc/self/smaps_rollup", encoding="ascii") as file:
-            return next((int(line.split()[1]) / 1024 for line in file if line.startswith("Pss:")), 0.0)
-    except OSError:
-        return 0.0
 
 
 def rehearse(runtimes: list[str]) -> None:

@@ -19,6 +19,7 @@ import sys
 from typing import Any
 
 from agent.contract.faults import fault
+from agent.memory import trim
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,6 +29,7 @@ def main() -> int:
     control = socket.socket(fileno=os.dup(0))
     problem = preload(sys.argv[1:])
     gc.collect()
+    trim()
     gc.freeze()
     return Zygote(control).run(problem)
 

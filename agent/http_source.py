@@ -1,4 +1,4 @@
-"""Where chunks come from: the broker, or the controller's HTTP address on short-lived threads."""
+"""Chunks from the controller's HTTP address, read on short-lived threads. Imported only where `fetch = "http"`."""
 
 from __future__ import annotations
 
@@ -11,33 +11,11 @@ from email.message import Message as Headers
 from typing import IO, Literal
 
 from agent.chunks import ChunkError, Ranges
-from agent.contract import topics
-from agent.contract.messages import CHUNK_BYTES, Message, Need
+from agent.contract.messages import CHUNK_BYTES
 from agent.fetch import Fetcher
-from agent.link import Link
 from agent.loop import Loop
 
 _AHEAD = 8
-
-
-class MqttSource:
-    """Subscribes a blob's chunks and says which are missing."""
-
-    way: Literal["mqtt", "http"] = "mqtt"
-
-    def __init__(self, link: Link, agent: str, encode: Callable[[Message], bytes]) -> None:
-        self._link = link
-        self._topic = topics.agent(agent, "need")
-        self._encode = encode
-
-    def begin(self, digest: str) -> None:
-        self._link.subscribe(topics.blob(digest, "+"))
-
-    def ask(self, digest: str, size: int | None, ranges: Ranges) -> None:
-        self._link.publish(self._topic, self._encode(Need(digest=digest, ranges=ranges)), qos=1)
-
-    def end(self, digest: str) -> None:
-        self._link.unsubscribe(topics.blob(digest, "+"))
 
 
 class HttpSource:

@@ -1,0 +1,31 @@
+"""Chunks over the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from agent.chunks import Ranges
+from agent.contract import topics
+from agent.contract.messages import Message, Need
+from agent.link import Link
+
+
+class MqttSource:
+    """Subscribes a blob's chunks and says which are missing."""
+
+    way: Literal["mqtt", "http"] = "mqtt"
+
+    def __init__(self, link: Link, agent: str, encode: Callable[[Message], bytes]) -> None:
+        self._link = link
+        self._topic = topics.agent(agent, "need")
+        self._encode = encode
+
+    def begin(self, digest: str) -> None:
+        self._link.subscribe(topics.blob(digest, "+"))
+
+    def ask(self, digest: str, size: int | None, ranges: Ranges) -> None:
+        self._link.publish(self._topic, self._encode(Need(digest=digest, ranges=ranges)), qos=1)
+
+    def end(self, digest: str) -> None:
+        self._link.unsubscribe(topics.blob(digest, "+"))
