@@ -1,4 +1,4 @@
-"""Inference requests: route, send, await the answer, retry elsewhere. They live in memory only and are logged in batches.
+"""Inference requests: route, send, await the answer, retry elsewhere. In memory only, logged in batches.
 
 One request has one effect for its caller: the first answer is taken, and what comes later is dropped.
 """
@@ -110,7 +110,7 @@ class Inference:
         return Trace(self._new_id(), trace_id, model, time.time())
 
     async def infer(self, trace: Trace, tensors: tuple[Tensor, ...], deadline_s: float | None = None) -> Answer:
-        """The answer of one device. Raises BadRequest, NotFound, Busy, DeviceError or Timeout; the caller calls `close`."""
+        """One device's answer. Raises BadRequest, NotFound, Busy, DeviceError or Timeout; the caller calls `close`."""
         if len(self._waiting) >= self._limits.most_waiting:
             raise Busy("too many requests are waiting", "try again in a second, or add devices")
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")

@@ -12,7 +12,6 @@ from controller import records, replies
 from controller.devices import Known
 from firmware_profiles.profile import Profile, choose, match
 
-
 R = TypeVar("R")
 
 

@@ -1,7 +1,7 @@
 """PURE: one job over many devices: split, lease, retry, speculate, accept each shard once.
 
 The controller hands out *leases*: a shard, to a device, with an attempt number that fences late answers. Each device
-has a *credit*: how many shards may wait there, so that it stays busy between two decisions of the loop and no longer. At
+has a *credit*: how many shards may wait there, so that it stays busy between two decisions of the loop, no longer. At
 the tail, a shard that would finish late is leased a second time to an idle device; the first answer counts.
 No time, randomness or I/O: `handle(event, now)` with `now` in monotonic seconds returns what to do.
 """
@@ -56,7 +56,7 @@ def split(rows: int, shard_rows: int) -> list[Shard]:
 
 
 def shard_size(rows: int, row_s: float, devices: int, most: int, policy: Policy) -> int:
-    """Rows per shard: `target_s` of computing at `row_s` seconds a row, eight shards a device or more, at most `most`."""
+    """Rows per shard: `target_s` of computing at `row_s` seconds a row, eight shards a device, at most `most`."""
     by_time = policy.target_s / max(row_s, 1e-6)
     fair = rows / max(1, 8 * devices)
     return max(1, min(round(by_time), math.ceil(fair), most))

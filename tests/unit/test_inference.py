@@ -1,0 +1,199 @@
+"""One request over a fleet of doubles that implement the bus's port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from agent.contract.manifest import FileRef
+from agent.contract.messages import MAX_INLINE, Answer, Fault, Infer, Message, decode_tensors
+from agent.contract.tensors import Tensor
+from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout
+from controller.inference import STEPS, Inference, InferenceLimits, Trace
+from controller.routing import Candidate
+
+ARTIFACT = "1" * 64
+ROW = (Tensor("x", "float32", (1, 2), np.ones((1, 2), np.float32).tobytes()),)
+LIMITS = InferenceLimits(most_waiting=2, attempts=3, attempt_s=0.2, deadline_s=1.0)
+Behaviour = Callable[[Infer], Answer | None]
+
+
+def good(infer: Infer) -> Answer:
+    return Answer(request=infer.request, artifact=infer.artifact, version=1, runtime="double", service_ms=0.5)
+
+
+def silent(_: Infer) -> None:
+    return None
+
+
+def faulty(who: str) -> Behaviour:
+    return lambda infer: Answer(request=infer.request, fault=Fault(who=who, message="no"))  # type: ignore[arg-type]
+
+
+class Devices:
+    """Devices by name; each answers as told, in the next turn of the event loop."""
+
+    def __init__(self, **behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.sent: list[tuple[str, Infer]] = []
+        self.connected = True
+        self.blobs: dict[str, bytes] = {}
+        self.traces: list[Trace] = []
+        self.inference = Inference(
+            self,
+            self,
+            limits=LIMITS,
+            new_id=lambda: f"request-{len(self.sent)}",
+            draw=lambda: 0.0,
+            keep_blob=self.keep,
+            finished=self.traces.append,
+        )
+
+    def candidates(self, model: str) -> list[Candidate]:
+        serves = model == "digits"
+        return [
+            Candidate(name, online=True, artifact=ARTIFACT if serves else None, outstanding=0, queue=n, service_ms=1.0, cpu=0.0)
+            for n, name in enumerate(self.behaviour)
+        ]
+
+    async def exists(self, model: str) -> bool:
+        return model in ("digits", "resting")
+
+    def publish(self, topic: str, message: Message) -> bool:
+        assert isinstance(message, Infer)
+        device = topic.split("/")[3]
+        self.sent.append((device, message))
+        answer = self.behaviour[device](message)
+        if self.connected and answer is not None:
+            asyncio.get_running_loop().call_soon(self.inference.answered, device, answer)
+        return self.connected
+
+    def keep(self, content: bytes) -> FileRef:
+        self.blobs["b" * 64] = content
+        return FileRef("b" * 64, len(content))
+
+    async def ask(self, model: str = "digits", tensors: tuple[Tensor, ...] = ROW) -> Answer:
+        trace = self.inference.begin(model, "t")
+        try:
+            answer = await self.inference.infer(trace, tensors)
+        except LeptaError:
+            self.inference.close(trace, "failed")
+            raise
+        self.inference.close(trace, "answered")
+        return answer
+
+
+def test_the_first_device_answers_and_every_step_has_its_time() -> None:
+    devices = Devices(a=good)
+    answer = asyncio.run(devices.ask())
+    assert answer.artifact == ARTIFACT
+    [trace] = devices.traces
+    assert [step for step, _, _ in trace.steps] == list(STEPS[:6])
+    assert all(ms >= 0 for _, ms, _ in trace.steps)
+    assert (trace.state, trace.device, trace.attempts) == ("answered", "a", 1)
+
+
+def test_a_silent_device_is_given_up_and_another_one_answers() -> None:
+    devices = Devices(a=silent, b=good)
+    asyncio.run(devices.ask())
+    assert [device for device, _ in devices.sent] == ["a", "b"]
+    assert devices.traces[0].attempts == 2
+
+
+def test_a_device_fault_is_retried_elsewhere_and_a_user_fault_is_not() -> None:
+    devices = Devices(a=faulty("device"), b=good)
+    asyncio.run(devices.ask())
+    assert len(devices.sent) == 2
+    wrong = Devices(a=faulty("user"), b=good)
+    with pytest.raises(BadRequest):
+        asyncio.run(wrong.ask())
+    assert len(wrong.sent) == 1
+
+
+def test_a_lost_device_is_noticed_at_once() -> None:
+    devices = Devices(a=silent, b=good)
+
+    async def lose_it() -> float:
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.01, devices.inference.lost, "a")
+        began = loop.time()
+        await devices.ask()
+        return loop.time() - began
+
+    assert asyncio.run(lose_it()) < LIMITS.attempt_s
+
+
+def test_an_answer_of_the_wrong_device_or_of_an_earlier_attempt_is_dropped() -> None:
+    devices = Devices(a=silent)
+
+    async def forge() -> None:
+        asking = asyncio.ensure_future(devices.ask())
+        await asyncio.sleep(0.01)
+        request = devices.sent[0][1].request
+        devices.inference.answered("b", Answer(request=request))
+        await asyncio.sleep(0.01)
+        assert not asking.done()
+        asking.cancel()
+
+    asyncio.run(forge())
+
+
+def test_attempts_are_bounded() -> None:
+    devices = Devices(a=faulty("device"))
+    with pytest.raises(DeviceError, match="3 attempts failed"):
+        asyncio.run(devices.ask())
+    assert len(devices.sent) == 3
+    assert len({infer.request for _, infer in devices.sent}) == 3
+
+
+def test_nobody_waits_longer_than_the_deadline() -> None:
+    devices = Devices(a=silent)
+
+    async def in_a_hurry() -> None:
+        trace = devices.inference.begin("digits", "t")
+        await devices.inference.infer(trace, ROW, deadline_s=0.05)
+
+    with pytest.raises(Timeout, match="a did not answer in time"):
+        asyncio.run(in_a_hurry())
+
+
+def test_an_unknown_model_and_one_that_nobody_serves_are_told_apart() -> None:
+    devices = Devices(a=good)
+    with pytest.raises(NotFound):
+        asyncio.run(devices.ask("nonsense"))
+    with pytest.raises(Busy, match="a: does not serve this model"):
+        asyncio.run(devices.ask("resting"))
+
+
+def test_too_many_at_once_are_refused_and_leave_room_again() -> None:
+    devices = Devices(a=silent)
+
+    async def crowd() -> list[object]:
+        return await asyncio.gather(*(devices.ask() for _ in range(4)), return_exceptions=True)
+
+    refused = [e for e in asyncio.run(crowd()) if isinstance(e, Busy)]
+    assert len(refused) == 2
+    devices.behaviour["a"] = good
+    asyncio.run(devices.ask())
+    assert devices.inference.outstanding("a") == 0
+
+
+def test_large_inputs_go_by_blob() -> None:
+    devices = Devices(a=good)
+    array = np.zeros((1, MAX_INLINE), np.float32)
+    big = (Tensor("x", "float32", array.shape, array.tobytes()),)
+    asyncio.run(devices.ask(tensors=big))
+    _, infer = devices.sent[0]
+    assert infer.inputs == ()
+    assert infer.blob is not None
+    assert decode_tensors(devices.blobs[infer.blob.digest]) == big
+
+
+def test_without_a_broker_the_request_fails_with_a_reason() -> None:
+    devices = Devices(a=silent)
+    devices.connected = False
+    with pytest.raises(DeviceError, match="broker is not connected"):
+        asyncio.run(devices.ask())
