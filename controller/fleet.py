@@ -16,6 +16,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
+
 from agent.contract.messages import (
     AgentStatus,
     Answer,
@@ -82,7 +84,7 @@ class Fleet:
         self._on_user_request = on_user_request
         self._inbox: list[tuple[Handler, asyncio.Future[Any] | None]] = []
         self._wake = asyncio.Event()
-        self._requests: list[records.Request] = []
+        self._requests: list[tuple[records.Request, float]] = []
         self._flushed_at = 0.0
         self._loop: asyncio.Task[None] | None = None
         self.refused = 0
@@ -163,12 +165,12 @@ class Fleet:
 
     def log_request(self, request: records.Request) -> None:
         """Keep a finished request for the log; the oldest go when the disk does not keep up."""
-        self._requests.append(request)
+        self._requests.append((request, time.monotonic()))
         if len(self._requests) > self._limits.requests_kept:
             del self._requests[: self._limits.requests_kept // 10]
 
-    def unsaved_request(self, request_id: str) -> records.Request | None:
-        return next((r for r in self._requests if r.id == request_id), None)
+    def is_unsaved(self, request_id: str) -> bool:
+        return any(request.id == request_id for request, _ in self._requests)
 
     def _dispatch(self, device: str, message: Message) -> None:
         match message:
@@ -254,7 +256,8 @@ class Fleet:
         self.jobs.tick(tick)
         if self._requests and tick.now - self._flushed_at >= self._limits.requests_flush_s:
             self._flushed_at = tick.now
-            tick.save(writes.put(*self._requests), writes.trim_requests(self._limits.requests_kept))
+            stored = [_with_store(request, tick.now - since, len(self._requests)) for request, since in self._requests]
+            tick.save(writes.put(*stored), writes.trim_requests(self._limits.requests_kept))
             self._requests = []
 
     async def _commit(self, tick: Tick) -> None:
@@ -269,6 +272,12 @@ class Fleet:
         await self._commit(tick)
         for action in tick.actions:
             action()
+
+
+def _with_store(request: records.Request, waited_s: float, batch: int) -> records.Request:
+    """The flow's last step: how long the answer waited in memory until it was written."""
+    step = records.Step(step="store", ms=waited_s * 1000, detail=f"written with {batch} in one batch")
+    return msgspec.structs.replace(request, steps=(*request.steps, step))
 
 
 def _flush(tick: Tick) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -10,6 +12,8 @@ from controller.api.access import controller_of
 from controller.api.errors import reply
 
 router = APIRouter(tags=["requests"])
+# The log is written in batches: a trace that is asked for at once is waited for, in tenths of a second.
+_PATIENCE = 30
 
 
 @router.get("/requests")
@@ -24,7 +28,8 @@ async def list_requests(request: Request, model: str | None = None, limit: int =
 @router.get("/requests/{request_id}")
 async def show_request(request: Request, request_id: str) -> Response:
     controller = controller_of(request)
-    found = controller.fleet.unsaved_request(request_id)
-    if found is None:
-        found = await controller.store.read(reads.get(records.Request, request_id))
-    return reply(views.request(found))
+    for _ in range(_PATIENCE):
+        if not controller.fleet.is_unsaved(request_id):
+            break
+        await asyncio.sleep(0.1)
+    return reply(views.request(await controller.store.read(reads.get(records.Request, request_id))))
