@@ -14,6 +14,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -258,7 +259,10 @@ class Fleet:
             self._flushed_at = tick.now
             stored = [_with_store(request, tick.now - since, len(self._requests)) for request, since in self._requests]
             tick.save(writes.put(*stored), writes.trim_requests(self._limits.requests_kept))
-            self._requests = []
+            tick.then(partial(self._forget_requests, len(stored)))
+
+    def _forget_requests(self, count: int) -> None:
+        del self._requests[:count]
 
     async def _commit(self, tick: Tick) -> None:
         if tick.files:

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from controller import reads, records, views
 from controller.api.access import controller_of
 from controller.api.errors import reply
+from controller.errors import NotFound
 
 router = APIRouter(tags=["requests"])
 # The log is written in batches: a trace that is asked for at once is waited for, in tenths of a second.
@@ -28,8 +29,12 @@ async def list_requests(request: Request, model: str | None = None, limit: int =
 @router.get("/requests/{request_id}")
 async def show_request(request: Request, request_id: str) -> Response:
     controller = controller_of(request)
+    found = await controller.store.read(reads.find(records.Request, request_id))
     for _ in range(_PATIENCE):
-        if not controller.fleet.is_unsaved(request_id):
+        if found is not None or not controller.fleet.is_unsaved(request_id):
             break
         await asyncio.sleep(0.1)
-    return reply(views.request(await controller.store.read(reads.get(records.Request, request_id))))
+        found = await controller.store.read(reads.find(records.Request, request_id))
+    if found is None:
+        raise NotFound(f"no request is called {request_id[:80]!r}", "the answer's id names it; the oldest are dropped")
+    return reply(views.request(found))
