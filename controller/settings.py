@@ -71,6 +71,8 @@ class Limits:
     """A job whose artifact no device has served for this long fails."""
 
     # Bus
+    bus_at_once: int = 100
+    """QoS 1 messages sent without waiting for acknowledgements; a broker may ask for less."""
     bus_in_flight: int = 1000
     """QoS 1 messages that the broker has not acknowledged; more are refused."""
     bus_out_bytes: int = 16 * MIB

@@ -1,0 +1,267 @@
+"""One MQTT connection on the event loop: from CONNECT to its loss, then thrown away.
+
+paho-mqtt speaks the protocol; the loop watches its socket, so there is no extra thread. A new connection starts with
+nothing of the last one: paho would send unacknowledged messages again, old ones after new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from agent.contract import wire
+from controller.errors import LeptaError
+from controller.settings import Limits
+
+log = logging.getLogger("lepta.bus")
+
+_REFUSED = 128
+_GOODBYE_S = 1.0
+_RETAIN_NOT_AT_ALL = SubscribeOptions.RETAIN_DO_NOT_SEND
+
+
+class ConnectionFailed(LeptaError):
+    """There is no connection, or it was lost; says why."""
+
+
+@dataclass(frozen=True)
+class Login:
+    host: str
+    port: int
+    username: str
+    password: str
+    client_id: str
+    will_topic: str
+    will: bytes
+
+
+@dataclass
+class _Sent:
+    size: int
+    on_acked: Callable[[], None] | None
+
+
+class Connection:
+    """Owned by the event loop. `on_message(topic, payload)` is called between packets; what it raises is logged."""
+
+    def __init__(self, login: Login, limits: Limits, at_once: int, on_message: Callable[[str, bytes], None]) -> None:
+        """`at_once`: QoS 1 messages sent without waiting for acknowledgements; more wait here."""
+        self._login = login
+        self._limits = limits
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self._client = self._make_client(at_once)
+        self.receive_maximum = at_once
+        """How many the broker takes at once, known after `open`."""
+        self._socket: socket.socket | None = None
+        self._writing = False
+        self._misc: asyncio.TimerHandle | None = None
+        self._pending: dict[int, _Sent] = {}
+        self._pending_bytes = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._acked: list[Callable[[], None]] = []
+        self._connected: asyncio.Future[None] = self._loop.create_future()
+        self._subscribed: asyncio.Future[None] = self._loop.create_future()
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        """Done with the reason once the connection is no more."""
+
+    async def open(self, filters: Sequence[tuple[str, int]]) -> None:
+        """Connect and subscribe `(topic filter, QoS)`; returns when the broker granted all; raises ConnectionFailed."""
+        try:
+            async with asyncio.timeout(self._limits.connect_s):
+                # Name look-up and TCP handshake block; nothing else runs in that thread.
+                await asyncio.to_thread(self._connect)
+                self._attach()
+                await self._connected
+                wanted = [
+                    (topic, SubscribeOptions(qos=qos, retainHandling=_RETAIN_NOT_AT_ALL)) for topic, qos in filters
+                ]
+                self._client.subscribe(wanted)
+                await self._subscribed
+        except TimeoutError as error:
+            raise self._failed("it does not answer") from error
+        except OSError as error:
+            raise self._failed(error.strerror or str(error)) from error
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, on_acked: Callable[[], None] | None
+    ) -> bool:
+        """Hand a message over; False if the connection is gone or too much waits already."""
+        full = len(self._pending) >= self._limits.bus_in_flight
+        if self.lost.done() or full or self._pending_bytes + len(payload) > self._limits.bus_out_bytes:
+            return False
+        info = self._client.publish(topic, payload, qos, retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        self._pending[info.mid] = _Sent(len(payload), on_acked)
+        self._pending_bytes += len(payload)
+        self._idle.clear()
+        return True
+
+    async def close(self) -> None:
+        """Send what waits, as far as it goes at once, and say goodbye."""
+        if self._socket is not None and not self.lost.done():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await self._idle.wait()
+            self._client.disconnect()
+            self._flush()
+        self._drop("closed")
+
+    # -- paho's side
+
+    def _make_client(self, at_once: int) -> paho.Client:
+        login = self._login
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=login.client_id, protocol=paho.MQTTv5)
+        client.connect_timeout = self._limits.connect_s
+        client.max_inflight_messages_set(at_once)
+        client.will_set(login.will_topic, login.will, qos=1, retain=True)
+        if login.username:
+            client.username_pw_set(login.username, login.password)
+        client.on_connect = self._on_connect
+        client.on_disconnect = lambda _client, _data, _flags, reason, _properties: self._drop(str(reason))
+        client.on_subscribe = lambda _client, _data, _mid, codes, _properties: self._on_subscribe(codes)
+        client.on_message = lambda _client, _data, message: self._on_packet(message)
+        client.on_publish = lambda _client, _data, mid, _reason, _properties: self._on_publish(mid)
+        client.on_socket_register_write = lambda _client, _data, _socket: self._write_soon()
+        client.on_socket_unregister_write = lambda _client, _data, _socket: self._write_no_more()
+        client.on_socket_close = lambda _client, _data, _socket: self._detach()
+        return client
+
+    def _connect(self) -> None:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = self._limits.broker_payload_bytes
+        login = self._login
+        self._client.connect(login.host, login.port, self._limits.keepalive_s, clean_start=True, properties=properties)
+
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
+        if self._connected.done():
+            return
+        if reason.is_failure:
+            self._connected.set_exception(self._failed(f"it refuses us: {reason}"))
+            return
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", None) or self.receive_maximum
+        self._connected.set_result(None)
+
+    def _on_subscribe(self, codes: Sequence[Any]) -> None:
+        if self._subscribed.done():
+            return
+        refused = [str(code) for code in codes if code.value >= _REFUSED]
+        if refused:
+            self._subscribed.set_exception(self._failed(f"it refuses our subscriptions: {refused[0]}"))
+        else:
+            self._subscribed.set_result(None)
+
+    def _on_packet(self, message: paho.MQTTMessage) -> None:
+        try:
+            self._on_message(message.topic, bytes(message.payload))
+        except Exception:
+            log.exception("a message could not be handled")
+
+    def _on_publish(self, mid: int) -> None:
+        sent = self._pending.pop(mid, None)
+        if sent is None:
+            return
+        self._pending_bytes -= sent.size
+        if not self._pending:
+            self._idle.set()
+        if sent.on_acked is not None:
+            # paho holds its locks here: the callback runs when it is done.
+            if not self._acked:
+                self._loop.call_soon(self._tell_acked)
+            self._acked.append(sent.on_acked)
+
+    def _tell_acked(self) -> None:
+        acked, self._acked = self._acked, []
+        for callback in acked:
+            callback()
+
+    # -- the loop's side
+
+    def _attach(self) -> None:
+        sock = self._client.socket()
+        if not isinstance(sock, socket.socket):
+            raise self._failed("it closed the connection")
+        self._socket = sock
+        wire.no_delay(sock)
+        wire.quick_ack(sock)
+        self._loop.add_reader(sock, self._readable)
+        self._tick()
+        self._flush()
+
+    def _detach(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._write_no_more()
+            self._socket = None
+
+    def _readable(self) -> None:
+        self._guarded(self._client.loop_read)
+        if self._socket is not None:
+            wire.quick_ack(self._socket)
+
+    def _write_soon(self) -> None:
+        # Most messages fit into the socket's buffer: try first, and watch the socket only for the rest.
+        if self._socket is not None:
+            self._loop.call_soon(self._flush)
+
+    def _write_no_more(self) -> None:
+        if self._writing and self._socket is not None:
+            self._loop.remove_writer(self._socket)
+        self._writing = False
+
+    def _flush(self) -> None:
+        self._guarded(self._client.loop_write)
+        if self._socket is not None and not self._writing and self._client.want_write():
+            self._writing = True
+            self._loop.add_writer(self._socket, self._flush)
+
+    def _tick(self) -> None:
+        """paho's housekeeping: pings, and the loss of a silent broker."""
+        self._guarded(self._client.loop_misc)
+        if not self.lost.done():
+            self._misc = self._loop.call_later(1.0, self._tick)
+
+    def _guarded(self, act: Callable[[], object]) -> None:
+        if self._socket is None:
+            return
+        try:
+            act()
+        except Exception as error:
+            # A broker that speaks nonsense costs this connection and nothing more.
+            log.exception("the connection to the broker broke")
+            self._drop(f"it sent what cannot be read: {error}")
+
+    def _drop(self, reason: str) -> None:
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        self._idle.set()
+        if self._misc is not None:
+            self._misc.cancel()
+        sock = self._socket
+        self._detach()
+        if sock is not None:
+            sock.close()
+        for waiting in (self._connected, self._subscribed):
+            if not waiting.done():
+                waiting.set_exception(self._failed(f"it closed the connection ({reason})"))
+                # Nobody may be waiting for this one.
+                waiting.exception()
+
+    def _failed(self, why: str) -> ConnectionFailed:
+        login = self._login
+        hint = "check that the broker runs and that it knows our user name and password"
+        return ConnectionFailed(f"no connection to the broker at {login.host}:{login.port}: {why}", hint, who="network")
