@@ -148,11 +148,13 @@ def outputs_of(artifact: Artifact) -> tuple[TensorSpec, ...]:
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {_ALIAS: loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        # Opened here: numpy leaves a file open that turns out to be no archive.
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {_ALIAS: loaded}
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"the input is neither .npy nor .npz: {error}", "write it with numpy.savez") from error
 

@@ -55,7 +55,15 @@ class Devices:
     def candidates(self, model: str) -> list[Candidate]:
         serves = model == "digits"
         return [
-            Candidate(name, online=True, artifact=ARTIFACT if serves else None, outstanding=0, queue=n, service_ms=1.0, cpu=0.0)
+            Candidate(
+                name,
+                online=True,
+                artifact=ARTIFACT if serves else None,
+                outstanding=0,
+                queue=n,
+                service_ms=1.0,
+                cpu=0.0,
+            )
             for n, name in enumerate(self.behaviour)
         ]
 

@@ -130,7 +130,13 @@ fleets = st.dictionaries(
 
 
 @settings(max_examples=200, deadline=None)
-@given(fleet=fleets, rows=st.integers(1, 2000), size=st.integers(1, 200), duplicates=st.floats(0, 0.5), seed=st.integers(0, 99))
+@given(
+    fleet=fleets,
+    rows=st.integers(1, 2000),
+    size=st.integers(1, 200),
+    duplicates=st.floats(0, 0.5),
+    seed=st.integers(0, 99),
+)
 def test_each_shard_is_accepted_exactly_once_whatever_dies_or_repeats(
     fleet: dict[str, Device], rows: int, size: int, duplicates: float, seed: int
 ) -> None:

@@ -1,0 +1,212 @@
+"""The devices as the loop knows them, and how a rollout moves them. The bus is a double of the real port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+import msgspec
+
+from agent.contract.manifest import FileRef
+from agent.contract.messages import DESIRED_TYPE, AgentStatus, Desired, Hello, ModelState, Reported, Stamper, decode_as
+from agent.contract.signing import PrivateKey, open_sealed
+from controller import records
+from controller.bus import Bus
+from controller.devices import Devices
+from controller.outbox import Outbox
+from controller.recorder import Silence
+from controller.releases import Releases
+from controller.tick import Tick
+from firmware_profiles.profile import Facts, builtin
+
+KEY = PrivateKey.generate()
+FACTS = Facts(machine="x86_64", memory_mb=4000, runtimes=("ai-edge-litert",))
+
+
+@dataclass
+class RecordingBus:
+    sent: list[tuple[str, bytes, bool]] = field(default_factory=list)
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool = False, on_acked: Callable[[], None] | None = None
+    ) -> bool:
+        self.sent.append((topic, payload, retain))
+        return True
+
+    def desired(self, agent: str) -> list[Desired]:
+        topic = f"lepta/v1/agents/{agent}/desired"
+        return [
+            decode_as(Desired, "agents/desired", open_sealed(p, DESIRED_TYPE, [KEY.public]))
+            for t, p, _ in self.sent
+            if t == topic
+        ]
+
+
+class World:
+    """Devices and releases on a double of the bus; `turn` does what one turn of the loop does, without a disk."""
+
+    def __init__(self, *names: str) -> None:
+        self.bus = RecordingBus()
+        self.devices = Devices(Outbox(cast(Bus, self.bus), Stamper("boot"), KEY), silent_s=15, swaps_kept=10)
+        counter = iter(range(1000))
+        self.releases = Releases(
+            self.devices, builtin(), Silence(), timeout_s=60, new_id=lambda kind: f"{kind}-{next(counter)}"
+        )
+        self.now = 100.0
+        for name in names:
+            self.enrol(name)
+
+    def enrol(self, name: str) -> None:
+        self.turn(lambda tick: self.devices.enrol(tick, record(name)))
+
+    def turn(self, act: Callable[[Tick], object]) -> object:
+        tick = Tick(self.now, 0.0)
+        result = act(tick)
+        for action in tick.actions:
+            action()
+        return result
+
+    def hello(self, name: str, generation: int = 0, session: str = "s", models: tuple[ModelState, ...] = ()) -> None:
+        hello = Hello(agent=name, session=session, generation=generation, facts=FACTS, models=models)
+        self.turn(lambda tick: self.devices.hello(tick, hello))
+
+    def report(self, name: str, state: str, version: int = 1, reason: str = "") -> None:
+        known = self.devices.require(name)
+        models = (serving(version, state, reason),)
+        reported = Reported(generation=known.record.desired_generation, models=models)
+        self.turn(lambda tick: self.devices.reported(tick, name, reported))
+
+    def deploy(self, version: int = 1) -> records.Rollout:
+        built = [artifact(version)]
+
+        def act(tick: Tick) -> records.Rollout:
+            release = self.releases.release(tick, "digits", version, built)
+            return self.releases.start(tick, release, built)
+
+        return cast(records.Rollout, self.turn(act))
+
+
+def record(name: str) -> records.Device:
+    return records.Device(name=name, public_key="", device_token_hash=name, facts=FACTS, enrolled_at=0.0)
+
+
+def artifact(version: int) -> records.Artifact:
+    digest = str(version) * 64
+    files = {role: FileRef(digest, 1) for role in ("model", "parity", "acceptance")}
+    return records.Artifact(
+        digest=digest,
+        model="digits",
+        version=version,
+        profile="x86-cpu",
+        files=files,
+        manifest=digest,
+        sequence=version,
+        created_at=0.0,
+    )
+
+
+def serving(version: int, state: str = "serving", reason: str = "") -> ModelState:
+    digest = str(version) * 64
+    values = {"model": "digits", "version": version, "artifact": digest, "manifest": digest, "profile": "x86-cpu"}
+    return msgspec.convert({**values, "state": state, "reason": reason}, ModelState)
+
+
+def test_a_device_is_told_what_it_lacks_and_nothing_when_it_lacks_nothing() -> None:
+    world = World("a")
+    world.hello("a")
+    assert world.bus.desired("a") == []
+    world.deploy()
+    [desired] = world.bus.desired("a")
+    assert (desired.generation, desired.models[0].version) == (1, 1)
+    world.hello("a", generation=1, session="s2")
+    assert len(world.bus.desired("a")) == 1
+
+
+def test_a_device_that_missed_it_is_told_at_its_next_hello() -> None:
+    world = World("a")
+    world.deploy()
+    world.bus.sent.clear()
+    world.hello("a", generation=0)
+    assert [d.generation for d in world.bus.desired("a")] == [1]
+
+
+def test_desired_states_are_retained() -> None:
+    world = World("a")
+    world.deploy()
+    assert all(retain for topic, _, retain in world.bus.sent if topic.endswith("/desired"))
+
+
+def test_generations_only_grow_even_when_the_database_is_older_than_the_device() -> None:
+    world = World("a")
+    world.hello("a", generation=41)
+    assert world.devices.require("a").record.desired_generation == 42
+    world.deploy()
+    assert [d.generation for d in world.bus.desired("a")] == [42, 43]
+
+
+def test_what_changes_nothing_makes_no_new_generation() -> None:
+    world = World("a")
+    world.deploy()
+    world.report("a", "serving")
+    world.deploy()
+    assert [d.generation for d in world.bus.desired("a")] == [1]
+
+
+def test_a_refusing_device_is_sent_back_to_what_it_served() -> None:
+    world = World("a")
+    world.hello("a")
+    world.deploy(1)
+    world.report("a", "serving", 1)
+    world.deploy(2)
+    world.report("a", "refused", 2, "accuracy 0.1")
+    generations = [(d.generation, d.models[0].version) for d in world.bus.desired("a")]
+    assert generations == [(1, 1), (2, 2), (3, 1)]
+
+
+def test_a_device_that_joins_later_gets_what_the_fleet_runs_but_never_what_failed() -> None:
+    world = World("a")
+    world.hello("a")
+    world.deploy(1)
+    world.report("a", "serving", 1)
+    world.deploy(2)
+    world.report("a", "failed", 2)
+    world.enrol("b")
+    world.hello("b")
+    assert [d.models[0].version for d in world.bus.desired("b")] == [1]
+
+
+def test_a_will_of_an_earlier_session_does_not_take_a_device_offline() -> None:
+    world = World("a")
+    world.hello("a", session="new")
+    assert AgentStatus(online=False, session="old").session == "old"
+    world.turn(lambda tick: world.devices.offline(tick, "a", "old"))
+    assert world.devices.online() == {"a"}
+    world.turn(lambda tick: world.devices.offline(tick, "a", "new"))
+    assert world.devices.online() == frozenset()
+
+
+def test_a_restarted_device_loses_what_it_held_even_if_nobody_saw_it_go() -> None:
+    world = World("a")
+    lost: list[str] = []
+    world.devices.on_lost.append(lambda _, name: lost.append(name))
+    world.hello("a", session="one")
+    world.hello("a", session="two")
+    assert lost == ["a"]
+    assert world.devices.online() == {"a"}
+
+
+def test_a_silent_device_counts_as_offline() -> None:
+    world = World("a")
+    world.hello("a")
+    world.now += 16
+    world.turn(world.devices.check_silence)
+    assert world.devices.online() == frozenset()
+
+
+def test_only_what_serves_is_a_candidate_for_requests() -> None:
+    world = World("a", "b")
+    world.hello("a", models=(serving(1), serving(2, "probing")))
+    world.hello("b", models=(serving(2, "fetching"),))
+    found = {c.device: c.artifact for c in world.devices.candidates("digits", lambda _: 0)}
+    assert found == {"a": "1" * 64, "b": None}
