@@ -161,9 +161,7 @@ def _load(path: Path) -> dict[str, Array]:
 
 def _fitting(spec: TensorSpec, array: Array) -> Array:
     if array.shape[1:] != spec.shape:
-        raise UserError(
-            f"input {spec.name!r} needs shape {['rows', *spec.shape]}, the file has {list(array.shape)}"
-        )
+        raise UserError(f"input {spec.name!r} needs shape {['rows', *spec.shape]}, the file has {list(array.shape)}")
     if array.dtype.kind not in "fiub":
         raise UserError(f"input {spec.name!r} needs numbers, the file has {array.dtype}")
     # Numbers that are not of the model's own stored type are real numbers in the user's units.

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
 from agent.contract import topics
-from agent.contract.messages import MAX_INLINE, Result, Work, decode_tensors, encode_tensors
-from agent.contract.tensors import Tensor, TensorError, rows_of
-from controller import job_data, records, work, writes
+from agent.contract.messages import MAX_INLINE, Result, Work, encode_tensors
+from agent.contract.tensors import TensorError, rows_of
+from controller import job_data, job_plan, records, work, writes
 from controller.catalog import Catalog
 from controller.devices import Devices, Known
 from controller.errors import Busy, LeptaError, NotFound
 from controller.job_data import JobInput, ShardResult
+from controller.job_plan import Server
+from controller.job_results import Results
 from controller.outbox import Outbox
 from controller.recorder import Recorder
 from controller.tick import Tick
@@ -48,10 +48,8 @@ class _Active:
     data: JobInput
     artifacts: frozenset[str]
     """Digests that may compute for this job: one, unless it is mixed."""
-    file: BinaryIO
+    results: Results
     began: float
-    results: list[tuple[ShardResult, int, int]] = field(default_factory=list)
-    """Accepted shards without their outputs, which lie at (offset, length) of the file."""
     feasible: set[str] = field(default_factory=set)
     bytes_moved: int = 0
     without_device_since: float | None = None
@@ -109,39 +107,32 @@ class Jobs:
         """Begin a job on the devices that serve `version` now; raises Busy if none does."""
         if len(self._active) >= self._most_open:
             raise Busy(f"{len(self._active)} jobs are running", "wait for one to end, or cancel one: lepta job ls")
-        serving = self._serving(wanted, {a.digest: a for a in built})
-        if not serving:
-            raise Busy(
-                f"no device serves {version.model} version {version.version}"
-                + (f" for {wanted.profile}" if wanted.profile else ""),
-                "lepta deploy, or lepta device ls",
-            )
-        pinned = _pin(serving)
-        row_s = (
-            max(known.row_ms(pinned.digest) for known, _, _ in serving) / 1000
-            or pinned.report.get("latency_ms", 1.0) / 1000
-        )
-        most = job_data.most_rows(job_data.row_bytes(data), job_data.outputs_of(pinned))
-        shard_rows = wanted.shard_rows or work.shard_size(data.rows, row_s, len(serving), most, self._policy)
-        shards = work.split(data.rows, min(shard_rows, most))
+        servers = self._servers(wanted, built)
+        if not servers:
+            what = f"{version.model} version {version.version}"
+            where = f" for {wanted.profile}" if wanted.profile else ""
+            raise Busy(f"no device serves {what}{where}", "lepta deploy, or lepta device ls")
+        row_bytes = job_data.row_bytes(data)
+        plan = job_plan.plan(built, servers, data.rows, row_bytes, wanted.shard_rows, self._policy)
+        shards = work.split(data.rows, plan.shard_rows)
         job = msgspec.structs.replace(
             wanted,
             id=self._new_id("job"),
             state="running",
-            profile=pinned.profile,
-            artifact=pinned.digest,
-            runtime=_family(serving, pinned.digest),
+            profile=plan.artifact.profile,
+            artifact=plan.artifact.digest,
+            runtime=plan.runtime,
             rows=data.rows,
-            shard_rows=min(shard_rows, most),
+            shard_rows=plan.shard_rows,
             shards=len(shards),
             created_at=tick.wall,
             started_at=tick.wall,
         )
-        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({pinned.digest})
-        active = _Active(job, work.Job(shards, self._policy), data, digests, self._open_file(job.id), tick.now)
+        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({plan.artifact.digest})
+        active = _Active(job, work.Job(shards, self._policy), data, digests, Results(self._folder, job.id), tick.now)
         self._active[job.id] = active
         tick.save(writes.put(job), writes.put(*(_shard(job.id, s) for s in shards)))
-        self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=pinned.digest)
+        self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
         return job
 
     def cancel(self, tick: Tick, job_id: str) -> records.Job:
@@ -153,7 +144,7 @@ class Jobs:
     def clear(self) -> None:
         """Forget what is in memory: it is read anew from the store."""
         for active in self._active.values():
-            active.file.close()
+            active.results.close()
         self._active.clear()
 
     def give_up(self, tick: Tick, job: records.Job, error: str) -> None:
@@ -171,12 +162,13 @@ class Jobs:
         open_ = [work.Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")]
         attempts = {s.number: s.attempt for s in shards}
         digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
-        active = _Active(job, work.Job(open_, self._policy, attempts), data, digests, self._open_file(job.id), tick.now)
-        active.results = [
-            (ShardResult(s.first, s.last, s.device, s.artifact, s.runtime, ()), s.offset, s.length)
-            for s in shards
-            if s.state == "accepted"
-        ]
+        active = _Active(
+            job, work.Job(open_, self._policy, attempts), data, digests, Results(self._folder, job.id), tick.now
+        )
+        for s in shards:
+            if s.state == "accepted":
+                kept = ShardResult(s.first, s.last, s.device, s.artifact, s.runtime, ())
+                active.results.remember(kept, s.offset, s.length)
         active.rules.quarantined = {s.number: s.reason for s in shards if s.state == "quarantined"}
         self._active[job.id] = active
         if active.rules.finished:
@@ -264,7 +256,7 @@ class Jobs:
         state = known.serving(active.record.model)
         if state is None or not known.online or known.record.drain or state.artifact not in active.artifacts:
             return None
-        right_runtime = active.record.mixed or state.runtime.split()[:1] == [active.record.runtime]
+        right_runtime = active.record.mixed or _family(state.runtime) == active.record.runtime
         return state.artifact if right_runtime else None
 
     def _act(self, tick: Tick, active: _Active, action: work.Action, result: Result | None) -> None:
@@ -317,17 +309,16 @@ class Jobs:
         tick.then(lambda: self._outbox.send(topic, message))
 
     def _accept(self, tick: Tick, active: _Active, accept: work.Accept, result: Result) -> None:
-        content = encode_tensors(result.outputs)
-        offset = active.file.seek(0, os.SEEK_END)
-        active.file.write(content)
-        tick.flush(active.file)
-        kept = ShardResult(accept.shard.first, accept.shard.last, accept.device, result.artifact, result.runtime, ())
-        active.results.append((kept, offset, len(content)))
+        shard = accept.shard
+        offset, length = active.results.add(
+            ShardResult(shard.first, shard.last, accept.device, result.artifact, result.runtime, result.outputs)
+        )
+        tick.flush(active.results.file)
         tick.save(
             writes.put(
                 _shard(
                     active.record.id,
-                    accept.shard,
+                    shard,
                     state="accepted",
                     attempt=accept.attempt,
                     device=accept.device,
@@ -336,7 +327,7 @@ class Jobs:
                     busy_s=result.service_ms / 1000,
                     result=f"jobs/{active.record.id}.results",
                     offset=offset,
-                    length=len(content),
+                    length=length,
                 )
             )
         )
@@ -347,7 +338,7 @@ class Jobs:
             return result.fault.message
         if result.artifact not in active.artifacts:
             return f"computed with artifact {result.artifact[:12]}, the job is pinned to {active.record.artifact[:12]}"
-        if not active.record.mixed and result.runtime.split()[:1] != [active.record.runtime]:
+        if not active.record.mixed and _family(result.runtime) != active.record.runtime:
             return f"computed with {result.runtime}, the job is pinned to {active.record.runtime}"
         rows = (
             min((result.shard + 1) * active.record.shard_rows, active.record.rows)
@@ -361,15 +352,13 @@ class Jobs:
 
     def _finish(self, tick: Tick, active: _Active) -> None:
         active.record = msgspec.structs.replace(active.record, makespan_s=tick.now - active.began)
-        results = list(active.results)
-        path = self._path(active.record.id)
-        tick.then(lambda: self._spawn(self._reduce(active.record.id, active.data, path, results)))
+        tick.then(lambda: self._spawn(self._reduce(active)))
 
     def _end(self, tick: Tick, active: _Active, *, state: str, error: str | None) -> records.Job:
         job = msgspec.structs.replace(self._counted(active), state=state, error=error, finished_at=tick.wall)
         tick.save(writes.put(job))
         del self._active[job.id]
-        active.file.close()
+        tick.then(active.results.remove)
         log.info("job %s of %s: %s", job.id, job.model, state)
         self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
         return job
@@ -390,18 +379,16 @@ class Jobs:
             devices=devices,
         )
 
-    def _serving(
-        self, wanted: records.Job, built: dict[str, records.Artifact]
-    ) -> list[tuple[Known, records.Artifact, str]]:
-        """(device, its artifact, its runtime family) of every device that could take part."""
+    def _servers(self, wanted: records.Job, built: list[records.Artifact]) -> list[Server]:
+        """Every device that could take part."""
+        profiles = {artifact.digest: artifact.profile for artifact in built}
         found = []
         for known in self._devices.all():
             state = known.serving(wanted.model)
-            artifact = built.get(state.artifact) if state is not None else None
-            if state is None or artifact is None or not known.online or known.record.drain:
+            if state is None or not known.online or known.record.drain or state.artifact not in profiles:
                 continue
-            if wanted.profile in (None, artifact.profile):
-                found.append((known, artifact, state.runtime.split()[0] if state.runtime else ""))
+            if wanted.profile in (None, profiles[state.artifact]):
+                found.append(Server(known.name, state.artifact, _family(state.runtime), known.row_ms(state.artifact)))
         return found
 
     def _quarantined_rows(self, active: _Active) -> list[work.Shard]:
@@ -410,9 +397,10 @@ class Jobs:
 
     # -- files
 
-    async def _reduce(self, job: str, data: JobInput, path: Path, results: list[tuple[ShardResult, int, int]]) -> None:
+    async def _reduce(self, active: _Active) -> None:
+        job = active.record.id
         try:
-            content, metrics = await asyncio.to_thread(job_data.reduce_scores, _with_outputs(path, results), data)
+            content, metrics = await asyncio.to_thread(job_data.reduce_scores, active.results.read(), active.data)
             file = await self._catalog.put_bytes(content)
             self._deliver(Reduced(job, file.digest, metrics))
         except (LeptaError, OSError, ValueError) as error:
@@ -423,36 +411,14 @@ class Jobs:
         self._children.add(future)
         future.add_done_callback(self._children.discard)
 
-    def _open_file(self, job: str) -> BinaryIO:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self._path(job).open("ab")
-
-    def _path(self, job: str) -> Path:
-        return self._folder / f"{job}.results"
-
-
-def _pin(serving: list[tuple[Known, records.Artifact, str]]) -> records.Artifact:
-    """The artifact that most devices serve; the job is pinned to it."""
-    counts = Counter(artifact.digest for _, artifact, _ in serving)
-    best = max(sorted(counts), key=lambda digest: counts[digest])
-    return next(artifact for _, artifact, _ in serving if artifact.digest == best)
-
-
-def _family(serving: list[tuple[Known, records.Artifact, str]], digest: str) -> str:
-    """The runtime family that most of the devices with this artifact use."""
-    return Counter(family for _, artifact, family in serving if artifact.digest == digest).most_common(1)[0][0]
-
 
 def _shard(job: str, shard: work.Shard, **fields: Any) -> records.Shard:
     return records.Shard(job=job, number=shard.number, first=shard.first, last=shard.last, **fields)
 
 
-def _with_outputs(path: Path, results: list[tuple[ShardResult, int, int]]) -> Iterable[ShardResult]:
-    with path.open("rb") as file:
-        for result, offset, length in results:
-            file.seek(offset)
-            outputs: tuple[Tensor, ...] = decode_tensors(file.read(length))
-            yield ShardResult(result.first, result.last, result.device, result.artifact, result.runtime, outputs)
+def _family(runtime: str) -> str:
+    """`ai-edge-litert 2.3.0, XNNPACK` is of the family `ai-edge-litert`."""
+    return runtime.split(" ")[0].rstrip(",")
 
 
 def _first(reasons: dict[int, str]) -> str:

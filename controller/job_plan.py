@@ -1,0 +1,49 @@
+"""PURE: what a job is pinned to, and how it is cut, given who serves the model now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from controller import job_data, work
+from controller.records import Artifact
+from controller.work import Policy
+
+
+@dataclass(frozen=True)
+class Server:
+    """A device that serves one of the version's artifacts. `runtime`: family; `row_ms`: measured, 0 if unknown."""
+
+    device: str
+    artifact: str
+    runtime: str
+    row_ms: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    artifact: Artifact
+    runtime: str
+    shard_rows: int
+
+
+def plan(
+    built: Iterable[Artifact], servers: Sequence[Server], rows: int, row_bytes: int, wanted_rows: int, policy: Policy
+) -> Plan:
+    """Pin the job to the artifact and runtime family that most devices offer. `servers` must not be empty.
+
+    `wanted_rows`: rows per shard that the user asked for, 0 for what suits the measured speed.
+    """
+    artifacts = {artifact.digest: artifact for artifact in built}
+    pinned = artifacts[_most_common(server.artifact for server in servers)]
+    fitting = [server for server in servers if server.artifact == pinned.digest]
+    most = job_data.most_rows(row_bytes, job_data.outputs_of(pinned))
+    row_ms = max(server.row_ms for server in fitting) or float(pinned.report.get("latency_ms") or 1.0)
+    size = wanted_rows or work.shard_size(rows, row_ms / 1000, len(fitting), most, policy)
+    return Plan(pinned, _most_common(server.runtime for server in fitting), min(size, most))
+
+
+def _most_common(values: Iterable[str]) -> str:
+    counts = Counter(values)
+    return min(counts, key=lambda value: (-counts[value], value))
