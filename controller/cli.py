@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 from importlib.metadata import version
 
@@ -18,8 +18,6 @@ def main() -> int:
     if sys.argv[1:] == ["--version"]:
         print(f"lepta {version('lepta')}")
         return 0
-    # A reader that went away (`lepta ... | head`) ends us quietly, as it ends every other tool.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         from controller.commands.root import run
     except ModuleNotFoundError as error:
@@ -28,6 +26,10 @@ def main() -> int:
         return run(sys.argv[1:])
     except ModuleNotFoundError as error:
         return missing(error)
+    except BrokenPipeError:
+        # The reader went away (`lepta ... | head`); what Python would still flush goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return WORK_FAILED
 
 
 def missing(error: ModuleNotFoundError) -> int:
