@@ -95,10 +95,14 @@ class Limits:
     optimizer_idle_s: float = 300.0
     """An optimizer that had nothing to do for this long is stopped."""
     optimizer_stop_s: float = 5.0
+    optimizer_cancel_s: float = 15.0
+    """An optimizer that goes on this long after a cancellation is ended."""
     optimizer_line_bytes: int = 8 * MIB
     examples: int = 8
     """Examples that are remembered."""
     """One line of the optimizer's output."""
+    optimizer_lines: int = 10_000
+    """Lines of its output that wait to be read."""
 
     # Stopping
     shutdown_s: float = 5.0
