@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -47,17 +48,14 @@ def run_job(fleet: Fleet, model: str, batch: Path, victim: str, settings: JobSet
     client.get_file(artifact.digest, file)
     told = {"model": str(file), "runtimes": artifact.runtimes, "threads": artifact.threads, "input": str(batch)}
     workers = [name for name in fleet.agents if _serves(client, name, artifact.digest)]
-    bare = [Bare(told) for _ in range(min(len(workers), cores()))]
-    try:
+    with ExitStack() as stack:
+        bare = [stack.enter_context(Bare(told)) for _ in range(min(len(workers), cores()))]
         rates = [_rates(bare, len(workers), settings)]
         digest = client.put_file(batch).digest
         ended = _with_a_kill(fleet, client.start_job(model, digest, shard_rows=settings.shard_rows), victim, settings)
         rates.append(_rates(bare, len(workers), settings))
         reference = fleet.folder / "reference.npz"
         bare[0].ask({"do": "score", "output": str(reference)})
-    finally:
-        for process in bare:
-            process.close()
     every, left = (_mean([pair[i] for pair in rates]) for i in range(2))
     result = fleet.folder / "result.npz"
     client.job_result(ended.job.id, result)

@@ -117,7 +117,7 @@ class Rate:
 
 
 class Bare:
-    """A `controller.reference` process: the same artifact without Lepta around it."""
+    """A `controller.reference` process: the same artifact without Lepta around it. Use as a context manager."""
 
     def __init__(self, told: dict[str, Any]) -> None:
         self._process = subprocess.Popen(
@@ -127,11 +127,24 @@ class Bare:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self.runtime = str(self.ask(told)["runtime"])
+        try:
+            self.runtime = str(self.ask(told)["runtime"])
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Bare:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def send(self, request: dict[str, Any]) -> None:
-        _pipe(self._process.stdin).write(msgspec.json.encode(request) + b"\n")
-        _pipe(self._process.stdin).flush()
+        try:
+            _pipe(self._process.stdin).write(msgspec.json.encode(request) + b"\n")
+            _pipe(self._process.stdin).flush()
+        except BrokenPipeError as error:
+            raise Internal(f"the bare process ended with status {self._process.wait()}") from error
 
     def answer(self) -> dict[str, Any]:
         line = _pipe(self._process.stdout).readline()
@@ -146,9 +159,7 @@ class Bare:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            _pipe(pipe).close()
+        self._process.communicate()
 
 
 def rate_of(processes: Sequence[Bare], seconds: float) -> Rate:
