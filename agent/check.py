@@ -15,7 +15,7 @@ from agent.settings import Limits
 def check_manifest(
     envelope: bytes, release_key: PublicKey, wanted: DesiredModel, floor: int, runtimes: Sequence[str], limits: Limits
 ) -> Manifest:
-    """The manifest in a verified envelope. Raises SignatureError, or ManifestError saying why it cannot be used here."""
+    """The manifest of a signed envelope. Raises SignatureError, or ManifestError saying why it cannot be used here."""
     manifest = decode(open_sealed(envelope, PAYLOAD_TYPE, [release_key]))
     described = (manifest.model, manifest.version, manifest.profile, manifest.artifact)
     if described != (wanted.model, wanted.version, wanted.profile, wanted.artifact):
@@ -31,7 +31,7 @@ def check_manifest(
         )
     for role, file in manifest.files.items():
         if not 0 < file.size <= limits.blob_mb << 20:
-            raise ManifestError(f"its {role} file has {file.size} bytes; this agent takes 1 byte to {limits.blob_mb} MB")
+            raise ManifestError(f"its {role} file has {file.size} bytes; 1 byte to {limits.blob_mb} MB are taken here")
     return manifest
 
 

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, facts):
         command.add_argument("--config", type=Path, metavar="agent.toml")
         command.add_argument("--data", type=Path, metavar="DIR", help="where the agent keeps its data")
-        command.add_argument("--runtime", choices=["ai-edge-litert", "tflite-runtime"], help="use only this interpreter")
+        command.add_argument("--runtime", choices=["ai-edge-litert", "tflite-runtime"], help="only this one")
     return parser
 
 

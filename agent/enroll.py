@@ -59,10 +59,11 @@ def enroll(folder: Path, controller: str, token: str, name: str, facts: Facts, t
         key = PrivateKey.load_or_create(folder / _KEY)
     except (OSError, SignatureError) as error:
         raise EnrollError(f"the agent's key cannot be kept: {error}") from error
-    request = {"token": token, "name": name or None, "public_key": key.public.pem(), "facts": msgspec.to_builtins(facts)}
-    answer = _post(f"{controller.rstrip('/')}/api/v1/enroll", msgspec.json.encode(request), timeout)
+    request = {"token": token, "name": name or None, "public_key": key.public.pem(), "facts": facts}
+    base = controller.rstrip("/")
+    answer = _post(f"{base}/api/v1/enroll", msgspec.json.encode(request), timeout)
     try:
-        identity = msgspec.structs.replace(msgspec.json.decode(answer, type=Identity), controller=controller.rstrip("/"))
+        identity = msgspec.structs.replace(msgspec.json.decode(answer, type=Identity), controller=base)
         check_name(identity.agent, "agent name")
     except (msgspec.DecodeError, TopicError, ValueError) as error:
         raise EnrollError(f"{controller} answers, but not as a Lepta controller: {error}") from error
@@ -84,9 +85,10 @@ def _post(url: str, body: bytes, timeout: float) -> bytes:
             content: bytes = response.read(_MAX_ANSWER)
             return content
     except urllib.error.HTTPError as error:
-        raise EnrollError(f"the controller refused the enrolment ({error.code}): {_reason(error.read(_MAX_ANSWER))}") from error
+        told = _reason(error.read(_MAX_ANSWER))
+        raise EnrollError(f"the controller refused the enrolment ({error.code}): {told}") from error
     except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        reason: object = error.reason if isinstance(error, urllib.error.URLError) else error
         raise Unreachable(f"no controller at {url}: {reason}; is `lepta up` running there?") from error
 
 

@@ -76,7 +76,11 @@ def python() -> str:
 
 
 def gather(
-    data: Path, *, runtime: str = "", overrides: Mapping[str, Any] | None = None, labels: Mapping[str, str] | None = None
+    data: Path,
+    *,
+    runtime: str = "",
+    overrides: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Facts:
     """All facts. Raises FactsError for an override that names no fact or has a wrong type."""
     measured: dict[str, Callable[[], Any]] = {

@@ -1,4 +1,4 @@
-"""Blobs from the controller into the store: chunks over MQTT, or HTTP Range; what is on disk is never asked for again."""
+"""Blobs from the controller into the store, chunk by chunk; what is on disk is never asked for again."""
 
 from __future__ import annotations
 

@@ -23,9 +23,7 @@ class HttpSource:
 
     way: Literal["mqtt", "http"] = "http"
 
-    def __init__(
-        self, loop: Loop, controller: str, token: str, timeout: float, fetcher: Callable[[], Fetcher]
-    ) -> None:
+    def __init__(self, loop: Loop, controller: str, token: str, timeout: float, fetcher: Callable[[], Fetcher]) -> None:
         self._loop = loop
         self._base = f"{controller}/api/v1/files/"
         self._token = token
@@ -65,7 +63,9 @@ class HttpSource:
                     self._loop.call_soon(self._delivery(digest, number, total, data, ahead))
                     number += 1
 
-    def _delivery(self, digest: str, number: int, total: int, data: bytes, ahead: threading.Semaphore) -> Callable[[], None]:
+    def _delivery(
+        self, digest: str, number: int, total: int, data: bytes, ahead: threading.Semaphore
+    ) -> Callable[[], None]:
         def deliver() -> None:
             ahead.release()
             try:
@@ -93,7 +93,7 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Headers, newurl: str
     ) -> urllib.request.Request | None:
         if urllib.parse.urlsplit(newurl)[:2] != self._origin:
-            raise urllib.error.HTTPError(newurl, code, "a redirect to another origin is not followed", headers, fp)  # type: ignore[arg-type]
+            raise urllib.error.HTTPError(newurl, code, "a redirect to another origin is not followed", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 

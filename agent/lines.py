@@ -9,7 +9,6 @@ import msgspec
 from agent.contract.messages import Infer, Work
 
 
-
 class Waiting(msgspec.Struct, eq=False):
     """A request or shard on its way to a worker. Times in monotonic seconds."""
 

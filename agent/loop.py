@@ -47,7 +47,7 @@ class Loop:
         self.watch(self._wake_in, self._woken)
 
     def watch(self, sock: socket.socket, on_read: Callback, on_write: Callback | None = None) -> None:
-        """Call `on_read` while `sock` has data and, if given, `on_write` while it takes data. Replaces earlier wishes."""
+        """Call `on_read` while `sock` has data and `on_write`, if given, while it takes some. Replaces old wishes."""
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_write else 0)
         data = (on_read, on_write)
         try:
@@ -77,13 +77,13 @@ class Loop:
             return  # Full: the loop wakes anyway. Closed: nobody is left to call.
 
     def in_thread(self, work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
-        """Run slow `work` (disk, network) on a short-lived thread; `done` gets its value or exception on the loop."""
+        """Run slow `work` (disk, network) on a short-lived thread; `done` gets its value or error on the loop."""
 
         def run() -> None:
             result: T | Exception
             try:
                 result = work()
-            except Exception as error:  # Handed over, not swallowed.
+            except Exception as error:  # noqa: BLE001 - handed over, not swallowed
                 result = error
             self.call_soon(lambda: done(result))
 

@@ -18,7 +18,7 @@ class Letter(msgspec.Struct, frozen=True):
 
 
 class Outbox:
-    """First in, first out, within `letters` and `size` bytes. When full the oldest unkept letter leaves, then the oldest kept."""
+    """First in, first out, within `letters` and `size` bytes. When full, the oldest unkept letter leaves first."""
 
     def __init__(self, letters: int, size: int) -> None:
         self._most = letters

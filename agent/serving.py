@@ -1,4 +1,4 @@
-"""One model's workers: the one that serves, those that finish, and what waits for them. Decides nothing about versions."""
+"""One model's workers: the one that serves, those that finish, and what waits for them."""
 
 from __future__ import annotations
 
@@ -135,7 +135,8 @@ class Serving:
 
     def stop(self) -> None:
         """Take nothing more, finish what workers hold."""
-        self.member, old = None, self.member
+        old = self.member
+        self.member = None
         if old is not None:
             self._retire(old)
         for item in self._line.clear():
@@ -239,7 +240,7 @@ class Serving:
     # -- requests
 
     def _pump(self) -> None:
-        """Keep the worker's pipe filled: several requests, but a shard only alone, so that requests never wait for two."""
+        """Keep the worker's pipe filled; but a shard goes in alone, so that a request never waits for two."""
         member, now = self.member, self._loop.now()
         while member is not None and member.state == "ready" and len(member.holding) < self._limits.pipeline:
             item = self._line.take(now, shards=not member.holding)
@@ -251,7 +252,8 @@ class Serving:
     def _wants(self, item: Waiting, member: Member) -> bool:
         """Is this shard still leased, and meant for what serves here?"""
         work = item.message
-        assert isinstance(work, Work) and member.ready is not None
+        assert isinstance(work, Work)
+        assert member.ready is not None
         if not self._observer.take_shard(shard_key(item)):
             return False
         if work.artifact != member.pointer.wanted.artifact:

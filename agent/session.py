@@ -180,18 +180,22 @@ def _leased(state: Session, work: Work, now: float) -> Outcome:
         return state, []
     expires = now + work.ttl_ms / 1000
     lease = Lease(work.boot, state.session, expires)
-    return msgspec.structs.replace(state, leases={**state.leases, key: lease}), [Queue(key, work, expires)]
+    return _with_lease(state, key, lease), [Queue(key, work, expires)]
 
 
 def _taken(state: Session, key: LeaseKey, now: float) -> Outcome:
     lease = state.leases.get(key)
     if lease is None or lease.expires <= now:
         return state, [Forget(key)]
-    return msgspec.structs.replace(state, leases={**state.leases, key: msgspec.structs.replace(lease, running=True)}), []
+    return _with_lease(state, key, msgspec.structs.replace(lease, running=True)), []
+
+
+def _with_lease(state: Session, key: LeaseKey, lease: Lease) -> Session:
+    return msgspec.structs.replace(state, leases={**state.leases, key: lease})
 
 
 def _drop(state: Session, unwanted: Callable[[Lease], bool]) -> Outcome:
-    """Forget waiting leases; what already runs is finished, its result fenced by the controller if it comes too late."""
+    """Forget waiting leases; what runs is finished, and the controller fences a result that comes too late."""
     gone = [key for key, lease in state.leases.items() if not lease.running and unwanted(lease)]
     if not gone:
         return state, []

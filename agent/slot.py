@@ -82,6 +82,18 @@ class Slot:
         self._watched_answers = 0
         self._watched_faults = 0
         self._leaving = False
+        self._plain: dict[type[swap.Action], Callable[[], None]] = {
+            swap.FetchManifest: self._fetch_manifest,
+            swap.Verify: self._verify,
+            swap.Stage: self._stage,
+            swap.Probe: self._probe,
+            swap.SavePointers: self._save_pointers,
+            swap.Route: self._route,
+            swap.Commit: self._commit,
+            swap.RollBack: self._roll_back,
+            swap.Discard: self._discard,
+            swap.Report: self._report_soon,
+        }
 
     # -- what the supervisor calls
 
@@ -132,11 +144,12 @@ class Slot:
         states = []
         serving, refused = self._pointers.serving, self._pointers.refused
         going = self._swap if self._swap is not None and self._swap.state in _STATES else None
-        if serving is not None and self.serving.member is not None and (going is None or going.target != serving.wanted):
-            ready = self.serving.member.ready
-            states.append(_state(serving.wanted, "serving", ready.runtime if ready else ""))
+        member = self.serving.member
+        runtime = member.ready.runtime if member is not None and member.ready is not None else ""
+        if serving is not None and member is not None and (going is None or going.target != serving.wanted):
+            states.append(_state(serving.wanted, "serving", runtime))
         if going is not None:
-            states.append(_state(going.target, _STATES[going.state]))
+            states.append(_state(going.target, _STATES[going.state], runtime if going.state == "watching" else ""))
         elif refused is not None and (serving is None or serving.wanted != refused):
             outcome: Literal["refused", "failed"] = "refused" if self._pointers.refused_state == "refused" else "failed"
             states.append(_state(refused, outcome, reason=self._pointers.refused_reason))
@@ -206,37 +219,18 @@ class Slot:
         self._swap, actions = swap.step(self._swap, event)
         _log.debug("%s %d: %s -> %s", self.model, self._swap.target.version, before, self._swap.state)
         self._perform(actions)
-        if self._swap is not None and self._swap.ended and self._next is not None:
+        if self._swap.ended and self._next is not None:
             following, self._next = self._next, None
             self.want(following)
 
     def _perform(self, actions: list[swap.Action]) -> None:
         for action in actions:
-            match action:
-                case swap.FetchManifest():
-                    self._fetch_manifest()
-                case swap.Verify():
-                    self._verify()
-                case swap.FetchFiles(manifest):
-                    self._fetch_files(manifest)
-                case swap.Stage():
-                    self._stage()
-                case swap.Probe():
-                    self._probe()
-                case swap.SavePointers():
-                    self._save_pointers()
-                case swap.Route():
-                    self._route()
-                case swap.Commit():
-                    self._commit()
-                case swap.RollBack():
-                    self._roll_back()
-                case swap.Discard():
-                    self._discard()
-                case swap.Report():
-                    self._owner.report(None)
-                case swap.Finish(outcome):
-                    self._finish(outcome)
+            if isinstance(action, swap.FetchFiles):
+                self._fetch_files(action.manifest)
+            elif isinstance(action, swap.Finish):
+                self._finish(action.outcome)
+            else:
+                self._plain[type(action)]()
 
     def _fetch_manifest(self) -> None:
         target = self._target
@@ -282,14 +276,15 @@ class Slot:
         order = start_order(manifest, self._ground.blobs, self._ground.runtimes, self._ground.extra_ms_per_row)
         candidate = self._candidate = Member(pointer, order)
         candidate.on_event = self._candidate_event
-        self._set_timer(self._ground.limits.start, lambda: self._event(swap.Broken("device", "it takes too long to start")))
+        self._set_timer(self._ground.limits.start, lambda: self._too_slow("its start"))
         candidate.spawn(self._ground.workers)
 
     def _probe(self) -> None:
         files, blobs = self._manifest.files, self._ground.blobs
         parity, acceptance = files["parity"].digest, files["acceptance"].digest
-        self._set_timer(self._ground.limits.probe, lambda: self._event(swap.Broken("device", "its probe takes too long")))
-        assert self._candidate is not None and self._candidate.worker is not None
+        self._set_timer(self._ground.limits.probe, lambda: self._too_slow("its probe"))
+        assert self._candidate is not None
+        assert self._candidate.worker is not None
         self._candidate.worker.probe(
             frames.Probe(
                 parity=str(blobs.path(parity)),
@@ -298,6 +293,9 @@ class Slot:
                 acceptance_digest=acceptance,
             )
         )
+
+    def _too_slow(self, what: str) -> None:
+        self._event(swap.Broken("device", f"{what} takes too long on this device"))
 
     def _candidate_event(self, member: Member, event: Event) -> None:
         if member is not self._candidate or self._swap is None or self._swap.ended:
@@ -330,8 +328,11 @@ class Slot:
 
         def saved(error: Exception | None) -> None:
             member = self._candidate
-            self._event(swap.Saved() if error is None else swap.Broken("device", f"the state cannot be saved: {error}"))
-            if error is None and member is not None and member.state == "gone":
+            if error is not None:
+                self._event(swap.Broken("device", f"the state cannot be saved: {error}"))
+                return
+            self._event(swap.Saved())
+            if member is not None and member.state == "gone":
                 self._event(swap.Lost("it ended during the switch"))
 
         self._ground.keeper.save(
@@ -381,7 +382,8 @@ class Slot:
         assert self._swap is not None
         logbook, ended = self._logbook, self._swap
         log = _log.info if outcome == "committed" else _log.warning
-        log("%s: version %d %s%s", self.model, ended.target.version, outcome, f": {ended.reason}" if ended.reason else "")
+        why = f": {ended.reason}" if ended.reason else ""
+        log("%s: version %d %s%s", self.model, ended.target.version, outcome, why)
         if outcome == "refused":
             self._remember_refusal("refused", lambda: None)
         elif outcome == "failed":
@@ -467,7 +469,8 @@ class Slot:
 
     @property
     def _manifest(self) -> Manifest:
-        assert self._swap is not None and self._swap.manifest is not None
+        assert self._swap is not None
+        assert self._swap.manifest is not None
         return self._swap.manifest
 
     def _set_timer(self, delay: float, callback: Callable[[], None]) -> None:
@@ -478,6 +481,9 @@ class Slot:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _report_soon(self) -> None:
+        self._owner.report(None)
 
     def _save_noted(self, error: Exception | None) -> None:
         if error is not None:

@@ -105,9 +105,7 @@ def settings_from(options: argparse.Namespace) -> AgentSettings:
 
 def facts_of(settings: AgentSettings) -> Facts:
     try:
-        return facts.gather(
-            settings.folder, runtime=settings.runtime, overrides=settings.facts, labels=settings.labels
-        )
+        return facts.gather(settings.folder, runtime=settings.runtime, overrides=settings.facts, labels=settings.labels)
     except facts.FactsError as error:
         raise CliError(USAGE, str(error)) from error
 
@@ -121,9 +119,7 @@ def _identity(settings: AgentSettings, here: Facts) -> enroll.Identity:
         if not settings.controller:
             raise CliError(USAGE, "the first start needs --controller URL and --token-file FILE")
         token = _token(settings)
-        return enroll.enroll(
-            settings.folder, settings.controller, token, settings.name, here, settings.limits.http
-        )
+        return enroll.enroll(settings.folder, settings.controller, token, settings.name, here, settings.limits.http)
     except enroll.Unreachable as error:
         raise CliError(UNREACHABLE, str(error)) from error
     except enroll.EnrollError as error:
@@ -150,7 +146,8 @@ def _own_folder(folder: Path) -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise CliError(DATA, f"another agent runs with the data folder {folder}; give this one its own --data") from error
+        message = f"another agent runs with the data folder {folder}; give this one its own --data"
+        raise CliError(DATA, message) from error
     lock.write(str(os.getpid()))
     lock.flush()
     return lock

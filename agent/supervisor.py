@@ -14,8 +14,27 @@ from agent.blobs import Blobs
 from agent.commands import Commands
 from agent.contract import topics
 from agent.contract.messages import (
-    DESIRED_TYPE, MAX_PAYLOAD, AgentStatus, Answer, Chunk, ControllerStatus, Desired, Fault, Hello, Infer, Message,
-    MessageError, ModelState, Reported, Result, SeenWindow, Stamper, SwapRecord, Work, decode, decode_as,
+    DESIRED_TYPE,
+    MAX_PAYLOAD,
+    AgentStatus,
+    Answer,
+    Chunk,
+    ControllerStatus,
+    Desired,
+    Fault,
+    Hello,
+    Infer,
+    Message,
+    MessageError,
+    ModelState,
+    Reported,
+    Result,
+    SeenWindow,
+    Stamper,
+    SwapRecord,
+    Work,
+    decode,
+    decode_as,
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
 from agent.enroll import Identity
@@ -25,16 +44,15 @@ from agent.lines import Waiting, shard_key
 from agent.link import Link
 from agent.load import Sampler
 from agent.loop import Loop, Timer
+from agent.mqtt_source import MqttSource
 from agent.pointers import Pointers
 from agent.serving import Member
 from agent.settings import AgentSettings
 from agent.slot import Ground, Slot
-from agent.mqtt_source import MqttSource
 from agent.workers import Workers
 from firmware_profiles.profile import Facts
 
 _log = logging.getLogger("lepta.agent")
-
 
 
 class Supervisor:
@@ -74,7 +92,7 @@ class Supervisor:
         self._state = session.Session(
             agent=identity.agent, generation=keeper.current.generation, remember=settings.limits.finished
         )
-        self._fetcher = Fetcher(loop, blobs, self._source(settings), settings.limits, lambda: keeper.current.pinned())
+        self._fetcher = Fetcher(loop, blobs, self._source(settings), settings.limits, self._pinned)
         self._ground = Ground(
             loop=loop,
             workers=workers,
@@ -396,7 +414,8 @@ class Supervisor:
     def _publish_bounded(self, kind: str, message: Answer | Result, *, qos: int, kept: bool) -> None:
         payload = self._stamper.encode(message)
         if len(payload) > MAX_PAYLOAD:
-            fault = Fault(who="user", message=f"the answer has {len(payload)} bytes, a message takes {MAX_PAYLOAD}: ask for fewer rows")
+            too_long = f"the answer has {len(payload)} bytes, a message takes {MAX_PAYLOAD}: ask for fewer rows"
+            fault = Fault(who="user", message=too_long)
             payload = self._stamper.encode(msgspec.structs.replace(message, outputs=(), fault=fault))
         self._link.publish(self._topic[kind], payload, qos=qos, kept=kept)
 
@@ -408,6 +427,9 @@ class Supervisor:
         _log.log(logging.WARNING if self.refused <= 10 else logging.DEBUG, "refused: %s", reason)
 
     # -- parts
+
+    def _pinned(self) -> set[str]:
+        return self._keeper.current.pinned()
 
     def _slot(self, model: str) -> Slot | None:
         return self._slots.get(model)

@@ -156,7 +156,18 @@ class Finish(msgspec.Struct, frozen=True):
 
 
 Action = (
-    FetchManifest | Verify | FetchFiles | Stage | Probe | SavePointers | Route | Commit | RollBack | Discard | Report | Finish
+    FetchManifest
+    | Verify
+    | FetchFiles
+    | Stage
+    | Probe
+    | SavePointers
+    | Route
+    | Commit
+    | RollBack
+    | Discard
+    | Report
+    | Finish
 )
 _Step = Callable[[Swap, Event], tuple[Swap, list[Action]]]
 
@@ -177,7 +188,8 @@ def step(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     found = _TABLE.get((swap.state, type(event)))
     if found is None:
         before = " -> ".join(swap.history) or "the start"
-        raise SwapError(f"{swap.target.model} {swap.target.version}: {name} cannot follow {swap.state}; so far: {before}")
+        what = f"{swap.target.model} {swap.target.version}"
+        raise SwapError(f"{what}: {name} cannot follow {swap.state}; so far: {before}")
     swap = msgspec.structs.replace(swap, history=(*swap.history, f"{swap.state}:{name}")[-_HISTORY:])
     return found(swap, event)
 
@@ -195,7 +207,7 @@ def judge(manifest: Manifest, result: ProbeResult, serving_accuracy: float | Non
         (result.accuracy < floor - _TOLERANCE,
          f"accuracy {result.accuracy:.1%} on the acceptance set, {floor:.1%} is needed"),
         (loss > manifest.acceptance.tolerated_loss + _TOLERANCE,
-         f"loses {loss:.1%} accuracy against the serving version, {manifest.acceptance.tolerated_loss:.1%} is tolerated"),
+         f"loses {loss:.1%} accuracy against what serves, {manifest.acceptance.tolerated_loss:.1%} is tolerated"),
         (0 < limits.latency_ms < result.latency_ms,
          f"takes {result.latency_ms:.2f} ms a row here, the limit is {limits.latency_ms:.2f} ms"),
         (0 < limits.memory_mb < result.memory_mb,
@@ -215,7 +227,8 @@ def _verified(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
 
 
 def _probed(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
-    assert isinstance(event, Probed) and swap.manifest is not None
+    assert isinstance(event, Probed)
+    assert swap.manifest is not None
     result = msgspec.structs.replace(event.result, serving_accuracy=event.serving_accuracy)
     reason = judge(swap.manifest, result, event.serving_accuracy)
     swap = msgspec.structs.replace(swap, probe=result)

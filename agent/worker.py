@@ -98,9 +98,7 @@ class Worker:
         except Damaged as error:
             return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)))
         tensors = tuple(to_tensor(name, array) for name, array in outputs.items())
-        return frames.Computed(
-            id=order.id, outputs=tensors, rows=rows, service_ms=(time.perf_counter() - began) * 1000
-        )
+        return frames.Computed(id=order.id, outputs=tensors, rows=rows, service_ms=(time.perf_counter() - began) * 1000)
 
     def probe(self, order: frames.Probe) -> ProbeResult:
         """Measure faithfulness, accuracy, latency and memory."""

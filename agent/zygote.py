@@ -40,7 +40,7 @@ def preload(runtimes: list[str]) -> str:
         import agent.worker
 
         agent.worker.rehearse(runtimes)
-    except Exception as error:  # Told to the supervisor, which can name it; a worker would die of the same.
+    except Exception as error:  # noqa: BLE001 - told to the supervisor; a worker would die of the same
         return f"{type(error).__name__}: {error}"
     return ""
 

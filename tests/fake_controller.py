@@ -25,8 +25,24 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from agent.contract import children, manifest, messages, topics, wire
 from agent.contract.manifest import PAYLOAD_TYPE, FileRef, Manifest
 from agent.contract.messages import (
-    CHUNK_BYTES, CMD_TYPE, DESIRED_TYPE, Answer, Chunk, Cmd, ControllerStatus, Desired, DesiredModel, Infer, Message,
-    ModelState, Need, Reported, Result, Stamper, SwapRecord, Work,
+    CHUNK_BYTES,
+    CMD_TYPE,
+    DESIRED_TYPE,
+    Answer,
+    Chunk,
+    Cmd,
+    ControllerStatus,
+    Desired,
+    DesiredModel,
+    Infer,
+    Message,
+    ModelState,
+    Need,
+    Reported,
+    Result,
+    Stamper,
+    SwapRecord,
+    Work,
 )  # fmt: skip
 from agent.contract.signing import PrivateKey, seal, write_secret
 from agent.contract.tensors import Tensor
@@ -97,9 +113,15 @@ class FakeController:
         return ref
 
     def release(
-        self, content: bytes, *, version: int = 1, golden: tuple[bytes, bytes] | None = None, key: PrivateKey | None = None,
-        manifest_: Manifest | None = None, **details: Any,
-    ) -> DesiredModel:  # fmt: skip
+        self,
+        content: bytes,
+        *,
+        version: int = 1,
+        golden: tuple[bytes, bytes] | None = None,
+        key: PrivateKey | None = None,
+        manifest_: Manifest | None = None,
+        **details: Any,
+    ) -> DesiredModel:
         """Sign and offer an artifact; returns what a desired state names."""
         golden = golden or builders.golden_for(content)
         described = manifest_ or builders.manifest_for(content, golden, version=version, sequence=version, **details)
@@ -135,7 +157,7 @@ class FakeController:
         return self.wait(Answer, lambda answer: answer.request == request, "an answer")
 
     def lease(self, agent: str, wanted: DesiredModel, inputs: dict[str, Any], **more: Any) -> None:
-        fields = {"job": "job", "shard": 0, "attempt": 1, "ttl_ms": 30_000.0} | more
+        fields: dict[str, Any] = {"job": "job", "shard": 0, "attempt": 1, "ttl_ms": 30_000.0} | more
         work = Work(model=wanted.model, artifact=wanted.artifact, inputs=tensors(inputs), **fields)
         self.publish(topics.agent(agent, "work"), self.stamper.encode(work))
 
@@ -180,6 +202,13 @@ class FakeController:
                     raise AssertionError(f"no sign of {what} within {patience} s; last: {heard}")
                 self._news.wait(left)
 
+    def serve(self, agent: str, content: bytes, **details: Any) -> DesiredModel:
+        """Release, desire, and wait until it serves."""
+        wanted = self.release(content, **details)
+        self.desire(agent, wanted)
+        self.state(wanted, "serving")
+        return wanted
+
     def state(self, wanted: DesiredModel, state: str, generation: int | None = None) -> ModelState:
         """Wait until the agent reports `wanted` in this state."""
 
@@ -194,9 +223,11 @@ class FakeController:
 
     def swap(self, wanted: DesiredModel) -> SwapRecord:
         """Wait for the record of the swap to `wanted`."""
-        reported = self.wait(
-            Reported, lambda r: r.swap is not None and r.swap.to_artifact == wanted.artifact, f"swap to {wanted.version}"
-        )
+
+        def records(reported: Reported) -> bool:
+            return reported.swap is not None and reported.swap.to_artifact == wanted.artifact
+
+        reported = self.wait(Reported, records, f"the record of the swap to {wanted.version}")
         assert reported.swap is not None
         return reported.swap
 
@@ -210,7 +241,7 @@ class FakeController:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, "lepta-controller", protocol=MQTTProtocolVersion.MQTTv5)
         client.username_pw_set(self.broker.username, self.broker.password)
         client.on_message = self._received
-        client.on_socket_open = lambda _c, _u, sock: wire.no_delay(sock)
+        client.on_socket_open = _opened
         up = threading.Event()
 
         def connected(*_: Any) -> None:
@@ -274,7 +305,7 @@ class AgentProcess:
         )  # fmt: skip
         write_secret(self.folder / "identity.json", msgspec.json.encode(identity).decode())
         self._config = folder / f"{name}.toml"
-        self._config.write_text(config)
+        self._config.write_text(config or "[limits]\nwatch_s = 0.15\nretry_first = 0.2\nload_idle = 0.5\n")
         self.log = folder / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._tree: list[psutil.Process] = []
@@ -353,6 +384,10 @@ def until(holds: Callable[[], bool], what: str, patience: float = PATIENCE_S) ->
     while not holds():
         assert time.monotonic() < deadline, f"not within {patience} s: {what}"
         time.sleep(0.01)
+
+
+def _opened(_client: mqtt.Client, _userdata: Any, sock: Any) -> None:
+    wire.no_delay(sock)
 
 
 def _accepts(port: int) -> bool:

@@ -1,0 +1,190 @@
+"""The agent as real processes on a real broker: it takes a model, swaps it under load, and refuses what is not good."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from agent.contract import topics
+from agent.contract.manifest import Acceptance, Manifest
+from agent.contract.messages import Answer, Desired, DesiredModel, Hello, Load, Reply, Reported
+from agent.contract.signing import PrivateKey
+from tests import builders
+from tests.fake_controller import AgentProcess, FakeBroker, FakeController, arrays, until
+
+ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeBroker]:
+    broker = FakeBroker(tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def controller(broker: FakeBroker) -> Iterator[FakeController]:
+    controller = FakeController(broker.broker)
+    yield controller
+    controller.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, controller: FakeController, request: pytest.FixtureRequest) -> Iterator[AgentProcess]:
+    name = f"edge-{request.node.nodeid.__hash__() & 0xFFFFFF:x}"  # Retained messages of other tests are not for us.
+    with AgentProcess(tmp_path, controller, name) as agent:
+        yield agent
+
+
+def test_a_desired_model_is_fetched_probed_and_serves_and_the_record_says_what_it_cost(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    hello = controller.wait(Hello, lambda h: h.agent == agent.name, "hello")
+    assert hello.generation == 0 and "ai-edge-litert" in hello.facts.runtimes
+    wanted = controller.release(builders.classifier(1))
+    generation = controller.desire(agent.name, wanted)
+    state = controller.state(wanted, "serving", generation)
+    assert "ai-edge-litert" in state.runtime
+    record = controller.swap(wanted)
+    assert (record.outcome, record.way, record.from_version) == ("committed", "mqtt", None)
+    assert record.fetched_bytes == sum(map(len, controller.blobs.values()))
+    assert record.probe is not None and record.probe.accuracy == 1.0 and record.probe.memory_mb > 1
+    answer = controller.infer(agent.name, wanted, ROW)
+    assert (answer.fault, answer.artifact, answer.version) == (None, wanted.artifact, 1)
+    assert arrays(answer.outputs)["scores"].shape == (1, builders.CLASSES)
+
+
+def test_no_request_fails_while_a_version_is_swapped_in_under_a_steady_stream(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    first, second = _serving(controller, agent, 1), controller.release(builders.classifier(2), version=2)
+    asked: list[str] = []
+    stop = threading.Event()
+
+    def stream() -> None:
+        while not stop.wait(0.005):
+            asked.append(controller.ask(agent.name, first, ROW))
+
+    streaming = threading.Thread(target=stream)
+    streaming.start()
+    time.sleep(0.5)
+    controller.desire(agent.name, second)
+    record = controller.swap(second)
+    stop.set()
+    streaming.join()
+    until(lambda: len(controller.heard(Answer)) >= len(asked), "every request is answered")
+    answers = controller.heard(Answer)
+    assert [a.fault for a in answers if a.fault] == []
+    assert {a.artifact for a in answers} == {first.artifact, second.artifact}
+    assert (record.outcome, record.from_version, record.gap_ms) == ("committed", 1, 0.0)
+    assert record.during.requests > 0 and record.during.failed == 0 and record.control.requests > 0
+
+
+def test_a_badly_trained_version_is_refused_by_its_acceptance_set_and_the_old_one_serves_on(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    good = _serving(controller, agent, 1)
+    bad_file, (_, acceptance) = builders.classifier(wrong=True), builders.golden_for(builders.classifier(1))
+    bad = controller.release(bad_file, version=2, golden=(builders.golden_for(bad_file)[0], acceptance))
+    controller.desire(agent.name, bad)
+    assert "acceptance set" in controller.state(bad, "refused").reason
+    record = controller.swap(bad)
+    assert record.outcome == "refused" and record.probe is not None and record.probe.agreement == 1.0
+    assert controller.infer(agent.name, good, ROW).version == 1
+
+
+@pytest.mark.parametrize("kind", ["nan", "operator", "truncated", "signature", "runtime", "missing operator name"])
+def test_an_unfit_artifact_is_refused_with_its_reason_and_nothing_else_changes(
+    controller: FakeController, agent: AgentProcess, kind: str
+) -> None:
+    good = _serving(controller, agent, 1)
+    golden = builders.golden_for(builders.classifier(1))
+    like = builders.manifest_for(builders.classifier(1), golden, version=2)
+    key, described, content = None, like, builders.classifier(1)
+    match kind:
+        case "nan":
+            content, expected = builders.nan(), "finite"
+            described = builders.manifest_for(content, golden, version=2)
+        case "operator":
+            content, expected = builders.custom_operator(), "cannot load"
+            described = _with_file(like, content)
+        case "truncated":
+            content, expected = builders.truncated(builders.classifier(1)), "cannot load"
+            described = _with_file(like, content)
+        case "signature":
+            key, expected = PrivateKey.generate(), "not trusted"
+        case "runtime":
+            described, expected = _replace(like, runtimes=("tflite-runtime",)), "needs the runtime"
+        case _:
+            described, expected = _replace(like, operators=()), "operators that its manifest does not name"
+    bad = controller.release(content, golden=golden, manifest_=described, key=key)
+    controller.desire(agent.name, bad)
+    assert expected in controller.state(bad, "refused").reason
+    assert controller.infer(agent.name, good, ROW).artifact == good.artifact
+    assert len(agent.workers()) == 1
+
+
+def test_a_version_below_the_floor_is_refused(controller: FakeController, agent: AgentProcess) -> None:
+    wanted = controller.release(builders.classifier(1))
+    controller.desire(agent.name, wanted, minimum_sequence={"digits": 2})
+    assert "floor" in controller.state(wanted, "refused").reason
+
+
+def test_accuracy_lost_against_the_serving_version_is_refused_though_the_minimum_is_kept(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    _serving(controller, agent, 1)
+    worse = builders.classifier(wrong=True)
+    golden = (builders.golden_for(worse)[0], builders.golden_for(builders.classifier(1))[1])
+    bad = controller.release(worse, version=2, golden=golden, acceptance=Acceptance(minimum=0.0, tolerated_loss=0.02))
+    controller.desire(agent.name, bad)
+    assert "against what serves" in controller.state(bad, "refused").reason
+
+
+def test_an_older_generation_or_another_agents_or_a_forged_desired_state_changes_nothing(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    good = _serving(controller, agent, 1)
+    other = controller.release(builders.classifier(2), version=2)
+    controller.desire(agent.name, other, generation=controller.generation - 1)
+    controller.publish(topics.agent(agent.name, "desired"), controller.stamper.encode(Desired(agent=agent.name, generation=99)))
+    controller.controller_key = PrivateKey.generate()
+    controller.desire(agent.name, other, generation=100)
+    controller.wait(Load, lambda load: load.refused >= 3, "three refusals")
+    assert controller.infer(agent.name, good, ROW).version == 1
+
+
+def test_an_undesired_model_leaves_with_its_worker(controller: FakeController, agent: AgentProcess) -> None:
+    good = _serving(controller, agent, 1)
+    generation = controller.desire(agent.name)
+    controller.wait(Reported, lambda r: r.generation == generation and not r.models, "an empty report")
+    until(lambda: not agent.workers(), "the worker is gone")
+    assert controller.infer(agent.name, good, ROW).fault is not None
+
+
+def test_a_signed_command_is_executed_once(controller: FakeController, agent: AgentProcess) -> None:
+    _serving(controller, agent, 1)
+    for _ in range(2):
+        controller.command(agent.name, "measure", "first", model="digits")
+    controller.command(agent.name, "log-level", "second", level="loud")
+    controller.wait(Reply, lambda r: r.id == "second" and not r.ok and "allowed" in r.message, "a refused level")
+    replies = [r for r in controller.heard(Reply) if r.id == "first"]
+    assert len(replies) == 1 and replies[0].ok and replies[0].values["latency_ms"] > 0
+
+
+def _serving(controller: FakeController, agent: AgentProcess, version: int) -> DesiredModel:
+    return controller.serve(agent.name, builders.classifier(version), version=version)
+
+
+def _replace(manifest: Manifest, **changes: object) -> Manifest:
+    return msgspec.structs.replace(manifest, **changes)
+
+
+def _with_file(manifest: Manifest, content: bytes) -> Manifest:
+    return _replace(manifest, files={**manifest.files, "model": builders.file_ref(content)})
