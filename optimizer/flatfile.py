@@ -1,0 +1,128 @@
+"""Reads and writes .tflite flatbuffers as objects, and knows what Lepta needs of them. No TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flatbuffers
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+Array = npt.NDArray[Any]
+
+_IDENTIFIER = b"TFL3"
+_DTYPES = {
+    schema.TensorType.FLOAT32: "<f4",
+    schema.TensorType.INT8: "i1",
+    schema.TensorType.UINT8: "u1",
+    schema.TensorType.INT16: "<i2",
+    schema.TensorType.INT32: "<i4",
+    schema.TensorType.INT64: "<i8",
+    schema.TensorType.BOOL: "?",
+}
+_NAMES = {
+    code: name
+    for name, code in vars(schema.BuiltinOperator).items()
+    if isinstance(code, int) and not name.startswith("_")
+}
+
+
+class FlatfileError(ValueError):
+    """Bytes that are no .tflite file, or not of the kind that Lepta makes."""
+
+
+class Operator(NamedTuple):
+    """An operator with its name and tensor indices (-1: an optional input that is left out)."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class Flatfile:
+    """A .tflite model with one subgraph, open for changes."""
+
+    def __init__(self, content: bytes) -> None:
+        if content[4:8] != _IDENTIFIER:
+            raise FlatfileError("not a .tflite file")
+        self.model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(content), 0))
+        if len(self.model.subgraphs) != 1:
+            raise FlatfileError(f"{len(self.model.subgraphs)} subgraphs; Lepta handles models with one")
+        self.graph = self.model.subgraphs[0]
+
+    def pack(self) -> bytes:
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(self.model.Pack(builder), _IDENTIFIER)
+        return bytes(builder.Output())
+
+    def operators(self) -> Iterator[Operator]:
+        for op in self.graph.operators:
+            code = self.model.operatorCodes[op.opcodeIndex]
+            builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+            name = _NAMES[builtin] if builtin != schema.BuiltinOperator.CUSTOM else _text(code.customCode)
+            yield Operator(name, _indices(op.inputs), _indices(op.outputs))
+
+    def tensor(self, index: int) -> Any:
+        return self.graph.tensors[index]
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        return _indices(self.tensor(index).shape)
+
+    def constant(self, index: int) -> Array | None:
+        """The stored values of a constant tensor; None for an activation."""
+        tensor = self.tensor(index)
+        data = self.model.buffers[tensor.buffer].data
+        if data is None or len(data) == 0 or tensor.type not in _DTYPES:
+            return None
+        return np.frombuffer(bytes(data), _DTYPES[tensor.type]).reshape(self.shape(index))
+
+    def set_constant(self, index: int, values: Array) -> None:
+        """Store other values; in a buffer of its own where tensors of different scales share one."""
+        tensor = self.tensor(index)
+        if sum(other.buffer == tensor.buffer for other in self.graph.tensors) > 1:
+            self.model.buffers.append(schema.BufferT())
+            tensor.buffer = len(self.model.buffers) - 1
+        self.model.buffers[tensor.buffer].data = np.frombuffer(values.tobytes(), np.uint8)
+
+    def scales(self, index: int) -> list[float]:
+        quantization = self.tensor(index).quantization
+        return [] if quantization is None or quantization.scale is None else [float(s) for s in quantization.scale]
+
+    def zero_point(self, index: int) -> int:
+        points = self.tensor(index).quantization.zeroPoint
+        return 0 if points is None or len(points) == 0 else int(points[0])
+
+    def set_scale(self, index: int, scale: float, zero_point: int) -> None:
+        quantization = self.tensor(index).quantization
+        quantization.scale, quantization.zeroPoint = [scale], [zero_point]
+        quantization.min = quantization.max = None
+
+    def rename_outputs(self, names: list[str]) -> None:
+        """Call the signature's outputs by these names, in the converter's order `output_0`, `output_1`, ..."""
+        for signature in self.model.signatureDefs or []:
+            for entry in signature.outputs:
+                prefix, _, number = _text(entry.name).rpartition("_")
+                if prefix == "output" and number.isdigit() and int(number) < len(names):
+                    entry.name = names[int(number)]
+
+
+def is_int8(tensor: Any) -> bool:
+    return bool(tensor.type == schema.TensorType.INT8)
+
+
+def is_uint8(tensor: Any) -> bool:
+    return bool(tensor.type == schema.TensorType.UINT8)
+
+
+def is_int32(tensor: Any) -> bool:
+    return bool(tensor.type == schema.TensorType.INT32)
+
+
+def _indices(values: Any) -> tuple[int, ...]:
+    return () if values is None else tuple(int(value) for value in values)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,168 @@
+"""The user's model: a Keras 3 `.keras` file. Refused by what stands in it first; loaded afterwards, in a forked child.
+
+Keras' own safe mode has been passed by more than once, so only known kinds of classes reach it at all.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from optimizer.data import InputSpec
+from optimizer.errors import RefusedError
+from optimizer.settings import LIMITS
+
+# Keras modules whose classes only compute. Not `keras.utils`, `keras.saving`, `keras.config`, ...: those hold functions with effects.
+_MODULES = (
+    "keras",
+    "keras.layers",
+    "keras.initializers",
+    "keras.regularizers",
+    "keras.constraints",
+    "keras.activations",
+)
+_INNER = (
+    "keras.src.models.",
+    "keras.src.layers.",
+    "keras.src.ops.",
+    "keras.src.initializers.",
+    "keras.src.activations.",
+)
+_RUN_CODE = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer", "__lambda__"}
+# Plain values that Keras writes as objects.
+_VALUES = {
+    "__keras_tensor__",
+    "__tensor__",
+    "__numpy__",
+    "__tuple__",
+    "__ellipsis__",
+    "__complex__",
+    "__bytes__",
+    "__slice__",
+}
+
+
+class SourceError(RefusedError):
+    """A model file that cannot be used."""
+
+
+def check_static(path: Path) -> None:
+    """Refuse anything but a whole `.keras` archive of known classes, without loading it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config, metadata = _members(path, archive)
+    except zipfile.BadZipFile as error:
+        raise SourceError(f"{path.name} is not a Keras model: {_kind_of(path)} ({error})") from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    version = str(metadata.get("keras_version", ""))
+    if not version.startswith("3."):
+        raise SourceError(f"{path.name} was saved by Keras {version or 'unknown'}; load and save it with Keras 3")
+    for found in _objects(config, 0):
+        _check_object(path, found)
+
+
+def load_source(path: Path) -> Any:
+    """Load a checked model: a built Keras model with inputs of known sizes. Imports Keras."""
+    import keras  # noqa: PLC0415 - only steps that need it may pay for it
+
+    check_static(path)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises whatever its layers raise
+        raise SourceError(f"{path.name} cannot be loaded by Keras {keras.__version__}: {_first_line(error)}") from error
+    if not getattr(model, "inputs", None) or not model.outputs:
+        raise SourceError(f"{path.name} has no known inputs; build the model on its input shape before saving it")
+    for tensor in model.inputs:
+        if any(size is None for size in tensor.shape[1:]):
+            raise SourceError(
+                f"input {tensor.name!r} has shape {list(tensor.shape)}; every size but the first must be fixed"
+            )
+    return model
+
+
+def input_specs(model: Any) -> list[InputSpec]:
+    return [InputSpec(t.name, str(t.dtype), tuple(int(size) for size in t.shape[1:])) for t in model.inputs]
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> tuple[Any, dict[str, Any]]:
+    entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > LIMITS.source_bytes or len(entries) > LIMITS.archive_files:
+        raise SourceError(
+            f"{path.name} unpacks to {unpacked} bytes in {len(entries)} files; at most {LIMITS.source_bytes} are taken"
+        )
+    names = {entry.filename for entry in entries}
+    if not {"config.json", "metadata.json", "model.weights.h5"} <= names:
+        raise SourceError(
+            f"{path.name} is not a Keras 3 model: it has {', '.join(sorted(names)[:5]) or 'no files'}; use model.save('x.keras')"
+        )
+    strange = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
+    if strange:
+        raise SourceError(f"{path.name} holds a file outside of itself: {strange[0]!r}")
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise SourceError(f"{path.name} is damaged: {damaged} does not match its checksum; upload it again")
+    if archive.getinfo("config.json").file_size > LIMITS.config_bytes:
+        raise SourceError(f"{path.name} has a config.json of more than {LIMITS.config_bytes} bytes")
+    return _json(path, archive, "config.json"), _json(path, archive, "metadata.json")
+
+
+def _json(path: Path, archive: zipfile.ZipFile, name: str) -> dict[str, Any]:
+    try:
+        found = json.loads(archive.read(name))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path.name}: {name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise SourceError(f"{path.name}: {name} is not a JSON object")
+    return found
+
+
+def _objects(value: Any, depth: int) -> Iterator[Mapping[str, Any]]:
+    """Every serialized object of a configuration. How it was compiled is never loaded, so it may hold anything."""
+    if depth > LIMITS.config_depth:
+        raise SourceError(f"the model's configuration is nested more than {LIMITS.config_depth} deep")
+    if isinstance(value, Mapping):
+        if "class_name" in value:
+            yield value
+        for key, inner in value.items():
+            if key != "compile_config":
+                yield from _objects(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _objects(inner, depth + 1)
+
+
+def _check_object(path: Path, found: Mapping[str, Any]) -> None:
+    name, module = str(found["class_name"]), str(found.get("module"))
+    registered = found.get("registered_name")
+    if name in _RUN_CODE:
+        raise SourceError(
+            f"{path.name} holds a {name} layer, which runs code from the file; replace it by layers of Keras"
+        )
+    if name in _VALUES:
+        return
+    known = module in _MODULES or module.startswith(_INNER)
+    if not known or (registered is not None and registered != name):
+        raise SourceError(
+            f"{path.name} uses {registered or name} of {module}, which is not part of Keras; use layers of Keras only"
+        )
+
+
+def _kind_of(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        return "the file is empty"
+    if start.startswith(b"PK"):
+        return "the archive is cut off; upload it again"
+    if start.startswith(b"\x89HDF"):
+        return "an HDF5 file; save it as .keras with Keras 3"
+    return "no .keras archive; use model.save('x.keras')"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__

@@ -1,0 +1,113 @@
+"""From measurements of an artifact to its place in the report: released or rejected, and why. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agent.contract.manifest import Acceptance, Limits, Parity
+from agent.contract.tensors import TensorSpec
+from firmware_profiles.profile import Facts, Profile, match
+from optimizer.judges import Measured, Paired, judge
+from optimizer.report import Artifact, File, GateResult, Rejected
+from optimizer.settings import LIMITS
+
+
+def assess(
+    profile: Profile, files: dict[str, File], source: dict[str, Any], measured: dict[str, Any]
+) -> Artifact | Rejected:
+    """Judge what the steps `inspect` (`source`) and `evaluate` (`measured`) returned against the profile."""
+    gate = _gate(profile, measured)
+    acceptance = acceptance_for(profile, source["accuracy_acceptance"])
+    problems = [*_failed(gate), *_operators(profile, measured), *_budgets(profile, files["model"].size, measured)]
+    problems += _unacceptable(acceptance, measured["accuracy_acceptance"])
+    if problems:
+        return Rejected(profile=profile.name, reasons=tuple(problems), gate=gate)
+    facts = msgspec.convert(measured["host"], Facts)
+    validation = measured["parities"][-1]
+    return Artifact(
+        profile=profile.name,
+        files=files,
+        inputs=msgspec.convert(measured["inputs"], tuple[TensorSpec, ...]),
+        outputs=msgspec.convert(measured["outputs"], tuple[TensorSpec, ...]),
+        operators=tuple(measured["operators"]),
+        bytes=files["model"].size,
+        parameters=measured["parameters"],
+        macs=measured["macs"],
+        macs_before=source["macs"],
+        accuracy_float=measured["accuracy_float"],
+        accuracy_int8=measured["accuracy_int8"],
+        agreement=validation["agreement"],
+        sqnr_db=validation["sqnr_db"],
+        gate=gate,
+        latency_ms=measured["latency_ms"],
+        latency_runtime=measured["latency_runtime"],
+        latency_host=_host_name(profile, facts),
+        memory_mb=measured["memory_mb"],
+        parity=Parity(agreement=profile.gate.agreement, sqnr_db=profile.gate.sqnr_db),
+        acceptance=acceptance,
+        runtimes=profile.runtime.runtimes,
+        threads=profile.runtime.threads,
+        limits=Limits(memory_mb=profile.budgets.memory_mb, latency_ms=profile.budgets.latency_ms),
+    )
+
+
+def acceptance_for(profile: Profile, float_accuracy: float | None) -> Acceptance:
+    """What devices ask of the artifact on the acceptance set; nothing where there are no labels to ask by."""
+    if float_accuracy is None:
+        return Acceptance(minimum=0.0, tolerated_loss=1.0)
+    margin = profile.gate.accuracy_loss
+    tolerated = max(margin, LIMITS.tolerated_loss)
+    return Acceptance(minimum=max(0.0, float_accuracy - tolerated), tolerated_loss=tolerated)
+
+
+def _gate(profile: Profile, measured: dict[str, Any]) -> GateResult:
+    paired = None if measured["paired"] is None else Paired(**measured["paired"])
+    verdict = judge(profile.gate, paired, [Measured(**parity) for parity in measured["parities"]])
+    return GateResult(
+        passed=verdict.passed,
+        reasons=verdict.reasons,
+        loss=verdict.loss,
+        margin=profile.gate.accuracy_loss,
+        bound_95=verdict.bound_95,
+        strict=profile.gate.strict,
+        rows=paired.rows if paired else 0,
+    )
+
+
+def _failed(gate: GateResult) -> list[str]:
+    return [reason.removeprefix("no: ") for reason in gate.reasons if reason.startswith("no: ")]
+
+
+def _operators(profile: Profile, measured: dict[str, Any]) -> list[str]:
+    allowed = set(profile.operators)
+    strange = [op for op in measured["operators"] if allowed and op not in allowed]
+    if not strange:
+        return []
+    return [f"operators {', '.join(strange)} are not allowed by {profile.name}; it allows {', '.join(sorted(allowed))}"]
+
+
+def _budgets(profile: Profile, size: int, measured: dict[str, Any]) -> list[str]:
+    """Latency and memory are judged only where this host is of the profile's class; elsewhere they say nothing."""
+    budgets, problems = profile.budgets, []
+    if budgets.file_kb and size > budgets.file_kb * 1024:
+        problems.append(f"file of {size / 1024:.1f} KB, the budget is {budgets.file_kb:g} KB")
+    if not match(profile, msgspec.convert(measured["host"], Facts)).fits:
+        return problems
+    if budgets.memory_mb and measured["memory_mb"] > budgets.memory_mb:
+        problems.append(f"memory of {measured['memory_mb']:.1f} MB, the budget is {budgets.memory_mb:g} MB")
+    if budgets.latency_ms and measured["latency_ms"] > budgets.latency_ms:
+        problems.append(f"latency of {measured['latency_ms']:.2f} ms, the budget is {budgets.latency_ms:g} ms")
+    return problems
+
+
+def _unacceptable(acceptance: Acceptance, accuracy: float | None) -> list[str]:
+    if accuracy is None or accuracy >= acceptance.minimum:
+        return []
+    return [f"accuracy of {accuracy:.4f} on the acceptance set, devices would ask for {acceptance.minimum:.4f}"]
+
+
+def _host_name(profile: Profile, facts: Facts) -> str:
+    fits = "of this profile's class" if match(profile, facts).fits else "not of this profile's class: shown, not judged"
+    return f"{facts.machine}, {facts.cpus} CPUs, {fits}"
