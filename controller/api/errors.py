@@ -40,13 +40,13 @@ async def _ours(_: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = "; ".join(f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors())
-    return reply(error_body(f"the request is not as documented: {faults}", "user", "see /docs"), 422)
+    return reply(error_body(f"the request is not as documented: {faults}", "user", "see /api/v1/openapi.json"), 422)
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"nothing is at {request.url.path}" if error.status_code == 404 else str(error.detail)
-    return reply(error_body(message, "user", "see /docs"), error.status_code)
+    return reply(error_body(message, "user", "see /api/v1/openapi.json"), error.status_code)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

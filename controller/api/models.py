@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from agent.contract.manifest import Preprocessing
+from agent.contract.topics import TopicError, check_name
 from controller import reads, records, replies, views, writes
 from controller.api.access import controller_of
 from controller.api.errors import reply
@@ -85,7 +86,12 @@ async def import_version(request: Request, body: NewImport) -> Response:
 async def new_version(
     controller: Controller, model: str, *, source: str, data: str | None, **rest: Any
 ) -> records.Version:
-    """Save a version whose files are in the catalog; raises NotFound naming the file that is not."""
+    """Save a version whose files are in the catalog; raises UserError for an unusable name, NotFound naming a file that
+    is not there."""
+    try:
+        check_name(model, "model name")
+    except TopicError as error:
+        raise UserError(str(error), "choose one with --name") from error
     for what, digest in (("source", source), ("data", data)):
         if digest is not None and controller.catalog.locate(digest) is None:
             raise NotFound(f"the {what} file {digest[:12]} was not uploaded", "PUT it to /api/v1/files first")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +12,6 @@ from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import Response
 
 from agent.contract.manifest import FileRef, Preprocessing
-from agent.contract.topics import check_name
 from controller import reads, records, views
 from controller.api.access import controller_of
 from controller.api.errors import reply
@@ -50,7 +50,7 @@ async def deploy(
     source = await _store(controller, model)
     version = await new_version(
         controller,
-        _name(name or (model.filename or "").rsplit(".", 1)[0]),
+        name or Path(model.filename or "").stem,
         source=source.digest,
         source_name=model.filename or "model.keras",
         data=(await _store(controller, data)).digest,
@@ -116,13 +116,6 @@ async def _store(controller: Controller, upload: UploadFile) -> FileRef:
             yield piece
 
     return await controller.catalog.put(pieces(), controller.settings.limits.upload_bytes)
-
-
-def _name(name: str) -> str:
-    try:
-        return check_name(name, "model name")
-    except ValueError as error:
-        raise UserError(str(error), "choose one with --name") from error
 
 
 def _listed(field: str, text: str) -> list[str]:
