@@ -8,6 +8,7 @@ import getpass
 import ipaddress
 import logging
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -27,6 +28,7 @@ Kind = Literal["embedded", "mosquitto", "external"]
 USERNAME = "lepta"
 _KINDS = "auto, embedded, mosquitto or mqtt://[USER:PASSWORD@]HOST[:PORT]"
 _TRIES = 5
+_PORTS = range(20_000, 32_000)
 
 
 class BrokerError(Internal):
@@ -128,6 +130,7 @@ class Spawned:
         self.host, self.port, self.username, self.password = listen.host, listen.port, listen.username, listen.password
         self._program = program
         self._log_file = settings.data / "logs" / "broker.log"
+        self._port_file = settings.data / "broker" / "port"
         self._limits = settings.limits
         self._process: asyncio.subprocess.Process | None = None
         self._serving = False
@@ -138,7 +141,7 @@ class Spawned:
         return self._serving and self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        given = self.port
+        given = self.port or self._remembered()
         self._log_file.parent.mkdir(mode=0o700, exist_ok=True)
         self._log_file.unlink(missing_ok=True)
         for left in reversed(range(_TRIES)):
@@ -151,6 +154,7 @@ class Spawned:
                 # Somebody else may have taken the free port in between.
                 if given or not left:
                     raise
+        self._port_file.write_text(f"{self.port}\n")
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
@@ -160,6 +164,13 @@ class Spawned:
                 await self._keeper
             self._keeper = None
         await self._end()
+
+    def _remembered(self) -> int:
+        """The port of the last start, which enrolled agents know; 0 at the first."""
+        try:
+            return int(self._port_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     async def _launch(self) -> None:
         command, line = self._program.prepare(Listen(self.host, self.port, self.username, self.password))
@@ -284,9 +295,12 @@ def _loopback(host: str) -> str:
 
 
 def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """A port that is free now, from below the range that the system gives to outgoing connections."""
+    for port in random.sample(_PORTS, _TRIES * 10):
+        with contextlib.suppress(OSError):
+            socket.create_server((host, port)).close()
+            return port
+    raise Conflict(f"no free port was found on {host}", "name one for the broker")
 
 
 def _check_free(host: str, port: int) -> None:

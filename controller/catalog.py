@@ -43,10 +43,13 @@ class Catalog:
         self._now = now
         # Between a file's rename and its registration no sweep may take it for unknown, and the other way round.
         self._registering = asyncio.Lock()
-        for path in (self._incoming, self._passing):
-            path.mkdir(parents=True, exist_ok=True)
-        for leftover in self._incoming.iterdir():
-            leftover.unlink()
+        try:
+            for path in (self._incoming, self._passing):
+                path.mkdir(parents=True, exist_ok=True)
+            for leftover in self._incoming.iterdir():
+                leftover.unlink()
+        except OSError as error:
+            raise _explained(error, folder) from error
 
     async def put(self, stream: AsyncIterable[bytes], limit: int) -> FileRef:
         """Store what `stream` yields, at most `limit` bytes.

@@ -38,6 +38,8 @@ class Limits:
     """A database up to this size is checked as a whole at start."""
     blob_keep_s: float = 3600.0
     """How long a file that nothing refers to stays."""
+    sweep_s: float = 600.0
+    """How often such files are looked for."""
 
     # Fleet
     decisions_per_s: float = 5.0
@@ -98,11 +100,11 @@ class Limits:
     optimizer_cancel_s: float = 15.0
     """An optimizer that goes on this long after a cancellation is ended."""
     optimizer_line_bytes: int = 8 * MIB
-    examples: int = 8
-    """Examples that are remembered."""
     """One line of the optimizer's output."""
     optimizer_lines: int = 10_000
     """Lines of its output that wait to be read."""
+    examples: int = 8
+    """Examples that are remembered."""
 
     # Stopping
     shutdown_s: float = 5.0
@@ -121,6 +123,7 @@ class Settings:
     broker_host: str = "127.0.0.1"
     """Where a broker of our own listens."""
     broker_port: int = 0
+    """0 takes a free one at the first start and keeps it, because enrolled agents know it."""
     limits: Limits = Limits()
 
 

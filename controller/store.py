@@ -69,6 +69,11 @@ class Store:
     def read_now(self, query: Query[T]) -> T:
         return self._submit(lambda: self._read(query)).result()
 
+    @property
+    def alive(self) -> bool:
+        """Open, and not overwhelmed."""
+        return not self._connection.closed
+
     def close(self) -> None:
         """Finish what waits and close the database. Safe to call twice."""
         try:

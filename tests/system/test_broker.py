@@ -125,6 +125,17 @@ def test_a_broker_that_dies_is_started_again_on_the_same_port(settings: Settings
     _scene(settings, act)
 
 
+def test_it_takes_the_same_port_after_a_restart_of_the_controller(settings: Settings) -> None:
+    ports: list[int] = []
+
+    async def act(made: Spawned) -> None:
+        ports.append(made.port)
+
+    _scene(settings, act)
+    _scene(settings, act)
+    assert ports[0] == ports[1]
+
+
 def test_secrets_are_in_private_files_and_not_on_any_command_line(settings: Settings) -> None:
     async def act(_: Spawned) -> None:
         assert not any(SECRET in line for line in _children())

@@ -1,0 +1,133 @@
+"""Wiring: the parts of a controller put together, started and stopped in their order, and the web app over them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from agent.contract.messages import ControllerStatus, Stamper
+from controller import broker, keys, wiring
+from controller.api import add_routes
+from controller.bus import Bus
+from controller.catalog import Catalog
+from controller.errors import LeptaError
+from controller.optimizations import Optimizations
+from controller.parts import Controller
+from controller.settings import Settings
+from controller.store import Store
+from firmware_profiles.profile import builtin
+
+log = logging.getLogger("lepta")
+
+
+class Assembly:
+    """A controller's parts, made and not yet started. Raises LeptaError if the data folder cannot be used."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        """`url`: where the API will be reached."""
+        secret = keys.load_or_create(settings.data)
+        stamper = Stamper(wiring.new_id("boot"))
+        limits = settings.limits
+        self.broker = broker.create(settings, secret.broker_password)
+        self.bus = Bus(
+            self.broker,
+            limits,
+            client_id=f"lepta-{stamper.boot}",
+            status=lambda online: stamper.encode(ControllerStatus(online=online)),
+            draw=random.random,
+        )
+        self.optimizations = Optimizations(settings.data / "logs", limits, self._optimizer_said)
+        self.store = Store(settings.data / "lepta.db", limits)
+        try:
+            self.catalog = Catalog(settings.data / "files", self.store)
+            self.controller = self._build(settings, url, secret, stamper)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _build(self, settings: Settings, url: str, secret: keys.Keys, stamper: Stamper) -> Controller:
+        profiles = builtin()
+        built = wiring.build(
+            settings=settings,
+            keys=secret,
+            store=self.store,
+            catalog=self.catalog,
+            bus=self.bus,
+            stamper=stamper,
+            optimizer=self.optimizations,
+            profiles=profiles,
+        )
+        return Controller(
+            settings=settings,
+            url=url,
+            boot_id=stamper.boot,
+            keys=secret,
+            store=self.store,
+            catalog=self.catalog,
+            broker=self.broker,
+            bus=self.bus,
+            fleet=built.fleet,
+            signer=built.signer,
+            examples=built.examples,
+            profiles=profiles,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Controller]:
+        """Everything runs inside; afterwards nothing does, no child process either."""
+        fleet, bus = self.controller.fleet, self.bus
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.store.close)
+            stack.push_async_callback(self.broker.stop)
+            await self.broker.start()
+            stack.push_async_callback(self.optimizations.stop)
+            self.optimizations.start()
+            stack.push_async_callback(bus.stop)
+            # The fleet knows its devices before the first of them speaks; it has its last word before the bus goes.
+            await fleet.start()
+            stack.push_async_callback(fleet.stop)
+            bus.listen(fleet.deliver, on_lost=fleet.broker_lost)
+            await bus.start()
+            await stack.enter_async_context(_background(self._sweep()))
+            yield self.controller
+
+    def _optimizer_said(self, request_id: str, event: dict[str, Any]) -> None:
+        if self.controller.examples.knows(request_id):
+            self.controller.examples.event(request_id, event)
+        else:
+            self.controller.fleet.run_event(request_id, event)
+
+    async def _sweep(self) -> None:
+        """Now and then delete files that nobody needs."""
+        limits = self.controller.settings.limits
+        while True:
+            await asyncio.sleep(limits.sweep_s)
+            try:
+                await self.catalog.sweep(time.time() - limits.blob_keep_s)
+            except (LeptaError, OSError) as error:
+                log.warning("unused files could not be deleted: %s", error)
+
+
+def create_app(controller: Controller) -> FastAPI:
+    """The web app over a controller that somebody else starts and stops."""
+    # Its pages of documentation would load scripts from elsewhere; the description itself is enough.
+    app = FastAPI(title="Lepta", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    add_routes(app, controller)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _background(work: Any) -> AsyncIterator[None]:
+    future = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        future.cancel()
+        await asyncio.gather(future, return_exceptions=True)

@@ -1,0 +1,174 @@
+"""The process of `lepta up`: one data folder, one controller, stopped by a signal, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from controller.app import Assembly, create_app
+from controller.errors import Conflict, Internal, LeptaError, UserError
+from controller.parts import Controller
+from controller.settings import Settings
+
+log = logging.getLogger("lepta")
+
+WRITTEN = "controller.json"
+_ELSEWHERE = "choose another folder with --data"
+
+
+def run(settings: Settings) -> int:
+    """Be a controller until SIGINT or SIGTERM; returns 0. Raises LeptaError if it cannot start."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO)
+    # What this process and its children write is for its user alone.
+    os.umask(0o077)
+    with _data_folder(settings.data), _listening(settings) as listener:
+        asyncio.run(_run(settings, listener))
+    return 0
+
+
+async def _run(settings: Settings, listener: socket.socket) -> None:
+    stop = _Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    assembly = Assembly(settings, _url(settings.host, listener.getsockname()[1]))
+    with contextlib.suppress(asyncio.CancelledError):
+        async with assembly.running() as controller:
+            stop.started = True
+            await _serve(controller, listener, stop.asked)
+
+
+class _Stop:
+    """What a signal does: it ends a start that is under way, and asks a controller that runs to stop."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.started = False
+        self._starting = asyncio.current_task()
+
+    def __call__(self) -> None:
+        if not self.started and not self.asked.is_set() and self._starting is not None:
+            self._starting.cancel()
+        self.asked.set()
+
+
+async def _serve(controller: Controller, listener: socket.socket, asked: asyncio.Event) -> None:
+    """Serve the API until somebody asks to stop."""
+    server = _Server(controller, lambda: _ready(controller))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stop = asyncio.create_task(asked.wait())
+    await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    log.info("stopping")
+    (controller.settings.data / WRITTEN).unlink(missing_ok=True)
+    server.should_exit = True
+    await serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: it would end the process by the signal that stopped it."""
+
+    def __init__(self, controller: Controller, on_ready: Callable[[], None]) -> None:
+        limits = controller.settings.limits
+        super().__init__(
+            uvicorn.Config(
+                create_app(controller),
+                loop="asyncio",
+                lifespan="off",
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=round(limits.shutdown_s),
+            )
+        )
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _ready(controller: Controller) -> None:
+    """Tell the tools of this machine where we are."""
+    broker = controller.broker
+    known = {
+        "url": controller.url,
+        "pid": os.getpid(),
+        "broker": {"kind": broker.kind, "host": broker.host, "port": broker.port},
+    }
+    path = controller.settings.data / WRITTEN
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.encode(known))
+    temporary.replace(path)
+    log.info("ready at %s, %s broker at %s:%d", controller.url, broker.kind, broker.host, broker.port)
+
+
+@contextlib.contextmanager
+def _data_folder(folder: Path) -> Iterator[None]:
+    """Make sure that it is there and ours alone; the lock goes with the process, however that ends."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Internal(f"the data folder {folder} cannot be used: {error.strerror}", _ELSEWHERE) from error
+    try:
+        _lock(lock, folder)
+        # Left by a controller that was killed.
+        (folder / WRITTEN).unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise Internal(f"the data folder {folder} cannot be locked: {error.strerror}", _ELSEWHERE) from error
+        owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
+        raise Conflict(f"another controller (process {owner}) uses the data folder {folder}", _ELSEWHERE) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    host, port = settings.host, settings.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise _not_listening(error, host, port) from error
+    with listener:
+        yield listener
+
+
+def _not_listening(error: OSError, host: str, port: int) -> LeptaError:
+    if error.errno == errno.EADDRINUSE:
+        return Conflict(f"port {port} on {host} is in use", "stop what uses it, or choose another with --port")
+    return UserError(
+        f"cannot listen on {host}:{port}: {error.strerror or error}", "choose others with --host and --port"
+    )
+
+
+def _url(host: str, port: int) -> str:
+    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
