@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from controller.commands.screen import Screen, open_screen
 from controller.errors import UserError
@@ -56,6 +57,18 @@ def preprocessing_of(path: Path | None) -> Preprocessing | None:
     except (msgspec.DecodeError, ValueError) as error:
         fields = ", ".join(Preprocessing.__struct_fields__)
         raise UserError(f"{path} is no preprocessing: {error}", f"a JSON object with {fields}") from error
+
+
+def model_name(path: Path) -> str:
+    """A usable name from a file's name."""
+    return re.sub("[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")[:63] or "model"
+
+
+def as_mapping(preprocessing: Preprocessing | None) -> dict[str, Any] | None:
+    """As JSON objects have it."""
+    if preprocessing is None:
+        return None
+    return {name: getattr(preprocessing, name) for name in preprocessing.__struct_fields__}
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +29,7 @@ def deploy(
     """Optimize MODEL for the fleet, roll it out, wait, and say how to use it."""
     from controller.follow import follow_deploy
 
-    named = name or model_name(model)
+    named = name or common.model_name(model)
     screen = common.screen()
     with common.connect() as client:
         run = None
@@ -79,8 +78,3 @@ def use_lines(model: str, client: Client) -> list[str]:
         f"lepta infer {model} FILE --as-json --client me | lepta pub lepta/v1/models/{model}/infer -",
         f"any MQTT client: {broker.host}:{broker.port}, user {broker.username or '-'}, password: GET /api/v1/broker",
     ]
-
-
-def model_name(path: Path) -> str:
-    """A usable name from a file's name."""
-    return re.sub("[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")[:63] or "model"

@@ -19,6 +19,7 @@ def optimize(
     data: Annotated[Path, typer.Option(help="Its data, .npz: train/, calibration/, validation/, test/.")],
     profile: Annotated[list[str], typer.Option(help="Device class: a builtin name or a .toml file; repeatable.")],
     out: Annotated[Path, typer.Option(help="Folder for the artifacts and the report.")],
+    name: Annotated[str | None, typer.Option(help="The model's name; default: the file's.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Gate on the 95 % bound of the accuracy loss.")] = False,
     labels: Annotated[str | None, typer.Option(help="Names of the classes: a,b,c or a file.")] = None,
     preprocessing: Annotated[Path | None, typer.Option(help="How pictures become input, JSON.")] = None,
@@ -36,8 +37,9 @@ def optimize(
             out,
             strict,
             lambda event: show_event(progress, event),
+            name=name or common.model_name(model),
             labels=common.labels_of(labels),
-            preprocessing=common.preprocessing_of(preprocessing),
+            preprocessing=common.as_mapping(common.preprocessing_of(preprocessing)),
         )
     return show_report(screen, report, out)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from agent.contract import children
 from controller.commands import root
-from controller.commands.deploy import model_name
+from controller.commands.common import model_name
 from controller.commands.model import files_of
 from controller.errors import UserError
 from tests.rest_double import RestDouble, served
