@@ -61,7 +61,7 @@ class Optimizer:
         self._send({"do": "warm"})
 
     def optimize(self, run: Path, out: Path, request: str | None = None) -> Iterator[Event]:
-        """Events of a run (see optimizer/__main__.py); the last is `done` with the report. Raises UserError or Internal."""
+        """Events of a run, as optimizer/__main__.py tells; the last has the report. Raises UserError or Internal."""
         return self._events({"do": "optimize", "run": str(run), "out": str(out)}, request)
 
     def example(

@@ -1,7 +1,8 @@
 """The optimizer process: JSON lines on stdin and stdout, one request at a time; noise goes to stderr.
 
 -> {"id": "1", "do": "optimize", "run": "run.json", "out": "folder"}
--> {"id": "2", "do": "example", "name": "digits", "out": "folder", "options": {...}}   -> {"do": "warm"}   -> {"id": "1", "do": "cancel"}
+-> {"id": "2", "do": "example", "name": "digits", "out": "folder", "options": {...}}
+-> {"do": "warm"}   -> {"id": "1", "do": "cancel"}
 <- {"id", "event": "progress", "step", "profile", "fraction", "detail"}, then {"id", "event": "done", "report"}
    or {"id", "event": "failed", "who": "user" | "us", "error"}
 

@@ -1,21 +1,24 @@
 """The user's data: an `.npz` file with the splits train, calibration, validation and test.
 
-Arrays are called `SPLIT/INPUT` and `SPLIT/labels` (or `SPLIT/y`). A model with one input may call it anything, such as `SPLIT/x`.
-`validation` and `test` are needed, and `calibration` or `train` (of which a part then calibrates). Axis 0 is rows.
+Arrays are called `SPLIT/INPUT` and `SPLIT/labels` (or `SPLIT/y`). A model with one input may call it anything, such
+as `SPLIT/x`. `validation` and `test` are needed, and `calibration` or `train` (of which a part then calibrates).
+Axis 0 is rows.
 """
 
 from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from optimizer.errors import RefusedError
 from optimizer.settings import LIMITS
+from optimizer.sources import InputSpec
 
 Array = npt.NDArray[Any]
 
@@ -28,23 +31,14 @@ class DataError(RefusedError):
     """Data that cannot be used; the message names file and array."""
 
 
-class InputSpec(NamedTuple):
-    """An input of the source model; `shape` without rows."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
 class Splits:
-    """An open data file, checked against a model's inputs. Arrays are read when asked for."""
+    """A data file, to be read by a model's inputs. Arrays are read, and checked, when asked for."""
 
     def __init__(self, path: Path, inputs: list[InputSpec]) -> None:
         self._path = path
         self._inputs = inputs
-        self._archive = _open(path)
         self._names: dict[str, dict[str, str]] = {split: {} for split in SPLITS}
-        for key in self._archive.files:
+        for key in _keys(path):
             split, _, name = key.partition("/")
             if split not in SPLITS or not name:
                 raise DataError(
@@ -63,7 +57,7 @@ class Splits:
         counts = {len(array) for array in arrays.values()}
         if len(counts) != 1 or counts == {0}:
             raise DataError(
-                f"{self._path.name}: inputs of {split} need the same number of rows, at least 1: {sorted(counts)}"
+                f"{self._path.name}: inputs of {split} need equal numbers of rows, at least 1: {sorted(counts)}"
             )
         return arrays
 
@@ -76,7 +70,7 @@ class Splits:
         labels = self._read(key)
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DataError(
-                f"{key} has dtype {labels.dtype} and shape {list(labels.shape)}; class indices are integers of [rows]"
+                f"{key} has dtype {labels.dtype} and shape {list(labels.shape)}; class indices are integers, [rows]"
             )
         total = len(self._input(split, self._inputs[0]))
         if len(labels) != total:
@@ -84,7 +78,7 @@ class Splits:
         if labels.min() < 0 or labels.max() >= classes:
             row = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
             raise DataError(
-                f"{key} row {row} is {labels[row]}; this model has {classes} classes, so labels go from 0 to {classes - 1}"
+                f"{key} row {row} is {labels[row]}; this model has {classes} classes: labels go from 0 to {classes - 1}"
             )
         return labels[:rows].astype(np.int64)
 
@@ -117,27 +111,28 @@ class Splits:
 
     def _read(self, key: str) -> Array:
         try:
-            return np.asarray(self._archive[key])
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            with np.load(self._path, allow_pickle=False) as archive:
+                return np.asarray(archive[key])
+        except (ValueError, OSError, EOFError, KeyError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"{self._path.name}: array {key} cannot be read: {_sentence(error)}") from error
 
 
-def _open(path: Path) -> Any:
-    """The archive, once its size unpacked is known to be within bounds."""
+def _keys(path: Path) -> list[str]:
+    """Names of the arrays, once the size unpacked is known to be within bounds."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-        unpacked = sum(entry.file_size for entry in entries)
-        if unpacked > LIMITS.data_bytes or len(entries) > LIMITS.archive_files:
-            raise DataError(
-                f"{path.name} unpacks to {math.ceil(unpacked / 1e6)} MB in {len(entries)} arrays; "
-                f"at most {LIMITS.data_bytes // 10**6} MB in {LIMITS.archive_files} are taken"
-            )
-        return np.load(path, allow_pickle=False)
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise DataError(f"{path.name} is not a .npz file: {_sentence(error)}") from error
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path.name} is not a .npz file: {error}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > LIMITS.data_bytes or len(entries) > LIMITS.archive_files:
+        raise DataError(
+            f"{path.name} unpacks to {math.ceil(unpacked / 1e6)} MB in {len(entries)} arrays; "
+            f"at most {LIMITS.data_bytes // 10**6} MB in {LIMITS.archive_files} are taken"
+        )
+    return [entry.filename.removesuffix(".npy") for entry in entries]
 
 
 def _sentence(error: Exception) -> str:

@@ -27,8 +27,8 @@ _ENLARGED = 64
 def make_digits(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """The step. Writes model.keras, data.npz, batch.npz and seven.png to `out`.
 
-    `epochs`, `seed`, `channels` (filters per layer); `wrong_labels` turns every label into its successor: a version that is faithfully
-    converted, scores well on its own data, and is of no use.
+    Takes `epochs`, `seed`, `channels` (filters per layer); `wrong_labels` turns every label into its successor: a
+    version that is faithfully converted, scores well on its own data, and is of no use.
     """
     out, seed = Path(arguments["out"]), arguments["seed"]
     keras.utils.set_random_seed(seed)
@@ -42,10 +42,11 @@ def make_digits(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]
     scores = model.predict(images[test], verbose=0)
     model.save(out / "model.keras", include_optimizer=False)
     splits = {"train": train, "validation": validation, "test": test}
-    arrays = {f"{split}/{INPUT}": images[rows] for split, rows in splits.items()}
+    arrays: dict[str, Any] = {f"{split}/{INPUT}": images[rows] for split, rows in splits.items()}
     arrays |= {f"{split}/labels": taught[rows] for split, rows in splits.items()}
     np.savez_compressed(out / "data.npz", **arrays)
-    np.savez_compressed(out / "batch.npz", **{INPUT: images, "labels": labels})
+    batch: dict[str, Any] = {INPUT: images, "labels": labels}
+    np.savez_compressed(out / "batch.npz", **batch)
     (out / "seven.png").write_bytes(_picture(images[_sure_seven(test, scores, labels, taught)]))
     progress(1.0, "trained")
     return {"accuracy": accuracy(taught[test], scores), "parameters": int(model.count_params())}

@@ -15,12 +15,13 @@ import psutil
 from agent.contract import golden
 from agent.runtime import Model, ModelError, RuntimeUnavailable, installed, load, predict
 from firmware_profiles.profile import Facts
-from optimizer.data import Array, InputSpec, Splits
+from optimizer.data import Array, Splits
 from optimizer.errors import RefusedError, StepError
-from optimizer.work_files import ACCEPTANCE, OUTPUTS, PARITY
 from optimizer.judges import Measured, Paired
 from optimizer.macs import of_tflite
 from optimizer.settings import LIMITS
+from optimizer.sources import InputSpec
+from optimizer.work_files import ACCEPTANCE, OUTPUTS, PARITY
 from optimizer.zygote import Progress
 
 

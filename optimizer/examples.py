@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from firmware_profiles.allowed import describe, unknown_key
 from optimizer.errors import RefusedError
-from optimizer.folder import Folder, describe as describe_file
+from optimizer.folder import Folder
 from optimizer.pipeline import Tell
 from optimizer.steps import Steps
 
@@ -19,23 +19,20 @@ _LABELS = [str(digit) for digit in range(10)]
 # Light strokes on dark ground, 8 x 8; `seven.png` is dark on light, as on paper.
 _PREPROCESSING = {"height": 8, "width": 8, "channels": 1, "scale": 1 / 255, "offset": 0.0, "invert": True}
 
+Filters = Annotated[int, Meta(ge=1, le=512)]
+
 
 class DigitsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epochs: Annotated[int, Meta(ge=1, le=100)] = 4
     seed: Annotated[int, Meta(ge=0)] = 1
-    channels: Annotated[tuple[Annotated[int, Meta(ge=1, le=512)], ...], Meta(min_length=1, max_length=12)] = (
-        32,
-        64,
-        64,
-        64,
-    )
+    channels: Annotated[tuple[Filters, ...], Meta(min_length=1, max_length=12)] = (32, 64, 64, 64)
     """Filters of each convolution."""
     wrong_labels: bool = False
     """Teach every digit as its successor: a version that converts faithfully and is of no use."""
 
 
 def make_example(name: str, out: Path, options: dict[str, Any], steps: Steps, tell: Tell) -> dict[str, Any]:
-    """Train the example into `out`: {"files": {role: File}, "labels", "preprocessing", "accuracy", "parameters", ...}."""
+    """Train the example into `out`: {"files": {role: File}, "labels", "preprocessing", "accuracy", "parameters"}."""
     if name != "digits":
         raise RefusedError(f"no example is called {name[:80]!r}; there is digits")
     parsed = _parse(options)

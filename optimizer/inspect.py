@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from agent.contract import golden
-from optimizer.data import Array, DataError, InputSpec, Splits
+from optimizer.data import Array, DataError, Splits
 from optimizer.errors import RefusedError
 from optimizer.macs import of_keras
 from optimizer.settings import LIMITS
-from optimizer.sources import input_specs, load_source
+from optimizer.sources import InputSpec, input_specs, load_source
 from optimizer.work_files import ACCEPTANCE, OUTPUTS, PARITY
 from optimizer.zygote import Progress
 
@@ -140,7 +140,9 @@ def _taken(arrays: dict[str, Array], rows: Array) -> dict[str, Array]:
 
 def _save_outputs(path: Path, scored: dict[str, Scored]) -> None:
     """Arrays `SPLIT/NAME` of float outputs and `SPLIT/` for labels."""
-    arrays = {f"{split}/{name}": array for split, part in scored.items() for name, array in part.outputs.items()}
-    labels = {f"{split}/": part.labels for split, part in scored.items() if part.labels is not None}
-    # The stub of savez takes `allow_pickle` for one of the arrays.
-    np.savez(path, **arrays, **labels)  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {}
+    for split, part in scored.items():
+        arrays |= {f"{split}/{name}": array for name, array in part.outputs.items()}
+        if part.labels is not None:
+            arrays[f"{split}/"] = part.labels
+    np.savez(path, **arrays)

@@ -64,8 +64,8 @@ def loss_bound(paired: Paired) -> float:
     """One-sided 95 % upper confidence bound of the accuracy loss from paired counts.
 
     Score interval of T. Tango, "Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design", Statistics in Medicine 17 (1998) 891-908: the largest loss that a score test at the one-sided 5 %
-    level does not reject. Holds its level also where few rows differ; without any, it is z^2 / (n + z^2).
+    paired-sample design", Statistics in Medicine 17 (1998) 891-908: the largest loss that a score test at the
+    one-sided 5 % level does not reject. Useful also where few rows differ; where none do, it is z^2 / (n + z^2).
     """
     low, high = paired.loss, 1.0
     for _ in range(60):

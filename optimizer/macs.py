@@ -1,12 +1,12 @@
 """How large a model is: parameters, and multiply-accumulates (MACs) for one row.
 
-MACs are those of convolutions and matrix products, which dominate; additions, pooling and activations count nothing.
+MACs are those of convolutions and dense layers, which dominate; additions, pooling and activations count nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from optimizer.flatfile import Flatfile, Operator
@@ -30,33 +30,60 @@ def of_tflite(content: bytes) -> Size:
 
 
 def of_keras(layers: Iterable[Any]) -> int:
-    """MACs of one row through Keras layers, by their shapes."""
+    """MACs of one row through Keras layers, by their shapes. A layer used several times counts once."""
     return sum(_layer(layer) for layer in layers)
 
 
 def _layer(layer: Any) -> int:
     if hasattr(layer, "layers"):
         return of_keras(layer.layers)
-    kind = type(layer).__name__
-    kernel = getattr(layer, "kernel", None)
-    if kind in ("Dense", "EinsumDense") and kernel is not None:
-        return _places(layer.output) // max(1, int(kernel.shape[-1])) * math.prod(kernel.shape)
-    if kind in ("Conv1D", "Conv2D", "Conv3D") and kernel is not None:
-        return _places(layer.output) * math.prod(kernel.shape[:-1])
-    if kind in ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose") and kernel is not None:
-        return _places(layer.input) * math.prod(kernel.shape[:-1])
-    if kind in ("DepthwiseConv1D", "DepthwiseConv2D") and kernel is not None:
-        return _places(layer.output) * math.prod(kernel.shape[:-2])
-    if kind in ("SeparableConv1D", "SeparableConv2D"):
-        depthwise, pointwise = layer.depthwise_kernel.shape, layer.pointwise_kernel.shape
-        positions = _places(layer.output) // max(1, int(pointwise[-1]))
-        return positions * (math.prod(depthwise) + math.prod(pointwise))
-    return 0
+    count = _KERAS.get(type(layer).__name__)
+    return count(layer) if count else 0
+
+
+def _keras_dense(layer: Any) -> int:
+    return _places(layer.output) // int(layer.kernel.shape[-1]) * _size(layer.kernel.shape)
+
+
+def _keras_conv(layer: Any) -> int:
+    return _places(layer.output) * _size(layer.kernel.shape[:-1])
+
+
+def _keras_transposed(layer: Any) -> int:
+    return _places(layer.input) * _size(layer.kernel.shape[:-1])
+
+
+def _keras_depthwise(layer: Any) -> int:
+    return _places(layer.output) * _size(layer.kernel.shape[:-2])
+
+
+def _keras_separable(layer: Any) -> int:
+    pointwise = layer.pointwise_kernel.shape
+    positions = _places(layer.output) // int(pointwise[-1])
+    return positions * (_size(layer.depthwise_kernel.shape) + _size(pointwise))
+
+
+_KERAS: dict[str, Callable[[Any], int]] = {
+    "Dense": _keras_dense,
+    "Conv1D": _keras_conv,
+    "Conv2D": _keras_conv,
+    "Conv3D": _keras_conv,
+    "Conv1DTranspose": _keras_transposed,
+    "Conv2DTranspose": _keras_transposed,
+    "DepthwiseConv1D": _keras_depthwise,
+    "DepthwiseConv2D": _keras_depthwise,
+    "SeparableConv1D": _keras_separable,
+    "SeparableConv2D": _keras_separable,
+}
 
 
 def _places(tensor: Any) -> int:
     """Elements of one row."""
-    return math.prod(int(size) for size in tensor.shape[1:])
+    return _size(tensor.shape[1:])
+
+
+def _size(shape: Iterable[Any]) -> int:
+    return math.prod(int(size) for size in shape)
 
 
 def _is_weight(file: Flatfile, index: int) -> bool:

@@ -48,7 +48,7 @@ class _Run:
         self._run, self._profiles, self._folder = run, profiles, folder
         self._steps, self._tell = steps, tell
         self._peak_mb = 0.0
-        self._done = 0
+        self._steps_before = 0
         self._total = 1 + 2 * len(profiles)
         self._converted: dict[Numerics, Path | OptimizerError] = {}
 
@@ -59,7 +59,10 @@ class _Run:
             "parity": self._folder.keep(self._folder.work / PARITY, PARITY),
             "acceptance": self._folder.keep(self._folder.work / ACCEPTANCE, ACCEPTANCE),
         }
-        assessed = [self._profile(profile, source, shared) for profile in self._profiles]
+        assessed = []
+        for at, profile in enumerate(self._profiles):
+            self._steps_before = 1 + 2 * at
+            assessed.append(self._profile(profile, source, shared))
         report = Report(
             model=self._run.model,
             version=self._run.version,
@@ -95,6 +98,7 @@ class _Run:
         """Convert and evaluate for one profile. What the model or the machine cannot do rejects the profile only."""
         try:
             path = self._convert(profile)
+            self._steps_before += 1
             measured = self._evaluate(profile, path, source)
         except CancelledError:
             raise
@@ -116,7 +120,6 @@ class _Run:
             except OptimizerError as error:
                 self._converted[profile.numerics] = error
         found = self._converted[profile.numerics]
-        self._done = min(self._done + (not isinstance(found, Path)), self._total)
         if isinstance(found, OptimizerError):
             raise found
         return found
@@ -139,7 +142,7 @@ class _Run:
             },
         )
         if first != target:
-            self._step("power-of-two", profile.name, {"source": str(first), "target": str(target)}, counted=False)
+            self._step("power-of-two", profile.name, {"source": str(first), "target": str(target)})
         return target
 
     def _evaluate(self, profile: Profile, path: Path, source: dict[str, Any]) -> dict[str, Any]:
@@ -154,13 +157,12 @@ class _Run:
         }
         return self._step("evaluate", profile.name, arguments)
 
-    def _step(self, step: str, profile: str, arguments: dict[str, Any], *, counted: bool = True) -> dict[str, Any]:
+    def _step(self, step: str, profile: str, arguments: dict[str, Any]) -> dict[str, Any]:
         def progress(fraction: float, detail: str) -> None:
-            self._tell(step, profile, min(0.99, (self._done + fraction * counted) / self._total), detail)
+            self._tell(step, profile, min(0.99, (self._steps_before + fraction) / self._total), detail)
 
         finished = self._steps.run(step, arguments, progress)
         self._peak_mb = max(self._peak_mb, finished.peak_memory_mb)
-        self._done += counted
         return finished.result
 
 

@@ -1,7 +1,8 @@
 """Rewrites a per-tensor int8 .tflite so that every scale is a power of two.
 
-Then a multiplication by in_scale * weight_scale / out_scale is a shift: what an FPGA fabric does for free. Activations and weights
-become symmetric (zero point 0); softmax and its kin keep the scale that TFLite fixes for them, a power of two as well.
+Then a multiplication by in_scale * weight_scale / out_scale is a shift: what an FPGA fabric does for free. Activations
+and weights become symmetric (zero point 0); softmax and its kin keep the scale that TFLite fixes for them, a power of
+two as well.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ FREE = frozenset(
 WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 
 SATURATION = 1.25
-"""How far a range may exceed what the next smaller scale holds: a little saturation costs less than a bit of resolution."""
+"""How far a range may exceed what the next smaller scale holds: a little saturation costs less than a whole bit."""
 
 
 class Pow2Error(RefusedError):
@@ -156,7 +157,7 @@ def _groups(operators: list[Operator], old: dict[int, _Scale]) -> dict[int, int]
     for op in operators:
         if op.name in SHARED:
             together = sorted(root(index) for index in (*op.inputs, *op.outputs) if index in parent)
-            parent.update({index: together[0] for index in together})
+            parent.update(dict.fromkeys(together, together[0]))
     return {index: root(index) for index in old}
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from optimizer.data import InputSpec
 from optimizer.errors import RefusedError
 from optimizer.settings import LIMITS
 
-# Keras modules whose classes only compute. Not `keras.utils`, `keras.saving`, `keras.config`, ...: those hold functions with effects.
+# Keras modules whose classes only compute. `keras.utils`, `keras.saving` and others hold functions with effects.
 _MODULES = (
     "keras",
     "keras.layers",
@@ -45,6 +45,14 @@ _VALUES = {
 }
 
 
+class InputSpec(NamedTuple):
+    """An input of the source model; `shape` without rows."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
 class SourceError(RefusedError):
     """A model file that cannot be used."""
 
@@ -56,6 +64,8 @@ def check_static(path: Path) -> None:
             config, metadata = _members(path, archive)
     except zipfile.BadZipFile as error:
         raise SourceError(f"{path.name} is not a Keras model: {_kind_of(path)} ({error})") from error
+    except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise SourceError(f"{path.name} cannot be unpacked: {error}; save it again by model.save('x.keras')") from error
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
     version = str(metadata.get("keras_version", ""))
@@ -67,7 +77,7 @@ def check_static(path: Path) -> None:
 
 def load_source(path: Path) -> Any:
     """Load a checked model: a built Keras model with inputs of known sizes. Imports Keras."""
-    import keras  # noqa: PLC0415 - only steps that need it may pay for it
+    import keras
 
     check_static(path)
     try:
@@ -97,9 +107,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> tuple[Any, dict[str, Any]]
         )
     names = {entry.filename for entry in entries}
     if not {"config.json", "metadata.json", "model.weights.h5"} <= names:
-        raise SourceError(
-            f"{path.name} is not a Keras 3 model: it has {', '.join(sorted(names)[:5]) or 'no files'}; use model.save('x.keras')"
-        )
+        found = ", ".join(sorted(names)[:5]) or "no files"
+        raise SourceError(f"{path.name} is not a Keras 3 model: it has {found}; save it by model.save('x.keras')")
     strange = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
     if strange:
         raise SourceError(f"{path.name} holds a file outside of itself: {strange[0]!r}")
@@ -161,7 +170,7 @@ def _kind_of(path: Path) -> str:
         return "the archive is cut off; upload it again"
     if start.startswith(b"\x89HDF"):
         return "an HDF5 file; save it as .keras with Keras 3"
-    return "no .keras archive; use model.save('x.keras')"
+    return "no .keras archive; save it by model.save('x.keras')"
 
 
 def _first_line(error: Exception) -> str:

@@ -93,9 +93,9 @@ def changed_byte(content: bytes, at: int | None = None) -> bytes:
 
 
 @cache
-def dscnn() -> bytes:
+def dscnn(*, per_tensor: bool = False) -> bytes:
     """DS-CNN for keywords (49 x 10 x 1 -> 12), as in MLPerf Tiny, int8 with random weights: 2.7 M MACs."""
-    graph = Graph(seed=1)
+    graph = Graph(seed=1, per_tensor=per_tensor)
     x = graph.tensor("x", (1, 49, 10, 1), scale=LINEAR_SCALE)
     flow = graph.conv("stem", x, 64, (10, 4), stride=2)
     for block in range(4):

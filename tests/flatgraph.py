@@ -40,9 +40,10 @@ class Ref(NamedTuple):
 
 
 class Graph:
-    """One subgraph under construction. Layers are int8 with per-channel weights unless their name says float."""
+    """One subgraph under construction. Layers are int8; convolutions have a weight scale per channel, or one."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, *, per_tensor: bool = False) -> None:
+        self._per_tensor = per_tensor
         self.random = np.random.default_rng(seed)
         self._buffers = [_buffer(b"")]
         self._tensors: list[Any] = []
@@ -152,7 +153,7 @@ class Graph:
         channels, fan_in = shape[axis], math.prod(shape) // shape[axis]
         weights = self.random.integers(-127, 128, shape, np.int8)
         # Uniform int8 has a deviation of 73; ReLU halves the power, so the gain is 2.
-        scales = np.full(channels, math.sqrt(2 / fan_in) / 73)
+        scales = np.full(1 if self._per_tensor else channels, math.sqrt(2 / fan_in) / 73)
         kernel = self.constant(f"{name}/kernel", weights, scales, axis)
         bias = self.constant(f"{name}/bias", np.zeros(channels, np.int32), scales * x.scale)
         height, width = (-(-side // stride) for side in x.shape[1:3])
