@@ -39,6 +39,7 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.client.__exit__(None, None, None)
         for program in [*self.agents.values(), self.controller]:
             program.stop()
 
@@ -70,6 +71,7 @@ class Fleet:
         golden = golden_for(content)
         files = dict(zip(("model", "parity", "acceptance"), (content, *golden), strict=True))
         digests = {f"{role}.bin": self._put(each) for role, each in files.items()}
+        digests["source.bin"] = digests["model.bin"]
         report = _report(model, content, {role: file_ref(each) for role, each in files.items()})
         return self.client.import_version(model, report, digests).version
 
@@ -124,4 +126,5 @@ def _report(model: str, content: bytes, files: dict[str, FileRef]) -> dict[str, 
         "threads": 1,
         "limits": {"memory_mb": 0, "latency_ms": 0},
     }
-    return {"model": model, "version": 1, "labels": [], "preprocessing": None, "artifacts": [artifact], "rejected": []}
+    source = {"file": "source.bin", "digest": files["model"].digest, "size": files["model"].size}
+    return {"model": model, "version": 1, "source": source, "artifacts": [artifact], "rejected": []}

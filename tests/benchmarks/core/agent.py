@@ -84,14 +84,18 @@ class _Helper:
             raise RuntimeError(f"the fleet could not be set up: status {self._process.wait()}")
 
     def serves(self) -> bool:
-        """Does the device say that it serves the model, since its last hello?"""
-        request = urllib.request.Request(
-            f"{self.told['url']}/api/v1/devices/{DEVICE}",
-            headers={"Authorization": f"Bearer {Path(self.told['token_file']).read_text().strip()}"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            device = json.load(answer)
-        return bool(device["online"]) and any(m["model"] == MODEL and m["state"] == "serving" for m in device["models"])
+        """Is the device online, does it say that it serves, and does it answer a request?"""
+        device = self._ask(f"/api/v1/devices/{DEVICE}", None)
+        says = device["online"] and any(m["model"] == MODEL and m["state"] == "serving" for m in device["models"])
+        return bool(says) and "outputs" in self._ask(f"/v2/models/{MODEL}/infer", self.told["request"].encode())
+
+    def _ask(self, path: str, body: bytes | None) -> dict[str, Any]:
+        token = Path(self.told["token_file"]).read_text().strip()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.told["url"] + path, data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=40) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
 
     def stop_controller(self) -> None:
         self._process.communicate("\n", timeout=60)

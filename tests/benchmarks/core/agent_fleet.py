@@ -15,9 +15,10 @@ from agent.contract.tensors import Tensor
 from agent.loop import Loop
 from agent.runtime import load
 from agent.workers import Event, Worker, ZygoteWorkers
+from controller.oip_client import json_request
 from tests.benchmarks.core.agent import DEVICE, MODEL
 from tests.benchmarks.fleet import Fleet
-from tests.builders import RUNTIMES, dscnn, file_ref, mobilenet_v2
+from tests.builders import RUNTIMES, dscnn, file_ref, mobilenet_v2, random_inputs
 
 
 def main(folder: Path, quick: bool) -> None:
@@ -36,6 +37,7 @@ def main(folder: Path, quick: bool) -> None:
             "arguments": fleet.agent_arguments(DEVICE),
             "forgotten_s": 1.0,
             "worker_ms": worker_ms,
+            "request": json_request(random_inputs(load(dscnn(), runtimes=RUNTIMES), 1)).decode(),
         }
         _until_offline(fleet)
         print(json.dumps(told), flush=True)

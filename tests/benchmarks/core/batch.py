@@ -11,19 +11,19 @@ from agent.runtime import load
 from controller import replies
 from tests.benchmarks.bare import bare_work
 from tests.benchmarks.fleet import Fleet
+from tests.benchmarks.models import heavy
 from tests.benchmarks.results import Figure, at_most
-from tests.builders import CLASSES, RUNTIMES, file_ref
-from tests.flatgraph import LINEAR_SCALE, Graph
+from tests.builders import RUNTIMES, file_ref
 
 MODEL = "heavy"
-LAYERS, CHANNELS = 20, 256
+LAYERS = 20
 BARE_CPU_S, QUICK_CPU_S = 120.0, 6.0
 PATIENCE = 6
 """A job may take this many times as long as ideal before the benchmark gives up."""
 
 
 def figures(folder: Path, quick: bool) -> list[Figure]:
-    content = heavy()
+    content = heavy(LAYERS)
     with Fleet(folder) as fleet:
         for name in ("pi-1", "pi-2"):
             fleet.add_agent(name)
@@ -39,18 +39,6 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
         job = _compute(fleet, digest, PATIENCE * 2 * first.wall_s)
         second = bare_work(model, rows, count - count // 2)
     return _evaluate(job, count, first.wall_s + second.wall_s, file_ref(content).digest)
-
-
-def heavy() -> bytes:
-    """An int8 network with much work per byte of input: 16 x 16 x 3 through 20 convolutions of 256 channels."""
-    graph = Graph(seed=4)
-    x = graph.tensor("x", (1, 16, 16, 3), scale=LINEAR_SCALE)
-    flow = x
-    for layer in range(LAYERS):
-        flow = graph.conv(f"conv{layer}", flow, CHANNELS, (3, 3))
-    weights = graph.random.normal(size=(CLASSES, CHANNELS))
-    logits = graph.dense("logits", graph.mean("mean", flow), weights, np.zeros(CLASSES), scale=LINEAR_SCALE * 4)
-    return graph.finish({"x": x}, {"scores": graph.softmax("scores", logits)})
 
 
 def _count(model: Path, rows: Path, shape: tuple[int, ...], cpu_s: float) -> int:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from ai_edge_litert import schema_py_generated as schema
 
 from tests.benchmarks import measure
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.load import Requests
 from tests.benchmarks.measure import ChildWatch, Sample, Span
+from tests.benchmarks.models import variant
 from tests.benchmarks.program import PATIENCE_S, ProgramError
 from tests.benchmarks.results import Figure
 from tests.builders import dscnn, file_ref
@@ -44,17 +44,6 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
             requests = Requests(fleet.client, MODEL, contents[0], artifacts)
             recorded = asyncio.run(_stream(fleet, requests, watch, versions, quick))
     return _evaluate(recorded, quick)
-
-
-def variant(content: bytes, number: int) -> bytes:
-    """The same model with another digest."""
-    import flatbuffers
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    model.description = f"variant {number}"
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 async def _stream(fleet: Fleet, requests: Requests, watch: ChildWatch, versions: list[int], quick: bool) -> Recorded:
