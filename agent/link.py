@@ -68,6 +68,7 @@ class Link:
         self._tries = 0
         self._stopping = False
         self._retry: Timer | None = None
+        self._connecting = False
         self._misc: Timer | None = None
         self._watched: socket.socket | None = None
         self._writing = False
@@ -127,12 +128,14 @@ class Link:
     # -- connecting
 
     def _connect(self) -> None:
-        if self._stopping:
+        if self._stopping or self._connecting:
             return
+        self._connecting = True
         address = (self._broker.host, self._broker.port)
         self._loop.in_thread(lambda: socket.create_connection(address, self._limits.connect), self._reached)
 
     def _reached(self, sock: socket.socket | Exception) -> None:
+        self._connecting = False
         if isinstance(sock, Exception):
             self._again(f"{self._broker.host}:{self._broker.port}: {sock}")
             return
@@ -152,6 +155,8 @@ class Link:
     def _again(self, reason: str) -> None:
         if self._stopping:
             return
+        if self._retry is not None:
+            self._retry.cancel()  # One chain of tries: paho tells a loss once for reading and once for writing.
         most = min(self._limits.reconnect_first * 2.0**self._tries, self._limits.reconnect_most)
         self._tries = min(self._tries + 1, 30)
         delay = most * (0.5 + 0.5 * self._random())

@@ -35,6 +35,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
     controller: str = ""
     """Boot id of the controller heard last."""
+    announced: int = 0
+    """Number of its last announcement: the retained one is the same however often the broker repeats it."""
     leases: Mapping[LeaseKey, Lease] = {}
     finished: tuple[LeaseKey, ...] = ()
     """The last shards that were computed, oldest first."""
@@ -58,6 +60,7 @@ class ControllerSeen(NamedTuple):
     """The controller's status. `jitter` in seconds spreads the fleet's hellos."""
 
     boot: str
+    seq: int
     online: bool
     jitter: float
 
@@ -157,9 +160,10 @@ def step(state: Session, event: Event, now: float) -> Outcome:
 
 
 def _controller(state: Session, event: ControllerSeen) -> Outcome:
-    if not event.online or event.boot == state.controller:
+    if not event.online or (event.boot, event.seq) == (state.controller, state.announced):
         return state, []
-    state = msgspec.structs.replace(state, controller=event.boot)
+    # The same boot with a new number: the controller lost its connection, and may have missed our hello.
+    state = msgspec.structs.replace(state, controller=event.boot, announced=event.seq)
     state, actions = _drop(state, lambda lease: lease.boot != event.boot)
     return state, [SayHello(event.jitter), *actions]
 

@@ -191,7 +191,8 @@ class Supervisor:
 
     def _on_controller(self, payload: bytes) -> None:
         status = decode_as(ControllerStatus, "controller/status", payload)
-        self._decide(session.ControllerSeen(status.boot, status.online, self._random() * self._limits.hello_spread))
+        jitter = self._random() * self._limits.hello_spread
+        self._decide(session.ControllerSeen(status.boot, status.seq, status.online, jitter))
 
     def _on_desired(self, payload: bytes) -> None:
         content = open_sealed(payload, DESIRED_TYPE, [self._controller_key])
