@@ -147,7 +147,8 @@ class Slot:
         member = self.serving.member
         runtime = member.ready.runtime if member is not None and member.ready is not None else ""
         if serving is not None and member is not None and (going is None or going.target != serving.wanted):
-            states.append(_state(serving.wanted, "serving", runtime))
+            # Started but not loaded yet: nobody should count on it.
+            states.append(_state(serving.wanted, "serving" if runtime else "staging", runtime))
         if going is not None:
             states.append(_state(going.target, _STATES[going.state], runtime if going.state == "watching" else ""))
         elif refused is not None and (serving is None or serving.wanted != refused):
@@ -179,6 +180,7 @@ class Slot:
     def serving_lost(self, reason: str) -> None:
         if self._swap is not None and self._swap.state == "watching":
             self._event(swap.Lost(reason))
+        self._owner.report(None)
 
     def serving_failed(self, failed: frames.Failed) -> None:
         """What served cannot be loaded any more: serve the previous version and get this one anew."""

@@ -94,7 +94,7 @@ class ZygoteWorkers:
 
     def close(self) -> None:
         for worker in [*self._by_pid.values(), *self._waiting_for_pid.values()]:
-            worker.kill()
+            worker.abandon()
         control, process = self._control, self._process
         self._control = self._process = None
         if control is not None:
@@ -215,6 +215,12 @@ class _ForkedWorker:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """End it without a word to anybody."""
+        self.kill()
+        self._over = True
+        self._close()
+
     def send(self, frame: frames.ToWorker) -> None:
         if self._sock is None:
             return  # Its end has been noticed; Exited tells the supervisor.
@@ -291,7 +297,8 @@ class _ForkedWorker:
         self._loop.forget(self._sock)
         self._sock.close()
         self._sock = None
-        self._last_word = self._loop.call_later(_STATUS_WAIT_S, self._no_status)
+        if not self._over:
+            self._last_word = self._loop.call_later(_STATUS_WAIT_S, self._no_status)
 
     def _no_status(self) -> None:
         self.kill()

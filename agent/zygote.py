@@ -78,6 +78,7 @@ class Zygote:
                 self._drain_wake()
                 self._reap()
             if self._control.fileno() in readable and not self._serve():
+                self._end_children()
                 return 0
 
     def _serve(self) -> bool:
@@ -121,6 +122,13 @@ class Zygote:
                 return
             self._children.discard(pid)
             self._tell(exited=pid, status=os.waitstatus_to_exitcode(status))
+
+    def _end_children(self) -> None:
+        """Nobody is left to serve; wait for them too, so that no zombie outlives us."""
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._children:
+            os.waitpid(pid, 0)
 
     def _drain_wake(self) -> None:
         try:

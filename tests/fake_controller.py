@@ -53,7 +53,7 @@ from controller.settings import Limits
 from tests import builders
 
 M = TypeVar("M", bound=Message)
-PATIENCE_S = 20.0
+PATIENCE_S = 8.0
 
 
 class FakeBroker:

@@ -17,7 +17,7 @@ from tests import builders
 from tests.fake_controller import AgentProcess, FakeBroker, FakeController, arrays, until
 
 ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
-PATCH = {"x": np.ones((1, 32, 32, 32), np.float32)}
+PATCH = {"x": np.ones((1, 32, 32, 32), np.int8)}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,8 @@ def test_a_killed_agent_leaves_no_child_and_serves_its_last_good_model_again_wit
     controller.forget()
     agent.start()
     hello = controller.wait(Hello, lambda h: h.agent == agent.name, "hello")
-    assert hello.generation == 1 and [m.state for m in hello.models] == ["serving"]
+    assert hello.generation == 1 and [m.manifest for m in hello.models] == [wanted.manifest]
+    controller.state(wanted, "serving")
     assert controller.infer(agent.name, wanted, ROW).artifact == wanted.artifact
 
 
@@ -169,7 +170,8 @@ def test_a_full_disk_fails_the_swap_leaves_nothing_half_done_and_a_later_try_suc
 
 
 @pytest.mark.parametrize(
-    "point", ["fetch.write=kill@4", "blobs.before_rename=kill@2", "blobs.after_rename=kill@3", "state.after_rename=kill@2"]
+    "point",
+    ["fetch.write=kill@4", "blobs.before_rename=kill@2", "blobs.after_rename=kill@3", "state.after_rename=kill@2"],
 )
 def test_an_agent_killed_anywhere_in_a_swap_finishes_it_after_the_restart(
     controller: FakeController, agent: AgentProcess, point: str
@@ -184,6 +186,7 @@ def test_an_agent_killed_anywhere_in_a_swap_finishes_it_after_the_restart(
     assert agent.stop() == -signal.SIGKILL
     controller.forget()
     agent.start()
+    controller.wait(Hello, lambda h: h.agent == agent.name, "hello")
     assert controller.infer(agent.name, first, ROW).fault is None
     controller.state(second, "serving")
     assert controller.infer(agent.name, second, ROW).version == 2
@@ -230,7 +233,14 @@ def test_garbage_on_every_topic_is_counted_and_nobody_dies(controller: FakeContr
     agent.start()
     wanted = controller.serve(agent.name, builders.classifier(1))
     noise = random.Random(4)
-    payloads = [b"", b"{}", b"\xff" * 40, b"[" * 100_000, noise.randbytes(1000), b'{"payload":"","payloadType":"","signatures":[]}']
+    payloads = [
+        b"",
+        b"{}",
+        b"\xff" * 40,
+        b"[" * 100_000,
+        noise.randbytes(1000),
+        b'{"payload":"","payloadType":"","signatures":[]}',
+    ]
     down = [topics.agent(agent.name, kind) for kind in topics.AGENT_DOWN] + [topics.CONTROLLER_STATUS]
     for topic in down:
         for payload in payloads:
@@ -245,7 +255,12 @@ def test_wrong_inputs_are_the_users_fault_and_the_worker_lives(controller: FakeC
     agent.start()
     wanted = controller.serve(agent.name, builders.classifier(1))
     worker = agent.workers()[0].pid
-    wrong = [{"x": np.zeros((1, 3), np.float32)}, {"y": ROW["x"]}, {}, {"x": np.full((1, builders.FEATURES), np.nan, np.float32)}]
+    wrong = [
+        {"x": np.zeros((1, 3), np.float32)},
+        {"y": ROW["x"]},
+        {},
+        {"x": np.full((1, builders.FEATURES), np.nan, np.float32)},
+    ]
     for inputs in wrong:
         answer = controller.infer(agent.name, wanted, inputs)
         assert answer.fault is not None and answer.fault.who == "user"
@@ -258,19 +273,18 @@ def test_a_restarted_broker_finds_the_agent_again_and_its_results_are_not_lost(
     del agent
     broker = FakeBroker(tmp_path)
     controller = FakeController(broker.broker)
-    with AgentProcess(tmp_path, controller, "edge-restart") as mine:
-        wanted = controller.serve(mine.name, builders.slow(60))
-        many = {"x": np.ones((150, 32, 32, 32), np.int8)[:40]}
-        del many
-        controller.lease(mine.name, wanted, {"x": np.ones((3, 32, 32, 32), np.int8)}, job="long")
-        until(lambda: _held(controller, mine), "the shard is computed")
+    slow = "[simulate]\nextra_ms_per_row = 300\n[limits]\nwatch_s = 0.1\nload_idle = 0.2\n"
+    with AgentProcess(tmp_path, controller, "edge-restart", slow) as mine:
+        wanted = controller.serve(mine.name, builders.classifier(1))
+        controller.lease(mine.name, wanted, {"x": np.repeat(ROW["x"], 5, axis=0)}, job="long")
+        controller.wait(Load, lambda load: load.queue == 1, "the shard is being computed")
         broker.stop()
         controller.close()
         broker.start()
         again = FakeController(broker.broker)
         again.wait(Hello, lambda h: h.agent == mine.name, "hello again")
         assert again.result(job="long").fault is None
-        assert again.infer(mine.name, wanted, PATCH).fault is None
+        assert again.infer(mine.name, wanted, ROW).fault is None
         again.close()
     broker.stop()
 

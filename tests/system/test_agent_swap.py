@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agent.contract import topics
-from agent.contract.manifest import Acceptance, Manifest
+from agent.contract.manifest import Acceptance, Limits, Manifest, Parity
 from agent.contract.messages import Answer, Desired, DesiredModel, Hello, Load, Reply, Reported
 from agent.contract.signing import PrivateKey
 from tests import builders
@@ -99,35 +99,34 @@ def test_a_badly_trained_version_is_refused_by_its_acceptance_set_and_the_old_on
     assert controller.infer(agent.name, good, ROW).version == 1
 
 
-@pytest.mark.parametrize("kind", ["nan", "operator", "truncated", "signature", "runtime", "missing operator name"])
 def test_an_unfit_artifact_is_refused_with_its_reason_and_nothing_else_changes(
-    controller: FakeController, agent: AgentProcess, kind: str
+    controller: FakeController, agent: AgentProcess
 ) -> None:
     good = _serving(controller, agent, 1)
-    golden = builders.golden_for(builders.classifier(1))
-    like = builders.manifest_for(builders.classifier(1), golden, version=2)
-    key, described, content = None, like, builders.classifier(1)
-    match kind:
-        case "nan":
-            content, expected = builders.nan(), "finite"
-            described = builders.manifest_for(content, golden, version=2)
-        case "operator":
-            content, expected = builders.custom_operator(), "cannot load"
-            described = _with_file(like, content)
-        case "truncated":
-            content, expected = builders.truncated(builders.classifier(1)), "cannot load"
-            described = _with_file(like, content)
-        case "signature":
-            key, expected = PrivateKey.generate(), "not trusted"
-        case "runtime":
-            described, expected = _replace(like, runtimes=("tflite-runtime",)), "needs the runtime"
-        case _:
-            described, expected = _replace(like, operators=()), "operators that its manifest does not name"
-    bad = controller.release(content, golden=golden, manifest_=described, key=key)
-    controller.desire(agent.name, bad)
-    assert expected in controller.state(bad, "refused").reason
-    assert controller.infer(agent.name, good, ROW).artifact == good.artifact
-    assert len(agent.workers()) == 1
+    sound = builders.classifier(1)
+    golden = builders.golden_for(sound)
+    like = builders.manifest_for(sound, golden, version=2)
+    cut, custom = builders.truncated(sound), builders.custom_operator()
+    stranger = PrivateKey.generate()
+    unfit: list[tuple[str, bytes, Manifest, PrivateKey | None]] = [
+        ("finite", builders.nan(), builders.manifest_for(builders.nan(), golden, version=2), None),
+        ("cannot load", custom, _with_file(like, custom), None),
+        ("cannot load", cut, _with_file(like, cut), None),
+        ("not trusted", sound, like, stranger),
+        ("needs the runtime", sound, _replace(like, runtimes=("another-runtime",)), None),
+        ("operators that its manifest does not name", sound, _replace(like, operators=()), None),
+        ("not those of its manifest", sound, _replace(like, inputs=()), None),
+        ("the limit is", sound, _replace(like, limits=Limits(memory_mb=0.5)), None),
+        ("is needed", sound, _replace(like, parity=Parity(agreement=1.0, sqnr_db=1000.0)), None),
+    ]
+    for expected, content, described, key in unfit:
+        bad = controller.release(content, golden=golden, manifest_=described, key=key)
+        controller.desire(agent.name, bad)
+        assert expected in controller.state(bad, "refused").reason
+        assert controller.swap(bad).outcome == "refused"
+        controller.forget()
+        assert controller.infer(agent.name, good, ROW).artifact == good.artifact
+    until(lambda: len(agent.workers()) == 1, "every candidate is gone")
 
 
 def test_a_version_below_the_floor_is_refused(controller: FakeController, agent: AgentProcess) -> None:
@@ -153,7 +152,9 @@ def test_an_older_generation_or_another_agents_or_a_forged_desired_state_changes
     good = _serving(controller, agent, 1)
     other = controller.release(builders.classifier(2), version=2)
     controller.desire(agent.name, other, generation=controller.generation - 1)
-    controller.publish(topics.agent(agent.name, "desired"), controller.stamper.encode(Desired(agent=agent.name, generation=99)))
+    controller.publish(
+        topics.agent(agent.name, "desired"), controller.stamper.encode(Desired(agent=agent.name, generation=99))
+    )
     controller.controller_key = PrivateKey.generate()
     controller.desire(agent.name, other, generation=100)
     controller.wait(Load, lambda load: load.refused >= 3, "three refusals")
@@ -174,6 +175,9 @@ def test_a_signed_command_is_executed_once(controller: FakeController, agent: Ag
         controller.command(agent.name, "measure", "first", model="digits")
     controller.command(agent.name, "log-level", "second", level="loud")
     controller.wait(Reply, lambda r: r.id == "second" and not r.ok and "allowed" in r.message, "a refused level")
+    controller.wait(Reply, lambda r: r.id == "first", "a measured latency")
+    controller.command(agent.name, "measure", "third", model="digits")
+    controller.wait(Reply, lambda r: r.id == "third", "a later measurement")
     replies = [r for r in controller.heard(Reply) if r.id == "first"]
     assert len(replies) == 1 and replies[0].ok and replies[0].values["latency_ms"] > 0
 
