@@ -11,8 +11,9 @@ from pathlib import Path
 from controller.settings import Limits
 
 _ITERATIONS = 101
-# What rumqttd keeps of each topic filter, delivered or not: a subscriber that falls further behind misses messages.
-_SEGMENT_BYTES, _SEGMENTS = 512 * 1024, 12
+# What rumqttd keeps of each topic filter for as long as it runs, delivered or not, and a filter per blob adds up.
+# A subscriber that falls further behind than this misses messages: it asks again (blobs) or is asked again (the rest).
+_SEGMENT_BYTES, _SEGMENTS = 512 * 1024, 8
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Store:
 
     @property
     def alive(self) -> bool:
-        """Open, and not overwhelmed."""
+        """Still open."""
         return not self._connection.closed
 
     def close(self) -> None:
