@@ -59,6 +59,8 @@ class HttpSource:
                 total = _total(response.headers, start if response.status == 206 else 0)
                 number = first if response.status == 206 else 0
                 while not stop.is_set() and (data := response.read(CHUNK_BYTES)):
+                    if len(data) < min(CHUNK_BYTES, total - number * CHUNK_BYTES):
+                        raise ConnectionError("the connection ended in the middle")
                     ahead.acquire()
                     self._loop.call_soon(self._delivery(digest, number, total, data, ahead))
                     number += 1

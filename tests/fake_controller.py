@@ -295,13 +295,16 @@ class FakeController:
 class AgentProcess:
     """A real `lepta-agent` with an identity that needs no HTTP."""
 
-    def __init__(self, folder: Path, controller: FakeController, name: str = "edge-1", config: str = "") -> None:
+    def __init__(
+        self, folder: Path, controller: FakeController, name: str = "edge-1", config: str = "", controller_url: str = ""
+    ) -> None:
         self.name = name
         self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         identity = Identity(
             agent=name, broker=controller.broker, controller_key=controller.controller_key.public.pem(),
             release_key=controller.release_key.public.pem(), device_token="device-token",
+            controller=controller_url,
         )  # fmt: skip
         write_secret(self.folder / "identity.json", msgspec.json.encode(identity).decode())
         self._config = folder / f"{name}.toml"

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agent.contract import topics
-from agent.contract.messages import CHUNK_BYTES, AgentStatus, Answer, Hello, Load, Need, Result
+from agent.contract.messages import CHUNK_BYTES, AgentStatus, Answer, Hello, Load, Need, Result, encode_tensors
 from tests import builders
-from tests.fake_controller import AgentProcess, FakeBroker, FakeController, arrays, until
+from tests.fake_controller import AgentProcess, FakeBroker, FakeController, arrays, tensors, until
 
 ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
 PATCH = {"x": np.ones((1, 32, 32, 32), np.int8)}
@@ -60,7 +62,9 @@ def test_a_request_that_ends_every_worker_is_answered_with_a_fault_and_the_model
     agent.start(faults="worker.invoke=kill@1")
     wanted = controller.serve(agent.name, builders.classifier(1))
     answer = controller.infer(agent.name, wanted, ROW)
-    assert answer.fault is not None and answer.fault.who == "device" and "ended twice" in answer.fault.message
+    assert answer.fault is not None
+    assert answer.fault.who == "device"
+    assert "ended twice" in answer.fault.message
     controller.desire(agent.name, wanted)
     assert controller.infer(agent.name, wanted, {"x": np.zeros((1, 3), np.float32)}).fault is not None
 
@@ -98,7 +102,8 @@ def test_a_killed_agent_leaves_no_child_and_serves_its_last_good_model_again_wit
     controller.forget()
     agent.start()
     hello = controller.wait(Hello, lambda h: h.agent == agent.name, "hello")
-    assert hello.generation == 1 and [m.manifest for m in hello.models] == [wanted.manifest]
+    assert hello.generation == 1
+    assert [m.manifest for m in hello.models] == [wanted.manifest]
     controller.state(wanted, "serving")
     assert controller.infer(agent.name, wanted, ROW).artifact == wanted.artifact
 
@@ -263,7 +268,8 @@ def test_wrong_inputs_are_the_users_fault_and_the_worker_lives(controller: FakeC
     ]
     for inputs in wrong:
         answer = controller.infer(agent.name, wanted, inputs)
-        assert answer.fault is not None and answer.fault.who == "user"
+        assert answer.fault is not None
+        assert answer.fault.who == "user"
     assert agent.workers()[0].pid == worker
 
 
@@ -312,7 +318,8 @@ def test_a_shard_of_another_artifact_or_runtime_is_handed_back(controller: FakeC
     controller.lease(agent.name, other, ROW, shard=2)
     for shard in (1, 2):
         fault = controller.result(shard=shard).fault
-        assert fault is not None and fault.who == "device"
+        assert fault is not None
+        assert fault.who == "device"
 
 
 def test_an_expired_request_is_not_computed(controller: FakeController, agent: AgentProcess) -> None:
@@ -323,15 +330,13 @@ def test_an_expired_request_is_not_computed(controller: FakeController, agent: A
     later = controller.ask(agent.name, wanted, PATCH)
     controller.wait(Answer, lambda a: a.request == later, "the last answer")
     answered = {a.request for a in controller.heard(Answer)}
-    assert hasty not in answered and answered >= set(patient)
+    assert hasty not in answered
+    assert answered >= set(patient)
 
 
 def test_a_shard_whose_inputs_come_as_a_blob_is_fetched_and_computed(
     controller: FakeController, agent: AgentProcess
 ) -> None:
-    from agent.contract.messages import encode_tensors
-    from tests.fake_controller import tensors
-
     agent.start()
     wanted = controller.serve(agent.name, builders.classifier(1))
     rows = np.tile(ROW["x"], (4000, 1))
@@ -339,6 +344,62 @@ def test_a_shard_whose_inputs_come_as_a_blob_is_fetched_and_computed(
     result = controller.result(shard=3)
     assert result.fault is None
     assert arrays(result.outputs)["scores"].shape == (4000, builders.CLASSES)
+
+
+class _Files(ThreadingHTTPServer):
+    """Serves `GET /api/v1/files/{digest}` with Range, and breaks the connection once in the middle."""
+
+    def __init__(self, blobs: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), _FilesHandler)
+        self.blobs = blobs
+        self.asked: list[tuple[str, str, str]] = []
+        self.cut_at: int | None = 150_000
+        self.sent = 0
+
+
+class _FilesHandler(BaseHTTPRequestHandler):
+    server: _Files
+
+    def do_GET(self) -> None:
+        digest, wanted = self.path.rpartition("/")[2], self.headers["Range"]
+        self.server.asked.append((digest, wanted, self.headers["Authorization"]))
+        content = self.server.blobs[digest]
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        part = content[int(first) : int(last) + 1 if last else len(content)]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if self.server.cut_at is not None and len(part) > self.server.cut_at:
+            part, self.server.cut_at = part[: self.server.cut_at], None
+        self.server.sent += len(part)
+        self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_over_http_a_cut_costs_only_the_missing_bytes_and_the_token_goes_to_the_controller(
+    controller: FakeController, tmp_path: Path
+) -> None:
+    wanted = controller.release(builders.slow(60))
+    files = _Files(controller.blobs)
+    serving = threading.Thread(target=files.serve_forever, kwargs={"poll_interval": 0.01})
+    serving.start()
+    config = 'fetch = "http"\n[limits]\nwatch_s = 0.1\nchunk_silence = 0.2\n'
+    url = f"http://127.0.0.1:{files.server_port}"
+    with AgentProcess(tmp_path, controller, "edge-http", config, controller_url=url) as mine:
+        controller.desire(mine.name, wanted)
+        controller.state(wanted, "serving")
+        record = controller.swap(wanted)
+    files.shutdown()
+    serving.join()
+    files.server_close()
+    total = sum(map(len, controller.blobs.values()))
+    assert (record.way, record.fetched_bytes) == ("http", total)
+    assert total < files.sent < total + CHUNK_BYTES
+    assert {token for _, _, token in files.asked} == {"Bearer device-token"}
+    assert not controller.heard(Need)
 
 
 def test_a_new_controller_boot_asks_for_a_hello(controller: FakeController, agent: AgentProcess) -> None:

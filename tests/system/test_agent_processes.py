@@ -92,7 +92,9 @@ def test_a_worker_answers_exactly_what_the_interpreter_answers_in_this_process(b
     (computed,) = bench.wait(worker, frames.Computed)
     assert isinstance(computed, frames.Computed)
     expected = predict(load(content, runtimes=installed()), inputs)["scores"]
-    assert computed.id == 7 and computed.rows == 3 and computed.outputs[0].data == expected.tobytes()
+    assert computed.id == 7
+    assert computed.rows == 3
+    assert computed.outputs[0].data == expected.tobytes()
 
 
 def test_what_a_worker_holds_is_answered_before_it_drains(bench: Bench) -> None:
@@ -117,7 +119,9 @@ def test_a_probe_measures_faithfulness_accuracy_latency_and_memory(bench: Bench)
     (probed,) = bench.wait(worker, frames.Probed)
     assert isinstance(probed, frames.Probed)
     assert (probed.result.agreement, probed.result.accuracy) == (1.0, 1.0)
-    assert probed.result.latency_ms > 0 and probed.result.memory_mb > 1 and probed.result.load_ms > 0
+    assert probed.result.latency_ms > 0
+    assert probed.result.memory_mb > 1
+    assert probed.result.load_ms > 0
 
 
 def test_a_changed_byte_is_refused_before_the_interpreter_sees_it(bench: Bench) -> None:
@@ -126,7 +130,8 @@ def test_a_changed_byte_is_refused_before_the_interpreter_sees_it(bench: Bench) 
     worker = bench.spawn(start)
     (failed,) = bench.wait(worker, frames.Failed)
     assert isinstance(failed, frames.Failed)
-    assert failed.damaged == (start.digest,) and failed.fault.who == "device"
+    assert failed.damaged == (start.digest,)
+    assert failed.fault.who == "device"
     bench.wait(worker, Exited)
 
 
@@ -187,13 +192,16 @@ def test_a_model_that_cannot_be_used_is_a_failure_and_not_a_crash(
         )
     )
     (failed,) = bench.wait(worker, frames.Failed)
-    assert isinstance(failed, frames.Failed) and words in failed.fault.message
+    assert isinstance(failed, frames.Failed)
+    assert words in failed.fault.message
 
 
 def test_a_simulated_device_is_slower_by_what_was_asked_and_says_so(bench: Bench) -> None:
     worker = bench.spawn(bench.start(builders.classifier(1), extra_ms_per_row=20.0))
     worker.compute(frames.Compute(id=1, inputs=_inputs(rows=3)[1]))
     (computed,) = bench.wait(worker, frames.Computed)
-    assert isinstance(computed, frames.Computed) and computed.service_ms >= 60
+    assert isinstance(computed, frames.Computed)
+    assert computed.service_ms >= 60
     (ready,) = bench.wait(worker, frames.Ready)
-    assert isinstance(ready, frames.Ready) and "simulated" in ready.runtime
+    assert isinstance(ready, frames.Ready)
+    assert "simulated" in ready.runtime

@@ -46,7 +46,8 @@ def test_a_desired_model_is_fetched_probed_and_serves_and_the_record_says_what_i
     controller: FakeController, agent: AgentProcess
 ) -> None:
     hello = controller.wait(Hello, lambda h: h.agent == agent.name, "hello")
-    assert hello.generation == 0 and "ai-edge-litert" in hello.facts.runtimes
+    assert hello.generation == 0
+    assert "ai-edge-litert" in hello.facts.runtimes
     wanted = controller.release(builders.classifier(1))
     generation = controller.desire(agent.name, wanted)
     state = controller.state(wanted, "serving", generation)
@@ -54,7 +55,9 @@ def test_a_desired_model_is_fetched_probed_and_serves_and_the_record_says_what_i
     record = controller.swap(wanted)
     assert (record.outcome, record.way, record.from_version) == ("committed", "mqtt", None)
     assert record.fetched_bytes == sum(map(len, controller.blobs.values()))
-    assert record.probe is not None and record.probe.accuracy == 1.0 and record.probe.memory_mb > 1
+    assert record.probe is not None
+    assert record.probe.accuracy == 1.0
+    assert record.probe.memory_mb > 1
     answer = controller.infer(agent.name, wanted, ROW)
     assert (answer.fault, answer.artifact, answer.version) == (None, wanted.artifact, 1)
     assert arrays(answer.outputs)["scores"].shape == (1, builders.CLASSES)
@@ -83,7 +86,9 @@ def test_no_request_fails_while_a_version_is_swapped_in_under_a_steady_stream(
     assert [a.fault for a in answers if a.fault] == []
     assert {a.artifact for a in answers} == {first.artifact, second.artifact}
     assert (record.outcome, record.from_version, record.gap_ms) == ("committed", 1, 0.0)
-    assert record.during.requests > 0 and record.during.failed == 0 and record.control.requests > 0
+    assert record.during.requests > 0
+    assert record.during.failed == 0
+    assert record.control.requests > 0
 
 
 def test_a_badly_trained_version_is_refused_by_its_acceptance_set_and_the_old_one_serves_on(
@@ -95,7 +100,9 @@ def test_a_badly_trained_version_is_refused_by_its_acceptance_set_and_the_old_on
     controller.desire(agent.name, bad)
     assert "acceptance set" in controller.state(bad, "refused").reason
     record = controller.swap(bad)
-    assert record.outcome == "refused" and record.probe is not None and record.probe.agreement == 1.0
+    assert record.outcome == "refused"
+    assert record.probe is not None
+    assert record.probe.agreement == 1.0
     assert controller.infer(agent.name, good, ROW).version == 1
 
 
@@ -179,7 +186,9 @@ def test_a_signed_command_is_executed_once(controller: FakeController, agent: Ag
     controller.command(agent.name, "measure", "third", model="digits")
     controller.wait(Reply, lambda r: r.id == "third", "a later measurement")
     replies = [r for r in controller.heard(Reply) if r.id == "first"]
-    assert len(replies) == 1 and replies[0].ok and replies[0].values["latency_ms"] > 0
+    assert len(replies) == 1
+    assert replies[0].ok
+    assert replies[0].values["latency_ms"] > 0
 
 
 def _serving(controller: FakeController, agent: AgentProcess, version: int) -> DesiredModel:

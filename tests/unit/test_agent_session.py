@@ -10,8 +10,21 @@ from hypothesis import strategies as st
 from agent import session
 from agent.contract.messages import Desired, Work
 from agent.session import (
-    Apply, Connected, ControllerSeen, DesiredArrived, Disconnected, Finished, Forget, Leased, Queue, Refuse, Report,
-    SayHello, Session, Taken, Ticked,
+    Apply,
+    Connected,
+    ControllerSeen,
+    DesiredArrived,
+    Disconnected,
+    Finished,
+    Forget,
+    Leased,
+    Queue,
+    Refuse,
+    Report,
+    SayHello,
+    Session,
+    Taken,
+    Ticked,
 )  # fmt: skip
 
 ARTIFACT = hashlib.sha256(b"").hexdigest()
@@ -72,7 +85,8 @@ def test_a_shard_is_queued_once_per_attempt_until_it_was_forgotten(steps: list[t
             queued.discard(event.key)
         for action in actions:
             if isinstance(action, Queue):
-                assert action.key not in queued and action.key not in finished
+                assert action.key not in queued
+                assert action.key not in finished
                 queued.add(action.key)
             elif isinstance(action, Forget):
                 queued.discard(action.key)
@@ -82,7 +96,8 @@ def test_a_desired_state_of_another_agent_or_an_older_one_is_refused_and_the_sam
     state = Session(agent="edge-1", generation=3)
     for name, generation, kind in (("edge-2", 9, Refuse), ("edge-1", 2, Refuse), ("edge-1", 3, Report)):
         after, actions = session.step(state, DesiredArrived(Desired(agent=name, generation=generation)), 0.0)
-        assert after == state and [type(a) for a in actions] == [kind]
+        assert after == state
+        assert [type(a) for a in actions] == [kind]
 
 
 def test_a_new_controller_boot_asks_for_a_hello_within_its_jitter_and_drops_waiting_leases_of_the_old_one() -> None:
@@ -100,7 +115,8 @@ def test_a_controller_that_announces_itself_again_hears_hello_again_and_leases_s
     state, _ = session.step(fresh(), ControllerSeen("b1", 1, True, 0.3), 0.0)
     state, _ = session.step(state, Leased(work(0)), 0.0)
     state, actions = session.step(state, ControllerSeen("b1", 9, True, 0.4), 0.0)
-    assert actions == [SayHello(0.4)] and state.leases
+    assert actions == [SayHello(0.4)]
+    assert state.leases
 
 
 def test_an_offline_controller_asks_for_nothing() -> None:
@@ -118,9 +134,11 @@ def test_leases_of_an_earlier_connection_are_dropped_when_a_new_one_stands() -> 
     state, _ = session.step(fresh(), Connected("s1"), 0.0)
     state, _ = session.step(state, Leased(work()), 0.0)
     state, actions = session.step(state, Disconnected(), 0.1)
-    assert actions == [] and state.leases
+    assert actions == []
+    assert state.leases
     state, actions = session.step(state, Connected("s2"), 0.2)
-    assert [type(a) for a in actions] == [SayHello, Forget] and not state.leases
+    assert [type(a) for a in actions] == [SayHello, Forget]
+    assert not state.leases
 
 
 def test_what_is_remembered_of_finished_shards_is_bounded() -> None:

@@ -1,0 +1,191 @@
+"""The first start and the command line: enrolment over HTTP, clear errors, exit statuses. No broker needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import enroll
+from agent.contract import children
+from agent.contract.signing import PrivateKey
+from firmware_profiles.profile import Facts
+
+
+class Desk(ThreadingHTTPServer):
+    """Answers `POST /api/v1/enroll` as the controller does."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.keys = PrivateKey.generate(), PrivateKey.generate()
+        self.asked: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.answer: bytes | None = None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Desk
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(asked)
+        if self.path != "/api/v1/enroll" or asked["token"] != "good":
+            self._send(403, b'{"error": "the claim token is not valid", "who": "user", "hint": "make a new one"}')
+            return
+        controller, release = (key.public.pem() for key in self.server.keys)
+        identity = {
+            "agent": asked["name"] or "agent-1", "device_token": "t",
+            "controller_key": controller, "release_key": release,
+            "broker": {"host": "127.0.0.1", "port": 9, "username": "u", "password": "p"},
+        }  # fmt: skip
+        self._send(201, self.server.answer or json.dumps(identity).encode())
+
+    def _send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    thread = threading.Thread(target=desk.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield desk
+    desk.shutdown()
+    thread.join()
+    desk.server_close()
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    """Exit status, standard output, standard error."""
+    command = [*children.command("agent.cli"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=children.environment(), check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_token_is_traded_once_for_an_identity_that_only_the_owner_can_read(desk: Desk, tmp_path: Path) -> None:
+    here = Facts(machine="x86_64")
+    identity = enroll.enroll(tmp_path, desk.url + "/", "good", "edge-7", here, 5.0)
+    assert (identity.agent, identity.controller, identity.broker.password) == ("edge-7", desk.url, "p")
+    assert enroll.stored(tmp_path) == identity
+    for name in ("identity.json", "agent.key"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert desk.asked[0]["public_key"] == PrivateKey.load_or_create(tmp_path / "agent.key").public.pem()
+    assert desk.asked[0]["facts"]["machine"] == "x86_64"
+
+
+def test_a_refused_token_is_said_with_the_controllers_own_words(desk: Desk, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("bad\n")
+    status, _, told = run("run", "--controller", desk.url, "--token-file", token, "--data", tmp_path / "data")
+    assert status == 5
+    assert told.splitlines()[-1] == (
+        "lepta-agent: the controller refused the enrolment (403): the claim token is not valid; make a new one"
+    )
+
+
+def test_an_answer_that_is_no_identity_is_refused_and_nothing_is_kept(desk: Desk, tmp_path: Path) -> None:
+    desk.answer = b"<html>"
+    with pytest.raises(enroll.EnrollError, match="not as a Lepta controller"):
+        enroll.enroll(tmp_path, desk.url, "good", "", Facts(machine="x"), 5.0)
+    assert enroll.stored(tmp_path) is None
+
+
+def test_an_unreachable_controller_is_one_line_and_its_own_exit_status(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = tmp_path / "token"
+    token.write_text("good")
+    status, _, told = run(
+        "run", "--controller", f"http://127.0.0.1:{port}", "--token-file", token, "--data", tmp_path / "data"
+    )
+    assert status == 4
+    assert told.count("\n") == 1
+    assert "no controller at" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["run"], 2, "first start needs --controller"),
+        (["run", "--controller", "http://127.0.0.1:9"], 2, "claim token"),
+        (["run", "--controller", "http://127.0.0.1:9", "--token-file", "/nowhere/token"], 2, "cannot be read"),
+        (["run", "--config", "/nowhere/agent.toml"], 2, "/nowhere/agent.toml: cannot be read"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(tmp_path: Path, arguments: list[str], status: int, words: str) -> None:
+    found, _, told = run(*arguments, "--data", tmp_path / "data")
+    assert found == status
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_a_data_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, _, told = run("run", "--data", tmp_path / "file" / "data")
+    assert status == 3
+    assert "data folder" in told
+
+
+def test_a_damaged_identity_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text("{")
+    status, _, told = run("run", "--data", tmp_path)
+    assert status == 5
+    assert "restore it, or remove it" in told
+
+
+def test_facts_are_shown_with_every_profile_and_the_reasons(tmp_path: Path) -> None:
+    status, shown, _ = run("facts", "--data", tmp_path / "data")
+    assert status == 0
+    assert "machine" in shown
+    assert "Profile x86-cpu: " in shown
+    assert "wanted fpga" in shown
+
+
+def test_the_version_is_printed_without_importing_anything_heavy() -> None:
+    code = "import sys, agent.cli; heavy = {'numpy', 'paho', 'msgspec', 'psutil', 'cryptography'} & set(sys.modules); sys.exit(bool(heavy))"
+    assert (
+        subprocess.run(
+            [*children.command("agent.cli")[:1], "-c", code], cwd=Path(__file__).parents[2], check=False
+        ).returncode
+        == 0
+    )
+    status, shown, _ = run("--version")
+    assert status == 0
+    assert shown.startswith("lepta-agent ")
+
+
+def test_an_enrolled_agent_starts_without_its_controller_and_stops_cleanly(desk: Desk, tmp_path: Path) -> None:
+    enroll.enroll(tmp_path, desk.url, "good", "edge-7", Facts(machine="x"), 5.0)
+    process = subprocess.Popen(
+        [*children.command("agent.cli"), "run", "--data", str(tmp_path)],
+        stderr=subprocess.PIPE,
+        env=children.environment(),
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "no broker" in line:
+                break
+        second, _, told = run("run", "--data", tmp_path)
+        assert second == 3
+        assert "another agent runs" in told
+        process.terminate()
+        assert process.wait(10) == 0
+    assert not os.path.exists(f"/proc/{process.pid}")
