@@ -56,6 +56,11 @@ class Optimizer:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        return self._process.returncode
+
     def warm(self) -> None:
         """Have TensorFlow imported in the background."""
         self._send({"do": "warm"})

@@ -12,7 +12,7 @@ from msgspec import inspect
 
 def unknown_key(raw: Mapping[str, Any], schema: type[msgspec.Struct], above: str = "") -> str | None:
     """The first key of `raw` that `schema` does not have, as a sentence; None if it has them all."""
-    fields = {field.encode_name: field.type for field in _struct(inspect.type_info(schema)).fields}
+    fields = {field.encode_name: field.type for field in _fields(inspect.type_info(schema))}
     for key, value in raw.items():
         if key not in fields:
             return f"unknown key {above}{key}; allowed here: {', '.join(fields)}"
@@ -38,15 +38,17 @@ def describe(error: msgspec.ValidationError, schema: type[msgspec.Struct]) -> st
 
 
 def _type_at(keys: list[str], found: inspect.Type) -> inspect.Type:
+    """The type of a key; of the innermost table on the way to it that has named keys."""
     for key in keys:
-        found = next(field.type for field in _struct(found).fields if field.encode_name == key)
+        found = next((field.type for field in _fields(found) if field.encode_name == key), found)
     return found
 
 
-def _struct(found: inspect.Type) -> inspect.StructType:
-    if not isinstance(found, inspect.StructType):
-        raise TypeError(f"{found} has no keys")
-    return found
+def _fields(found: inspect.Type) -> tuple[inspect.Field, ...]:
+    """The keys of a table, also of one that may be left out."""
+    if isinstance(found, inspect.UnionType):
+        return tuple(field for inner in found.types for field in _fields(inner))
+    return found.fields if isinstance(found, inspect.StructType) else ()
 
 
 def _in_words(allowed: inspect.Type) -> str:

@@ -102,5 +102,6 @@ def to_json(report: Report) -> bytes:
 
 
 def to_builtins(report: Report) -> dict[str, Any]:
-    built: dict[str, Any] = msgspec.to_builtins(report)
+    """As somebody reads it from the file: lists, no tuples."""
+    built: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(report))
     return built

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimizer.sources import SourceError, check_static
-
-DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 3}, "registered_name": None}
-KERAS_3 = {"keras_version": "3.15.1"}
-
-
-def model_of(layers: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    return {
-        "module": "keras.src.models.functional",
-        "class_name": "Functional",
-        "config": {"name": "m", "layers": layers},
-        "registered_name": None,
-        **more,
-    }
-
-
-def write(path: Path, config: object, metadata: object = KERAS_3, **files: str) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps(config))
-        archive.writestr("metadata.json", json.dumps(metadata))
-        archive.writestr("model.weights.h5", b"\x89HDF\r\n\x1a\n")
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
+from tests.keras_files import DENSE, model_of, write
 
 
 def test_a_model_of_known_layers_passes_however_it_was_compiled(tmp_path: Path) -> None:
