@@ -184,8 +184,7 @@ class Serving:
         if member is self.member:
             self.member = None
             member.end()
-            self._observer.serving_failed(failed)
-            self._clear_unserved()
+            self._observer.serving_failed(failed)  # It begins another version or stops; what waits, waits for that.
 
     def _exited(self, member: Member, reason: str) -> None:
         held = list(member.holding.values())
@@ -310,11 +309,6 @@ class Serving:
 
     def _refuse(self, item: Waiting, reason: str) -> None:
         self._observer.answered(item, frames.Computed(id=0, fault=Fault(who="device", message=reason)), self.member)
-
-    def _clear_unserved(self) -> None:
-        if self.member is None:
-            for item in self._line.clear():
-                self._refuse(item, "the model cannot be served here")
 
     def _take_measuring(self) -> list[Callable[[float | None], None]]:
         waiting = list(self._measuring.values())

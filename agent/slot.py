@@ -134,6 +134,12 @@ class Slot:
         self._stop_timer()
         self.serving.stop()
 
+    def pinned(self) -> set[str]:
+        """Digests that a swap under way needs."""
+        if self._swap is None or self._swap.ended or self._swap.manifest is None:
+            return set()
+        return {file.digest for file in self._swap.manifest.files.values()}
+
     @property
     def idle(self) -> bool:
         """Nothing runs or leaves here."""
@@ -421,18 +427,19 @@ class Slot:
     def _fall_back(self) -> None:
         """Serve the previous version, if there is one; what served is given up."""
         lost, previous = self._pointers.serving, self._pointers.previous
+        rolled_back = self._swap is not None and self._swap.state == "rolled_back"
 
         def saved(error: Exception | None) -> None:
             self._save_noted(error)
+            if previous is None:
+                self.serving.stop()
+            else:
+                self._serve_from_disk(previous)
             self._owner.report(None)
-            if lost is not None and (self._swap is None or self._swap.state != "rolled_back"):
+            if lost is not None and not rolled_back:
                 self._retry_later(lost.wanted)
 
         self._ground.keeper.save(lambda p: p.with_model(self.model, serving=previous, previous=None), saved)
-        if previous is None:
-            self.serving.stop()
-        else:
-            self._serve_from_disk(previous)
 
     def _serve_from_disk(self, pointer: Pointer) -> None:
         ground, wanted = self._ground, pointer.wanted

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,7 @@ from agent.workers import ZygoteWorkers
 from firmware_profiles.profile import Facts, builtin, match
 
 _log = logging.getLogger("lepta.agent")
+_MOST_BUGS = 20
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,9 +54,22 @@ def run(options: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: loop.call_soon(supervisor.stop))
         supervisor.start()
         trim()
-        while not supervisor.stopped:
-            loop.run_once()
+        status = _turn(loop, lambda: supervisor.stopped)
         loop.close()
+    return status
+
+
+def _turn(loop: Loop, over: Callable[[], bool]) -> int:
+    """Run the loop until `over`. A bug in one callback must not take the serving models down, many must."""
+    bugs = 0
+    while not over():
+        try:
+            loop.run_once()
+        except Exception:
+            bugs += 1
+            _log.exception("a bug in the agent (%d of %d allowed); please report it", bugs, _MOST_BUGS)
+            if bugs == _MOST_BUGS:
+                raise
     return OK
 
 

@@ -430,7 +430,7 @@ class Supervisor:
     # -- parts
 
     def _pinned(self) -> set[str]:
-        return self._keeper.current.pinned()
+        return self._keeper.current.pinned().union(*(slot.pinned() for slot in self._slots.values()))
 
     def _slot(self, model: str) -> Slot | None:
         return self._slots.get(model)

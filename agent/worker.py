@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +65,8 @@ class Worker:
         began = time.perf_counter()
         content = read_verified(start.path, start.digest)
         # Golden sets go through the bare model: a simulated delay would change no answer, only the swap's length.
-        self._bare = self._model = runtime.load(content, runtimes=start.runtimes, threads=start.threads)
+        with _quiet():
+            self._bare = self._model = runtime.load(content, runtimes=start.runtimes, threads=start.threads)
         _check_described(self._bare, start)
         if start.extra_ms_per_row:
             self._model = runtime.Slowed(self._bare, start.extra_ms_per_row)
@@ -96,7 +99,7 @@ class Worker:
             return frames.Computed(id=order.id, fault=Fault(who="user", message=str(error)[:4000]))
         except runtime.ModelError as error:
             return frames.Computed(id=order.id, fault=Fault(who=error.who, message=str(error)[:4000]))
-        except Damaged as error:
+        except (Damaged, OSError) as error:
             return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)))
         tensors = tuple(to_tensor(name, array) for name, array in outputs.items())
         return frames.Computed(id=order.id, outputs=tensors, rows=rows, service_ms=(time.perf_counter() - began) * 1000)
@@ -156,6 +159,20 @@ def to_array(tensor: Tensor) -> golden.Array:
 
 def to_tensor(name: str, array: golden.Array) -> Tensor:
     return Tensor(name, str(array.dtype), array.shape, array.tobytes())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Native code greets every interpreter on standard error; errors come as exceptions."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def rehearse(runtimes: list[str]) -> None:
