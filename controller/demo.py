@@ -43,6 +43,8 @@ class DemoSettings:
     quiet_s: float = 3.0
     """How long the stream runs undisturbed before and after the swap, for the control windows."""
     poll_s: float = 0.02
+    step_s: float = 180.0
+    """The longest that any one step may take."""
     trace_s: float = 5.0
     """A request's way is written in batches; this long it is waited for."""
     stream: StreamSettings = field(default_factory=StreamSettings)
@@ -75,6 +77,19 @@ def run(
         if keep:
             _keep(screen, fleet)
     return 0 if all(promise.kept for promise in kept) else 1
+
+
+class _Shrinking:
+    """The optimizer's steps as one: a newcomer wants the flow, not its parts."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def update(self, step: str, fraction: float | None = None, detail: str = "") -> None:
+        if step in ("release", "roll out"):
+            self._progress.update("roll out", fraction, detail)
+        else:
+            self._progress.update("shrink to int8, check, sign", fraction, step)
 
 
 class _Demo:
@@ -117,7 +132,7 @@ class _Demo:
                 labels=made.example.labels,
                 preprocessing=made.example.preprocessing,
             )
-            run, rollout = follow_deploy(self._client, run, progress)
+            run, rollout = follow_deploy(self._client, run, _Shrinking(progress), self._settings.step_s)
         demo_text.show_artifacts(self._screen, artifact_figures(run))
         demo_text.show_rollout(self._screen, rollout)
         return run, made
@@ -136,7 +151,8 @@ class _Demo:
             progress.update("quiet stretch before the swap")
             time.sleep(self._settings.quiet_s)
             release = self._client.release(MODEL, run.version)
-            follow_rollout(self._client, self._client.start_rollout(release.id), progress, self._settings.poll_s)
+            started = self._client.start_rollout(release.id)
+            follow_rollout(self._client, started, progress, self._settings.poll_s, self._settings.step_s)
             progress.update("quiet stretch after the swap")
             swaps = self._swaps(run.version)
             time.sleep(self._settings.quiet_s)
@@ -156,7 +172,9 @@ class _Demo:
             labels=made.example.labels,
             preprocessing=made.example.preprocessing,
         )
-        return follow_run(self._client, self._client.start_run(MODEL, new.version), progress)
+        return follow_run(
+            self._client, self._client.start_run(MODEL, new.version), _Shrinking(progress), self._settings.step_s
+        )
 
     def _swaps(self, to_version: int) -> list[tuple[str, TimedSwap]]:
         """Every device's record of the swap; a device tells it when its old worker is gone."""
@@ -200,7 +218,8 @@ class _Demo:
     def _make(self, progress: Progress, folder: str, epochs: int, seed: int) -> Made:
         """Train an example in the optimizer's process and bring its files here."""
         started = self._client.start_example("digits", epochs=epochs, seed=seed)
-        example = follow_example(self._client, started, progress, f"train on handwritten digits, {epochs} epochs")
+        name = f"train on handwritten digits, {epochs} epochs"
+        example = follow_example(self._client, started, progress, name, self._settings.step_s)
         place = self._fleet.folder / folder
         place.mkdir()
         made = Made(place / "digits.keras", place / "digits.npz", place / "batch.npz", place / "seven.png", example)

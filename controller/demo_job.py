@@ -49,7 +49,7 @@ def run_job(fleet: Fleet, model: str, batch: Path, victim: str, settings: JobSet
     told = {"model": str(file), "runtimes": artifact.runtimes, "threads": artifact.threads, "input": str(batch)}
     workers = [name for name in fleet.agents if _serves(client, name, artifact.digest)]
     with ExitStack() as stack:
-        bare = [stack.enter_context(Bare(told)) for _ in range(min(len(workers), cores()))]
+        bare = [stack.enter_context(Bare(told, fleet.folder / "bare.log")) for _ in range(min(len(workers), cores()))]
         rates = [_rates(bare, len(workers), settings)]
         digest = client.put_file(batch).digest
         ended = _with_a_kill(fleet, client.start_job(model, digest, shard_rows=settings.shard_rows), victim, settings)

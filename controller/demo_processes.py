@@ -46,8 +46,7 @@ class Child:
     def check(self) -> None:
         """Raise Internal with the end of the log if it ended."""
         if not self.alive:
-            lines = self.log.read_text(errors="replace").splitlines()[-_TAIL:]
-            raise Internal(f"{self.name} ended with status {self._process.returncode}: " + "\n  ".join(lines))
+            raise Internal(f"{self.name} ended with status {self._process.returncode}: {_last_words(self.log)}")
 
     def kill(self) -> None:
         """End its whole tree at once, as a power cut would: the head first, so that it mends nothing."""
@@ -119,14 +118,18 @@ class Rate:
 class Bare:
     """A `controller.reference` process: the same artifact without Lepta around it. Use as a context manager."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self._process = subprocess.Popen(
-            children.command("controller.reference"),
-            env=children.environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+    def __init__(self, told: dict[str, Any], log: Path) -> None:
+        """`told`: the first line for `controller.reference`; its noise goes to `log`."""
+        self._log = log
+        with log.open("ab") as noise:
+            self._process = subprocess.Popen(
+                children.command("controller.reference"),
+                env=children.environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=noise,
+                start_new_session=True,
+            )
         try:
             self.runtime = str(self.ask(told)["runtime"])
         except BaseException:
@@ -144,18 +147,21 @@ class Bare:
             _pipe(self._process.stdin).write(msgspec.json.encode(request) + b"\n")
             _pipe(self._process.stdin).flush()
         except BrokenPipeError as error:
-            raise Internal(f"the bare process ended with status {self._process.wait()}") from error
+            raise self._died() from error
 
     def answer(self) -> dict[str, Any]:
         line = _pipe(self._process.stdout).readline()
         if not line:
-            raise Internal(f"the bare process ended with status {self._process.wait()}")
+            raise self._died()
         answer: dict[str, Any] = msgspec.json.decode(line)
         return answer
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         self.send(request)
         return self.answer()
+
+    def _died(self) -> Internal:
+        return Internal(f"the bare process ended with status {self._process.wait()}: {_last_words(self._log)}")
 
     def close(self) -> None:
         self._process.kill()
@@ -173,6 +179,10 @@ def rate_of(processes: Sequence[Bare], seconds: float) -> Rate:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def _last_words(log: Path) -> str:
+    return "\n  ".join(log.read_text(errors="replace").splitlines()[-_TAIL:])
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

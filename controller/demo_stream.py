@@ -17,7 +17,7 @@ from controller.oip_client import HEADER_LENGTH, AnswerError, decode_answer, enc
 
 @dataclass(frozen=True)
 class StreamSettings:
-    per_s: float = 80.0
+    per_s: float = 100.0
     connections: int = 4
     answer_s: float = 30.0
 

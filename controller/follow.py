@@ -24,17 +24,21 @@ class Shown(Protocol):
     def update(self, step: str, fraction: float | None = None, detail: str = "") -> None: ...
 
 
+# Where the caller sets no other limit: whoever waits at a terminal can stop it.
+NO_LIMIT = float("inf")
+
+
 class WorkFailed(UserError):
     """What was waited for ended badly."""
 
 
-def follow_run(client: Client, run: Run, shown: Shown) -> Run:
-    """The run, done. Raises WorkFailed if it failed, was cancelled, or no artifact passed its gate."""
+def follow_run(client: Client, run: Run, shown: Shown, limit_s: float = NO_LIMIT) -> Run:
+    """The run, done. Raises WorkFailed if it failed, was cancelled, or took longer than `limit_s`."""
 
     def show(run: Run) -> None:
         shown.update(_step_of(run.step or run.state, run.profile), run.fraction, run.detail)
 
-    ended = _until(lambda: client.run(run.id), show)
+    ended = _until(lambda: client.run(run.id), show, limit_s=limit_s)
     if ended.state != "done":
         reasons = [f"{r.profile}: {'; '.join(r.reasons)}" for r in ended.rejected]
         why = ended.error or "; ".join(reasons) or "no reason was given"
@@ -42,9 +46,9 @@ def follow_run(client: Client, run: Run, shown: Shown) -> Run:
     return ended
 
 
-def follow_deploy(client: Client, run: Run, shown: Shown) -> tuple[Run, Rollout]:
-    """A run and the rollout that it starts, both done. Raises WorkFailed."""
-    ended = follow_run(client, run, shown)
+def follow_deploy(client: Client, run: Run, shown: Shown, limit_s: float = NO_LIMIT) -> tuple[Run, Rollout]:
+    """A run and the rollout that it starts, both done. Raises WorkFailed; `limit_s` holds for each of the two."""
+    ended = follow_run(client, run, shown, limit_s)
     deadline = time.monotonic() + ROLLOUT_BEGINS_S
     while ended.rollout is None:
         if time.monotonic() > deadline:
@@ -52,10 +56,12 @@ def follow_deploy(client: Client, run: Run, shown: Shown) -> tuple[Run, Rollout]
         shown.update("release", None)
         time.sleep(POLL_S)
         ended = client.run(ended.id)
-    return ended, follow_rollout(client, client.rollout(ended.rollout), shown)
+    return ended, follow_rollout(client, client.rollout(ended.rollout), shown, limit_s=limit_s)
 
 
-def follow_rollout(client: Client, rollout: Rollout, shown: Shown, poll_s: float = POLL_S) -> Rollout:
+def follow_rollout(
+    client: Client, rollout: Rollout, shown: Shown, poll_s: float = POLL_S, limit_s: float = NO_LIMIT
+) -> Rollout:
     """The rollout, done. Raises WorkFailed if it failed, was aborted, or a device did not take the version."""
 
     def show(rollout: Rollout) -> None:
@@ -63,7 +69,7 @@ def follow_rollout(client: Client, rollout: Rollout, shown: Shown, poll_s: float
         waiting = ", ".join(d.device for d in rollout.devices if d not in over)
         shown.update("roll out", len(over) / max(1, len(rollout.devices)), waiting)
 
-    ended = _until(lambda: client.rollout(rollout.id), show, poll_s)
+    ended = _until(lambda: client.rollout(rollout.id), show, poll_s, limit_s)
     refused = [f"{d.device}: {d.reason or d.state}" for d in ended.devices if d.state in ("refused", "failed")]
     if ended.state != "done" or refused:
         why = "; ".join(refused) or "no reason was given"
@@ -86,24 +92,27 @@ def follow_job(client: Client, job: Job, shown: Shown, poll_s: float = POLL_S) -
     return ended
 
 
-def follow_example(client: Client, example: Example, shown: Shown, name: str) -> Example:
-    """The example, made. Raises WorkFailed."""
+def follow_example(client: Client, example: Example, shown: Shown, name: str, limit_s: float = NO_LIMIT) -> Example:
+    """The example, made. Raises WorkFailed, also after `limit_s`."""
 
     def show(example: Example) -> None:
         shown.update(name, example.fraction or None, example.detail)
 
-    ended = _until(lambda: client.example(example.id), show)
+    ended = _until(lambda: client.example(example.id), show, limit_s=limit_s)
     if ended.state != "done":
         raise WorkFailed(f"the example {_ending(ended.state)}: {ended.error or 'no reason was given'}")
     return ended
 
 
-def _until(ask: Callable[[], E], show: Callable[[E], None], poll_s: float = POLL_S) -> E:
+def _until(ask: Callable[[], E], show: Callable[[E], None], poll_s: float = POLL_S, limit_s: float = NO_LIMIT) -> E:
+    began = time.monotonic()
     while True:
         current = ask()
         show(current)
         if current.state not in _LIVE:
             return current
+        if time.monotonic() - began > limit_s:
+            raise WorkFailed(f"{current.id} is still {current.state} after {limit_s:.0f} s", "see the controller's log")
         time.sleep(poll_s)
 
 

@@ -35,8 +35,8 @@ def told(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def bare(told: dict[str, Any]) -> Iterator[Bare]:
-    with Bare(told) as process:
+def bare(told: dict[str, Any], tmp_path: Path) -> Iterator[Bare]:
+    with Bare(told, tmp_path / "bare.log") as process:
         yield process
 
 
@@ -54,9 +54,9 @@ def test_the_speed_of_bare_processes_is_measured_for_as_long_as_asked(bare: Bare
     assert rate.rows > 0
 
 
-def test_a_bare_process_that_dies_is_an_error_and_no_hang(told: dict[str, Any]) -> None:
-    with pytest.raises(Internal, match="ended with status"):
-        Bare({**told, "model": "/nowhere"})
+def test_a_bare_process_that_dies_is_an_error_with_its_last_words(told: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(Internal, match=r"ended with status(?s:.*)/nowhere"):
+        Bare({**told, "model": "/nowhere"}, tmp_path / "bare.log")
 
 
 def _family(tmp_path: Path) -> Child:
