@@ -19,7 +19,7 @@ from typing import Any
 
 from optimizer.errors import OptimizerError, RefusedError
 from optimizer.examples import make_example
-from optimizer.lines import LineError, LineReader, Message, write
+from optimizer.lines import LineReader, Message, write
 from optimizer.pipeline import optimize
 from optimizer.runs import read_run
 from optimizer.steps import ForkedSteps
@@ -49,7 +49,7 @@ class Server:
     def serve(self) -> None:
         try:
             while not self._requests.closed:
-                self._hear()
+                self._waiting += self._requests.read()
                 while self._waiting and not self._requests.closed:
                     self._answer(self._waiting.pop(0))
         except BrokenPipeError:
@@ -57,12 +57,6 @@ class Server:
             return
         finally:
             self._steps.close()
-
-    def _hear(self) -> None:
-        try:
-            self._waiting += self._requests.read()
-        except LineError as error:
-            self._send("", {"event": "failed", "who": "us", "error": f"request: {error}"})
 
     def _while_busy(self, message: Message) -> bool:
         """What came while a step runs; True if that is to be cancelled."""
@@ -103,6 +97,8 @@ class Server:
                 return optimize(read_run(Path(run)), Path(out), self._steps, self._tell)
             case {"do": "example", "name": str(name), "out": str(out)}:
                 return make_example(name, Path(out), request.get("options") or {}, self._steps, self._tell)
+            case {"malformed": str(why)}:
+                raise RefusedError(f"a request that cannot be read: {why}")
         raise RefusedError(
             f"request {request.get('do')!r} is not known, or lacks a field; known are optimize, example, warm, cancel"
         )

@@ -12,12 +12,11 @@ from optimizer.settings import LIMITS
 Message = dict[str, Any]
 
 
-class LineError(ValueError):
-    """A line that is no JSON object, or too long."""
-
-
 class LineReader:
-    """Reads what is there, without waiting for more than one read; whole lines come out as objects."""
+    """Reads what is there, without waiting for more than one read; whole lines come out as objects.
+
+    A line that is no object comes out as {"malformed": why}; one without an end closes the reader.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -32,9 +31,11 @@ class LineReader:
         more = os.read(self._descriptor, 1 << 16)
         self.closed = not more
         *lines, self._rest = (self._rest + more).split(b"\n")
+        found = [_decode(line) for line in lines if line.strip()]
         if len(self._rest) > LIMITS.request_bytes:
-            raise LineError(f"a line of more than {LIMITS.request_bytes} bytes")
-        return [_decode(line) for line in lines if line.strip()]
+            self.closed = True
+            found.append({"malformed": f"a line of more than {LIMITS.request_bytes} bytes"})
+        return found
 
 
 def write(descriptor: int, message: Message) -> None:
@@ -48,7 +49,5 @@ def _decode(line: bytes) -> Message:
     try:
         decoded = msgspec.json.decode(line)
     except msgspec.DecodeError as error:
-        raise LineError(f"not JSON: {error}") from error
-    if not isinstance(decoded, dict):
-        raise LineError("not a JSON object")
-    return decoded
+        return {"malformed": f"not JSON: {error}"}
+    return decoded if isinstance(decoded, dict) else {"malformed": "not a JSON object"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -170,12 +169,12 @@ class _Zygote:
             return
 
     def stop(self) -> None:
-        """End of stdin ends it and its child; if that takes too long, kill it (its child dies with it)."""
+        """End of stdin ends it and its child; one that still imports, or takes too long, is killed with its child."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.close()
         try:
-            self.process.wait(5)
+            self.process.wait(5 if self.ready else 0)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGKILL)
+            self.process.kill()
             self.process.wait()
         self._stdout.close()

@@ -112,7 +112,8 @@ def _watch(child: int, answers: LineReader, requests: LineReader, waiting: list[
         seconds = time.monotonic() - started
         if seconds > LIMITS.step_seconds and why is None:
             why = _kill(child, f"took longer than {LIMITS.step_seconds:g} s; use less data or a smaller model")
-        write(out, {"alive": seconds})
+        if not ready:
+            write(out, {"alive": seconds})
     return why
 
 

@@ -90,8 +90,12 @@ def accuracy(labels: Array, scores: Array) -> float:
 
 
 def correct(labels: Array, scores: Array) -> npt.NDArray[np.bool_]:
-    """Per row: is the top-1 class the label? Shape (rows,). A row with NaN is never correct."""
-    finite = np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    """Per row: is the top-1 class the label? Shape (rows,). A row with NaN is never correct.
+
+    Scores of another shape are flattened per row, so that a model without classes can be probed all the same.
+    """
+    scores = scores.reshape(len(scores), -1)
+    finite = np.isfinite(scores).all(axis=1)
     guessed = (scores[:, 0] > 0.5).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
     hits: npt.NDArray[np.bool_] = (guessed == labels) & finite
     return hits
