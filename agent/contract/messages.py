@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.contract.manifest import Digest, FileRef
+from agent.contract.seen import SeenWindow as SeenWindow
 from agent.contract.tensors import Tensor
 from firmware_profiles.profile import Facts
 
@@ -388,26 +389,3 @@ def decode_tensors(content: bytes) -> tuple[Tensor, ...]:
         return _TENSORS.decode(content)
     except (msgspec.DecodeError, ValueError) as error:
         raise MessageError(f"not a blob of tensors: {error}") from error
-
-
-class SeenWindow:
-    """Tells repeats from news by (boot id, sequence number); forgets boots and numbers beyond its bounds."""
-
-    def __init__(self, width: int = 4096, boots: int = 4) -> None:
-        self._width = width
-        self._boots = boots
-        self._seen: dict[str, tuple[int, set[int]]] = {}
-
-    def is_new(self, message: Message) -> bool:
-        """True the first time a message is shown; also False for one older than the window."""
-        highest, numbers = self._seen.pop(message.boot, (0, set()))
-        fresh = message.seq > highest - self._width and message.seq not in numbers
-        if fresh:
-            highest = max(highest, message.seq)
-            numbers.add(message.seq)
-            if len(numbers) > 2 * self._width:
-                numbers = {n for n in numbers if n > highest - self._width}
-        self._seen[message.boot] = (highest, numbers)
-        while len(self._seen) > self._boots:
-            del self._seen[next(iter(self._seen))]
-        return fresh
