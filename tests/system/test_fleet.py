@@ -107,7 +107,7 @@ def test_a_job_is_exact_although_an_agent_is_killed(fleet: World, tmp_path: Path
         fleet.add_agent(name)
     fleet.roll_out("slow", fleet.bring("slow", content))
     model = load(content, runtimes=builders.RUNTIMES)
-    [(name, x)] = builders.random_inputs(model, 400).items()
+    [(name, x)] = builders.random_inputs(model, 150).items()
     job = fleet.client.start_job("slow", fleet.put_array(x, tmp_path / "x.npy"), shard_rows=5)
     until(lambda: fleet.client.job(job.id).accepted >= 4, "some shards")
     for pid in fleet.agents["two"].pids:
@@ -131,7 +131,7 @@ def test_a_killed_controller_goes_on_with_its_job_and_counts_no_shard_twice(
         fleet.add_agent("one")
         fleet.roll_out("slow", fleet.bring("slow", content))
         model = load(content, runtimes=builders.RUNTIMES)
-        [(name, x)] = builders.random_inputs(model, 300).items()
+        [(name, x)] = builders.random_inputs(model, 120).items()
         job = fleet.client.start_job("slow", fleet.put_array(x, tmp_path / "x.npy"), shard_rows=5)
         until(lambda: fleet.client.job(job.id).accepted >= 4, "some shards")
         os.kill(fleet.controller.process.pid, signal.SIGKILL)
