@@ -85,7 +85,11 @@ def opened(data: Path | None) -> Iterator[Fleet]:
     try:
         store = folder / "controller"
         arguments = ["up", "--data", str(store), "--port", "0", "--broker", "embedded"]
-        controller = Child("lepta up", "controller.cli", arguments, folder / "up.log")
+        # TensorFlow leaves files behind in the folder for temporary ones; that one goes with everything else.
+        temporary = folder / "tmp"
+        temporary.mkdir()
+        extra = {"TMPDIR": str(temporary)}
+        controller = Child("lepta up", "controller.cli", arguments, folder / "up.log", extra)
         programs.append(controller)
         wait_until(lambda: _is_ready(store), "the controller's start", programs, START_S)
         with Client(in_folder(store)) as client:

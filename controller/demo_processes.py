@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,13 +25,16 @@ _TAIL = 12
 class Child:
     """A program of ours in a session of its own, so that Ctrl-C reaches the demo only."""
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], log: Path, extra: Mapping[str, str] | None = None
+    ) -> None:
+        """`extra`: variables of its environment."""
         self.name = name
         self.log = log
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 [*children.command(module), *arguments],
-                env=children.environment(),
+                env=children.environment(extra),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -66,11 +66,14 @@ def run(arguments: Sequence[str]) -> int:
     except ProfileError as error:
         return cli.fail(str(error), "lepta profile ls")
     except (KeyboardInterrupt, typer.Abort):
-        return cli.fail("stopped", code=cli.INTERRUPTED)
+        result = cli.INTERRUPTED
     except Exception as error:
         if not isinstance(error, _Usage):
             raise
         return _wrong_usage(error)
+    if result == cli.INTERRUPTED:
+        # Newer versions of typer turn Ctrl-C into this status by themselves.
+        print("stopped", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 

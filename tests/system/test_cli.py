@@ -192,4 +192,4 @@ def test_ctrl_c_while_listening_is_calm(fleet: Fleet) -> None:
     os.kill(listening.pid, signal.SIGINT)
     _out, err = listening.communicate(timeout=10)
     assert listening.returncode == 130
-    assert err == "error: stopped\n"
+    assert err == "stopped\n"
