@@ -200,4 +200,33 @@ class Fetcher:
         return {*self._pinned(), *self._fetches}
 
 
-__all__ = ["ChunkError", "Fetcher", "Outcome", "Source"]
+class Batch:
+    """Several blobs as one: `done` gets the sum once all are there, or the first error."""
+
+    def __init__(self, fetcher: Fetcher, wanted: list[tuple[str, int | None]], done: Done) -> None:
+        self._fetcher = fetcher
+        self._left = len(wanted)
+        self._done = done
+        self._arrived = 0
+        self._held = True
+        for digest, size in wanted:
+            fetcher.want(digest, size, self._one)
+
+    def cancel(self) -> None:
+        """`done` is not called any more."""
+        self._left = 0
+        self._fetcher.forget(self._one)
+
+    def _one(self, outcome: Outcome) -> None:
+        if not self._left:
+            return
+        self._arrived += outcome.arrived
+        self._held = self._held and outcome.held
+        self._left -= 1
+        if outcome.error:
+            self.cancel()
+        if outcome.error or not self._left:
+            self._done(Outcome(self._arrived, held=self._held, who=outcome.who, error=outcome.error))
+
+
+__all__ = ["Batch", "ChunkError", "Fetcher", "Outcome", "Source"]

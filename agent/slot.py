@@ -3,62 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
 from agent import frames, swap
-from agent.blobs import BlobError, Blobs
+from agent.blobs import BlobError
 from agent.check import check_manifest, start_order
 from agent.contract.manifest import Manifest, ManifestError
-from agent.contract.messages import DesiredModel, ModelState, SwapRecord
-from agent.contract.signing import PublicKey, SignatureError
-from agent.fetch import Fetcher, Outcome
-from agent.keeper import Keeper
+from agent.contract.messages import DesiredModel, ModelState
+from agent.contract.signing import SignatureError
+from agent.fetch import Batch, Outcome
+from agent.ground import Ground, Owner
 from agent.latencies import Latencies
 from agent.lines import Waiting
-from agent.loop import Loop, Timer
+from agent.loop import Timer
 from agent.pointers import ModelPointers, Pointer
 from agent.serving import Member, Serving
-from agent.settings import Limits
+from agent.states import model_states
 from agent.swaplog import SwapLog
-from agent.workers import Event, Exited, Workers
+from agent.workers import Event, Exited
 
 _log = logging.getLogger("lepta.agent.slot")
-_STATES: dict[str, Literal["fetching", "verifying", "staging", "probing", "switching", "watching"]] = {
-    "listed": "fetching",
-    "verifying": "verifying",
-    "fetching": "fetching",
-    "staging": "staging",
-    "probing": "probing",
-    "switching": "switching",
-    "watching": "watching",
-}
-
-
-class Ground(msgspec.Struct):
-    """What every slot of an agent stands on."""
-
-    loop: Loop
-    workers: Workers
-    blobs: Blobs
-    fetcher: Fetcher
-    keeper: Keeper
-    limits: Limits
-    release_key: Callable[[], PublicKey]
-    runtimes: Sequence[str]
-    extra_ms_per_row: float = 0.0
-
-
-class Owner(Protocol):
-    """Who is told what a slot does."""
-
-    def report(self, record: SwapRecord | None) -> None: ...
-
-    def take_shard(self, key: tuple[str, int, int]) -> bool: ...
-
-    def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None: ...
 
 
 class Slot:
@@ -74,7 +41,7 @@ class Slot:
         self._swap: swap.Swap | None = None
         self._next: DesiredModel | None = None
         self._candidate: Member | None = None
-        self._awaited = 0
+        self._batch: Batch | None = None
         self._logbook = SwapLog(0.0, 0.0, "mqtt")
         self._timer: Timer | None = None
         self._retry: Timer | None = None
@@ -147,22 +114,7 @@ class Slot:
 
     def states(self) -> list[ModelState]:
         """Where this model stands: what serves, and what is on its way or was turned down."""
-        states = []
-        serving, refused = self._pointers.serving, self._pointers.refused
-        going = self._swap if self._swap is not None and self._swap.state in _STATES else None
-        member = self.serving.member
-        runtime = member.ready.runtime if member is not None and member.ready is not None else ""
-        if serving is not None and member is not None and (going is None or going.target != serving.wanted):
-            # Started but not loaded yet: nobody should count on it.
-            states.append(_state(serving.wanted, "serving" if runtime else "staging", runtime))
-        if going is not None:
-            states.append(_state(going.target, _STATES[going.state], runtime if going.state == "watching" else ""))
-        elif refused is not None and (serving is None or serving.wanted != refused):
-            outcome: Literal["refused", "failed"] = "refused" if self._pointers.refused_state == "refused" else "failed"
-            states.append(_state(refused, outcome, reason=self._pointers.refused_reason))
-        elif self._swap is not None and self._swap.state == "failed":
-            states.append(_state(self._swap.target, "failed", reason=self._swap.reason))
-        return states
+        return model_states(self._pointers, self._swap, self.serving.member)
 
     # -- what the serving side tells (serving.Observer)
 
@@ -248,21 +200,11 @@ class Slot:
         self._fetch([(file.digest, file.size) for file in manifest.files.values()])
 
     def _fetch(self, wanted: list[tuple[str, int | None]]) -> None:
-        """All of these, then Fetched; the first that cannot be had ends it."""
-        self._awaited = len(wanted)
-        for digest, size in wanted:
-            self._ground.fetcher.want(digest, size, self._got)
+        self._batch = Batch(self._ground.fetcher, wanted, self._got)
 
     def _got(self, outcome: Outcome) -> None:
-        if self._swap is None or self._swap.state not in ("listed", "fetching") or not self._awaited:
-            return
         self._logbook.fetched(outcome)
-        if outcome.error:
-            self._event(swap.Broken(outcome.who, outcome.error))
-            return
-        self._awaited -= 1
-        if not self._awaited:
-            self._event(swap.Fetched())
+        self._event(swap.Broken(outcome.who, outcome.error) if outcome.error else swap.Fetched())
 
     def _verify(self) -> None:
         ground, target = self._ground, self._target
@@ -380,8 +322,8 @@ class Slot:
 
     def _discard(self) -> None:
         self._stop_timer()
-        self._ground.fetcher.forget(self._got)
-        self._awaited = 0
+        if self._batch is not None:
+            self._batch.cancel()
         if self._candidate is not None:
             candidate, self._candidate = self._candidate, None
             candidate.end()
@@ -501,23 +443,3 @@ class Slot:
     def _forgotten(self, error: Exception | None) -> None:
         self._save_noted(error)
         self._owner.report(None)
-
-
-def _state(
-    wanted: DesiredModel,
-    state: Literal[
-        "fetching", "verifying", "staging", "probing", "switching", "watching", "serving", "refused", "failed"
-    ],
-    runtime: str = "",
-    reason: str = "",
-) -> ModelState:
-    return ModelState(
-        model=wanted.model,
-        version=wanted.version,
-        artifact=wanted.artifact,
-        manifest=wanted.manifest,
-        profile=wanted.profile,
-        state=state,
-        runtime=runtime,
-        reason=reason,
-    )

@@ -9,26 +9,23 @@ from functools import cached_property
 
 import msgspec
 
-from agent import VERSION, frames, session
+from agent import VERSION, frames, replies, session
 from agent.blobs import Blobs
 from agent.commands import Commands
 from agent.contract import topics
 from agent.contract.messages import (
     DESIRED_TYPE,
-    MAX_PAYLOAD,
     AgentStatus,
     Answer,
     Chunk,
     ControllerStatus,
     Desired,
-    Fault,
     Hello,
     Infer,
     Message,
     MessageError,
     ModelState,
     Reported,
-    Result,
     SeenWindow,
     Stamper,
     SwapRecord,
@@ -38,7 +35,9 @@ from agent.contract.messages import (
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
 from agent.enroll import Identity
-from agent.fetch import ChunkError, Fetcher, Outcome, Source
+from agent.fetch import ChunkError, Fetcher, Source
+from agent.ground import Ground
+from agent.intake import Intake
 from agent.keeper import Keeper
 from agent.lines import Waiting, shard_key
 from agent.link import Link
@@ -48,7 +47,7 @@ from agent.mqtt_source import MqttSource
 from agent.pointers import Pointers
 from agent.serving import Member
 from agent.settings import AgentSettings
-from agent.slot import Ground, Slot
+from agent.slot import Slot
 from agent.workers import Workers
 from firmware_profiles.profile import Facts
 
@@ -104,6 +103,7 @@ class Supervisor:
             runtimes=facts.runtimes,
             extra_ms_per_row=settings.simulate.extra_ms_per_row,
         )
+        self._intake = Intake(self._ground, self._slot, self.answered)
         self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slot, self._reply)
         self._slots: dict[str, Slot] = {}
         self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
@@ -117,7 +117,6 @@ class Supervisor:
         self._hello: Timer | None = None
         self._load: Timer | None = None
         self._reporting = False
-        self._fetching_inputs = 0
         self._stopping = False
         self.stopped = False
         self.refused = 0
@@ -204,7 +203,7 @@ class Supervisor:
             self._refuse("a repeated request")
             return
         now = self._loop.now()
-        self._take_in(Waiting(message, now, now + message.ttl_ms / 1000))
+        self._intake.take(Waiting(message, now, now + message.ttl_ms / 1000))
 
     def _on_work(self, payload: bytes) -> None:
         self._decide(session.Leased(decode_as(Work, "agents/work", payload)))
@@ -236,7 +235,7 @@ class Supervisor:
                 case session.Refuse(reason):
                     self._refuse(reason)
                 case session.Queue(_, work, expires):
-                    self._take_in(Waiting(work, self._loop.now(), expires))
+                    self._intake.take(Waiting(work, self._loop.now(), expires))
                 case session.Forget(key):
                     for slot in self._slots.values():
                         slot.serving.drop_shard(key)
@@ -303,39 +302,6 @@ class Supervisor:
 
     # -- requests and shards
 
-    def _take_in(self, item: Waiting) -> None:
-        """Queue it at its model; inputs that travel as a blob are fetched first."""
-        slot = self._slots.get(item.message.model)
-        fault = ""
-        if slot is None:
-            fault = f"model {item.message.model} is not on this device"
-        elif self._keeper.current.drain:
-            fault = "this device is being drained"
-        elif item.message.blob is not None and self._fetching_inputs >= self._limits.shards:
-            fault = "the queue of this device is full"
-        if slot is None or fault:
-            self.answered(item, frames.Computed(id=0, fault=Fault(who="device", message=fault)), None)
-        elif item.message.blob is None:
-            slot.serving.offer(item)
-        else:
-            self._fetch_inputs(item, slot)
-
-    def _fetch_inputs(self, item: Waiting, slot: Slot) -> None:
-        blob = item.message.blob
-        assert blob is not None
-        self._fetching_inputs += 1
-
-        def done(outcome: Outcome) -> None:
-            self._fetching_inputs -= 1
-            if outcome.error:
-                fault = Fault(who=outcome.who, message=outcome.error)
-                self.answered(item, frames.Computed(id=0, fault=fault), None)
-                return
-            item.blob = str(self._blobs.path(blob.digest))
-            slot.serving.offer(item)
-
-        self._fetcher.want(blob.digest, blob.size, done)
-
     def take_shard(self, key: session.LeaseKey) -> bool:
         """Is the lease still good? (serving.Observer)"""
         actions = self._decide(session.Taken(key))
@@ -343,40 +309,14 @@ class Supervisor:
 
     def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None:
         """Publish an answer or result. (serving.Observer)"""
-        queue_ms = max(0.0, (item.sent or self._loop.now()) - item.received) * 1000
-        artifact = member.pointer.wanted.artifact if member else ""
-        if isinstance(item.message, Work):
-            self._result(item, computed, artifact, member, queue_ms)
-            return
-        answer = Answer(
-            request=item.message.request,
-            artifact=artifact,
-            version=member.pointer.wanted.version if member else 0,
-            runtime=member.ready.runtime if member and member.ready else "",
-            outputs=computed.outputs,
-            fault=computed.fault,
-            queue_ms=queue_ms,
-            service_ms=computed.service_ms,
-        )
-        self._publish_bounded("answer", answer, qos=0, kept=False)
-
-    def _result(
-        self, item: Waiting, computed: frames.Computed, artifact: str, member: Member | None, queue_ms: float
-    ) -> None:
-        key = shard_key(item)
-        result = Result(
-            job=key[0],
-            shard=key[1],
-            attempt=key[2],
-            artifact=artifact,
-            runtime=member.ready.family if member and member.ready else "",
-            outputs=computed.outputs,
-            fault=computed.fault,
-            queue_ms=queue_ms,
-            service_ms=computed.service_ms,
-        )
-        self._decide(session.Finished(key))
-        self._publish_bounded("result", result, qos=1, kept=True)
+        message = replies.reply(item, computed, member, self._loop.now())
+        if item.is_shard:
+            self._decide(session.Finished(shard_key(item)))
+        payload = replies.encode(message, self._stamper)
+        if isinstance(message, Answer):
+            self._link.publish(self._topic["answer"], payload, qos=0)
+        else:
+            self._link.publish(self._topic["result"], payload, qos=1, kept=True)
 
     # -- telling
 
@@ -411,14 +351,6 @@ class Supervisor:
         self._decide(session.Ticked())
         busy = queue or any(model.rate for model in models)
         self._load = self._loop.call_later(self._limits.load_every if busy else self._limits.load_idle, self._send_load)
-
-    def _publish_bounded(self, kind: str, message: Answer | Result, *, qos: int, kept: bool) -> None:
-        payload = self._stamper.encode(message)
-        if len(payload) > MAX_PAYLOAD:
-            too_long = f"the answer has {len(payload)} bytes, a message takes {MAX_PAYLOAD}: ask for fewer rows"
-            fault = Fault(who="user", message=too_long)
-            payload = self._stamper.encode(msgspec.structs.replace(message, outputs=(), fault=fault))
-        self._link.publish(self._topic[kind], payload, qos=qos, kept=kept)
 
     def _publish(self, kind: str, message: Message, *, qos: int, retain: bool = False, kept: bool = False) -> None:
         self._link.publish(self._topic[kind], self._stamper.encode(message), qos=qos, retain=retain, kept=kept)

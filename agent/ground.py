@@ -1,0 +1,44 @@
+"""What the slots of one agent share, and whom they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from agent import frames
+from agent.blobs import Blobs
+from agent.contract.messages import SwapRecord
+from agent.contract.signing import PublicKey
+from agent.fetch import Fetcher
+from agent.keeper import Keeper
+from agent.lines import Waiting
+from agent.loop import Loop
+from agent.serving import Member
+from agent.settings import Limits
+from agent.workers import Workers
+
+
+class Ground(msgspec.Struct):
+    """What every slot of an agent stands on."""
+
+    loop: Loop
+    workers: Workers
+    blobs: Blobs
+    fetcher: Fetcher
+    keeper: Keeper
+    limits: Limits
+    release_key: Callable[[], PublicKey]
+    runtimes: Sequence[str]
+    extra_ms_per_row: float = 0.0
+
+
+class Owner(Protocol):
+    """Who is told what a slot does."""
+
+    def report(self, record: SwapRecord | None) -> None: ...
+
+    def take_shard(self, key: tuple[str, int, int]) -> bool: ...
+
+    def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None: ...
