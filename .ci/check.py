@@ -55,7 +55,7 @@ def addresses() -> Iterator[str]:
 
 
 def pins() -> Iterator[str]:
-    """What is installed here is what `constraint-dependencies` says was tested, and nothing stands outside that list."""
+    """What is installed here is what `constraint-dependencies` says was tested; nothing stands outside that list."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     pinned: dict[str, list[Requirement]] = {}
     for line in settings["tool"]["uv"]["constraint-dependencies"]:
