@@ -48,3 +48,14 @@ def start_order(manifest: Manifest, blobs: Blobs, runtimes: Sequence[str], extra
         operators=manifest.operators,
         extra_ms_per_row=extra_ms_per_row,
     )
+
+
+def probe_order(manifest: Manifest, blobs: Blobs) -> frames.Probe:
+    """What a candidate is told to measure itself on."""
+    parity, acceptance = manifest.files["parity"].digest, manifest.files["acceptance"].digest
+    return frames.Probe(
+        parity=str(blobs.path(parity)),
+        parity_digest=parity,
+        acceptance=str(blobs.path(acceptance)),
+        acceptance_digest=acceptance,
+    )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol
 
 from agent import frames
+from agent.backoff import Backoff
 from agent.contract.messages import Fault, Work
 from agent.lines import Line, Waiting, shard_key
 from agent.load import ServiceTime
@@ -86,8 +87,7 @@ class Serving:
         self._line = Line(limits.queue, limits.shards)
         self._leaving: list[Member] = []
         self._measuring: dict[int, Callable[[float | None], None]] = {}
-        self._restart: Timer | None = None
-        self._restarts = 0
+        self._restart = Backoff(loop, limits.restart_first, limits.restart_most)
         self._down_since: float | None = None
         self.member: Member | None = None
         self.service = ServiceTime()
@@ -206,15 +206,11 @@ class Serving:
 
     def _replace(self, member: Member) -> None:
         """Start the same version again, a little later each time."""
-        delay = min(self._limits.restart_first * 2.0**self._restarts, self._limits.restart_most)
-        self._restarts = min(self._restarts + 1, 30)
-        self.member = Member(member.pointer, member.start)
-        fresh = self.member
-        self._restart = self._loop.call_later(delay, lambda: self._spawn(fresh) if self.member is fresh else None)
+        fresh = self.member = Member(member.pointer, member.start)
+        self._restart.later(lambda: self._spawn(fresh) if self.member is fresh else None)
 
     def _leave(self) -> None:
-        if self._restart is not None:
-            self._restart.cancel()
+        self._restart.cancel()
         if self.member is not None:
             self._retire(self.member)
             self.member = None
@@ -293,7 +289,7 @@ class Serving:
         self._pump()  # The worker goes on while the answer is sent.
         if item is None:
             return
-        self._restarts = 0
+        self._restart.reset()
         self.service.add(computed.rows, computed.service_ms)
         self._observer.answered(item, computed, member)
 

@@ -9,8 +9,9 @@ from typing import Literal
 import msgspec
 
 from agent import frames, swap
+from agent.backoff import Backoff
 from agent.blobs import BlobError
-from agent.check import check_manifest, start_order
+from agent.check import check_manifest, probe_order, start_order
 from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.messages import DesiredModel, ModelState
 from agent.contract.signing import SignatureError
@@ -44,8 +45,7 @@ class Slot:
         self._batch: Batch | None = None
         self._logbook = SwapLog(0.0, 0.0, "mqtt")
         self._timer: Timer | None = None
-        self._retry: Timer | None = None
-        self._retries = 0
+        self._retry = Backoff(ground.loop, ground.limits.retry_first, ground.limits.retry_most)
         self._watched_answers = 0
         self._watched_faults = 0
         self._leaving = False
@@ -95,7 +95,7 @@ class Slot:
 
     def stop(self) -> None:
         """Finish what workers hold and let them go. The pointers stay."""
-        self._cancel_retry()
+        self._retry.cancel()
         if self._swap is not None and self._swap.state not in swap.ENDED | {"switching", "watching"}:
             self._event(swap.Superseded())
         self._stop_timer()
@@ -157,7 +157,7 @@ class Slot:
         return self._ground.keeper.current.of(self.model)
 
     def _begin(self, target: DesiredModel) -> None:
-        self._cancel_retry()
+        self._retry.cancel()
         _log.info("%s: version %d is wanted (artifact %s)", self.model, target.version, target.artifact[:12])
         self._logbook = SwapLog(self._loop.now(), self.serving.downtime, self._ground.fetcher.way)
         self._swap, actions = swap.begin(target)
@@ -230,19 +230,10 @@ class Slot:
         candidate.spawn(self._ground.workers)
 
     def _probe(self) -> None:
-        files, blobs = self._manifest.files, self._ground.blobs
-        parity, acceptance = files["parity"].digest, files["acceptance"].digest
         self._set_timer(self._ground.limits.probe, lambda: self._too_slow("its probe"))
         assert self._candidate is not None
         assert self._candidate.worker is not None
-        self._candidate.worker.probe(
-            frames.Probe(
-                parity=str(blobs.path(parity)),
-                parity_digest=parity,
-                acceptance=str(blobs.path(acceptance)),
-                acceptance_digest=acceptance,
-            )
-        )
+        self._candidate.worker.probe(probe_order(self._manifest, self._ground.blobs))
 
     def _too_slow(self, what: str) -> None:
         self._event(swap.Broken("device", f"{what} takes too long on this device"))
@@ -278,6 +269,9 @@ class Slot:
 
         def saved(error: Exception | None) -> None:
             member = self._candidate
+            if self._leaving:
+                self._discard()
+                return
             if error is not None:
                 self._event(swap.Broken("device", f"the state cannot be saved: {error}"))
                 return
@@ -310,7 +304,7 @@ class Slot:
 
     def _commit(self) -> None:
         self._stop_timer()
-        self._retries = 0
+        self._retry.reset()
         serving = self._pointers.serving
         assert serving is not None
         settled = msgspec.structs.replace(serving, watched=True)
@@ -318,7 +312,8 @@ class Slot:
 
     def _roll_back(self) -> None:
         self._stop_timer()
-        self._remember_refusal("failed", self._fall_back)
+        self._remember_refusal("failed")
+        self._fall_back()
 
     def _discard(self) -> None:
         self._stop_timer()
@@ -335,7 +330,7 @@ class Slot:
         why = f": {ended.reason}" if ended.reason else ""
         log("%s: version %d %s%s", self.model, ended.target.version, outcome, why)
         if outcome == "refused":
-            self._remember_refusal("refused", lambda: None)
+            self._remember_refusal("refused")
         elif outcome == "failed":
             self._retry_later(ended.target)
         self._close_record(logbook, ended, outcome)
@@ -353,7 +348,7 @@ class Slot:
 
     # -- falling back and trying again
 
-    def _remember_refusal(self, state: str, then: Callable[[], None]) -> None:
+    def _remember_refusal(self, state: str) -> None:
         assert self._swap is not None
         target, reason = self._swap.target, self._swap.reason[:4000]
 
@@ -364,7 +359,6 @@ class Slot:
         self._ground.keeper.save(
             lambda p: p.with_model(self.model, refused=target, refused_state=state, refused_reason=reason), saved
         )
-        then()
 
     def _fall_back(self) -> None:
         """Serve the previous version, if there is one; what served is given up."""
@@ -396,20 +390,11 @@ class Slot:
         self.serving.begin(Member(pointer, order))
 
     def _retry_later(self, target: DesiredModel) -> None:
-        limits = self._ground.limits
-        delay = min(limits.retry_first * 2.0**self._retries, limits.retry_most)
-        self._retries = min(self._retries + 1, 30)
-        self._cancel_retry()
-        self._retry = self._loop.call_later(delay, lambda: self._try_again(target))
+        def again() -> None:
+            if not self._leaving and target in self._ground.keeper.current.desired:
+                self.want(target)
 
-    def _try_again(self, target: DesiredModel) -> None:
-        if not self._leaving and target in self._ground.keeper.current.desired:
-            self.want(target)
-
-    def _cancel_retry(self) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._retry.later(again)
 
     # -- small things
 
