@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ _BEYOND = frozenset(
     "PIL alembic controller fastapi httpx iotcore keras optimizer pydantic rich sklearn sqlalchemy sqlmodel starlette "
     "tensorflow typer uvicorn".split()
 )
+
+# Programs that a test starts as processes, by the text of their command.
+_STARTED = re.compile(r"\b(?:controller|optimizer)\.(?:cli|simulate|__main__)\b")
 
 
 def beyond_the_base_install(path: Path, root: Path) -> bool:
@@ -30,12 +34,14 @@ def _reaches(path: Path, root: Path, seen: frozenset[Path]) -> bool:
 
 @functools.cache
 def imported_names(path: Path) -> frozenset[str]:
-    """Every dotted name that a file imports anywhere, `from a import b` as both `a` and `a.b`."""
+    """Every dotted name that a file imports (`from a import b` as `a` and `a.b`) and every program that it starts."""
     return frozenset(_imports(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
     for statement in ast.walk(tree):
+        if isinstance(statement, ast.Constant) and isinstance(statement.value, str):
+            yield from _STARTED.findall(statement.value)
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom) and statement.module:

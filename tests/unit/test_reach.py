@@ -30,6 +30,8 @@ def _write(root: Path, name: str, text: str) -> Path:
         ("from optimizer import pipeline", True),
         ("def f():\n    import tensorflow as tf\n", True),
         ("from httpx import Client", True),
+        ("command = ['-c', 'from controller.cli import main']", True),
+        ("text = 'the controller. It waits'", False),
     ],
 )
 def test_a_file_is_judged_by_its_own_imports(root: Path, text: str, beyond: bool) -> None:
