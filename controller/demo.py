@@ -26,7 +26,7 @@ from controller.demo_job import JobSettings, run_job
 from controller.demo_processes import cores
 from controller.demo_report import JobFigures, Report, SwapFigures, artifact_figures, promises, swap_figures
 from controller.demo_stream import Stream, StreamSettings
-from controller.errors import Internal
+from controller.errors import Internal, LeptaError
 from controller.follow import follow_deploy, follow_example, follow_rollout, follow_run
 from controller.preprocess import read_inputs
 from controller.replies import Example, Run, TimedSwap
@@ -67,7 +67,7 @@ def run(
 ) -> int:
     """Run the demo; returns 0 if every promise was kept, else 1. Whatever happens, no child is left."""
     began = time.monotonic()
-    with _stopped_calmly(), opened(data) as fleet:
+    with _stopped_calmly(), _logs_named(data), opened(data) as fleet:
         demo_text.greet(screen, fleet.client.place.url, time.monotonic() - began)
         done = _Demo(screen, fleet, settings).run(began)
         kept = promises(done)
@@ -261,6 +261,16 @@ def _keep(screen: Screen, fleet: Fleet) -> None:
     except KeyboardInterrupt:
         screen.line()
         screen.line("stopping")
+
+
+@contextmanager
+def _logs_named(data: Path | None) -> Iterator[None]:
+    """Say of an error where the logs are: a temporary folder is gone by then."""
+    try:
+        yield
+    except LeptaError as error:
+        error.hint = error.hint or (f"the logs are in {data}" if data else "run it with --data FOLDER to keep its logs")
+        raise
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def show_devices(screen: Screen, devices: Sequence[Device]) -> None:
 
 
 def show_artifacts(screen: Screen, artifacts: Sequence[ArtifactFigures]) -> None:
-    header = ("profile", "parameters", "MACs before", "after", "bytes before", "after", "float", "int8")
+    header = ("profile", "parameters", "MACs before", "after", "float32", "int8", "accuracy float32", "int8")
     screen.table(header, [_artifact_row(a) for a in artifacts], right=range(1, len(header)))
 
 

@@ -12,7 +12,7 @@ from controller.commands.layout import ago, ms, size
 
 if TYPE_CHECKING:
     from controller.commands.screen import Screen
-    from controller.replies import Device, TimedSwap
+    from controller.replies import Device, ProfileMatch, TimedSwap
 
 app = typer.Typer(help="The devices of the fleet.", no_args_is_help=True)
 
@@ -67,7 +67,7 @@ def show(name: Annotated[str, typer.Argument(help="The device's name.")]) -> Non
     _show_facts(screen, device)
     if device.match:
         screen.heading("Profiles")
-        screen.table((), [(m.profile, "fits" if m.fits else "no", "; ".join(m.reasons)) for m in device.match])
+        screen.table((), [(m.profile, "fits" if m.fits else "does not", _why(m)) for m in device.match])
     if device.models:
         screen.heading("Models")
         rows = [(m.model, f"version {m.version}", m.artifact[:12], m.state, m.runtime, m.reason) for m in device.models]
@@ -81,6 +81,12 @@ def show(name: Annotated[str, typer.Argument(help="The device's name.")]) -> Non
 def state_of(device: Device) -> str:
     """`online` or `offline`, and whether something about the device is simulated."""
     return ("online" if device.online else "offline") + (", simulated" if device.simulated else "")
+
+
+def _why(match: ProfileMatch) -> str:
+    """What decided: the conditions that do not hold, or all of them where all do."""
+    failed = [reason for reason in match.reasons if reason.startswith("no:")]
+    return "; ".join(reason.partition(": ")[2] for reason in failed or match.reasons)
 
 
 def _row(device: Device) -> tuple[str, ...]:

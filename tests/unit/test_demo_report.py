@@ -112,7 +112,7 @@ def test_one_bit_of_one_row_makes_a_job_inexact(tmp_path: Path) -> None:
 
 def _run(passed: bool = True) -> Run:
     artifact = Artifact(profile="x86-cpu", bytes=10, macs=5, macs_before=6, parameters=7, gate=Gate(passed=passed))
-    return Run(id="r", model="m", version=1, state="done", artifacts=(artifact,), report={"float": {"bytes": 40}})
+    return Run(id="r", model="m", version=1, state="done", artifacts=(artifact,), report={"float": {"parameters": 10}})
 
 
 def _report(*, gate: bool = True, failed: int = 0, outcome: str = "committed", equal: bool = True) -> Report:
