@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,8 +9,9 @@ from typing import Any, Protocol
 import msgspec
 
 from controller import replies
+from controller.background import Background
 from controller.catalog import Catalog
-from controller.errors import Busy, LeptaError, NotFound
+from controller.errors import Busy, NotFound
 
 
 class Maker(Protocol):
@@ -34,7 +34,7 @@ class Examples:
         self._limit = limit
         self._new_id = new_id
         self._made: dict[str, replies.Example] = {}
-        self._children: set[asyncio.Future[None]] = set()
+        self._background = Background()
 
     def start(self, name: str, options: dict[str, Any]) -> replies.Example:
         if sum(e.state in ("queued", "running") for e in self._made.values()) >= self._most:
@@ -64,20 +64,18 @@ class Examples:
             case "failed":
                 self._change(example_id, state="failed", error=event["error"])
             case "done":
-                future = asyncio.ensure_future(self._keep(example_id, event["report"]))
-                self._children.add(future)
-                future.add_done_callback(self._children.discard)
+                self._background.start(
+                    self._keep(example_id, event["report"]),
+                    lambda error: self._change(example_id, state="failed", error=error),
+                )
 
     async def _keep(self, example_id: str, report: dict[str, Any]) -> None:
         out = self._folder / example_id / "out"
-        try:
-            files = {}
-            for role, name in report["files"].items():
-                files[role] = (await self._catalog.put_file(out / Path(name).name, self._limit)).digest
-            kept = {key: report[key] for key in ("labels", "preprocessing", "accuracy") if key in report}
-            self._change(example_id, state="done", files=files, fraction=1.0, **kept)
-        except (LeptaError, OSError) as error:
-            self._change(example_id, state="failed", error=str(error))
+        files = {}
+        for role, file in report["files"].items():
+            files[role] = (await self._catalog.put_file(out / Path(file["file"]).name, self._limit)).digest
+        kept = {key: report[key] for key in ("labels", "preprocessing", "accuracy") if key in report}
+        self._change(example_id, state="done", files=files, fraction=1.0, **kept)
 
     def _change(self, example_id: str, **changes: Any) -> None:
         if example_id in self._made:

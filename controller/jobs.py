@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from agent.contract import topics
 from agent.contract.messages import MAX_INLINE, Result, Work, encode_tensors
 from agent.contract.tensors import TensorError, rows_of
 from controller import job_data, job_plan, records, work, writes
+from controller.background import Background
 from controller.catalog import Catalog
 from controller.devices import Devices, Known
-from controller.errors import Busy, LeptaError, NotFound
+from controller.errors import Busy, NotFound
 from controller.job_data import JobInput, ShardResult
 from controller.job_plan import Server
 from controller.job_results import Results
@@ -83,7 +85,7 @@ class Jobs:
         self._new_id = new_id
         self._deliver = deliver
         self._active: dict[str, _Active] = {}
-        self._children: set[asyncio.Future[None]] = set()
+        self._background = Background()
         devices.on_lost.append(self._lost)
 
     @property
@@ -352,7 +354,8 @@ class Jobs:
 
     def _finish(self, tick: Tick, active: _Active) -> None:
         active.record = msgspec.structs.replace(active.record, makespan_s=tick.now - active.began)
-        tick.then(lambda: self._spawn(self._reduce(active)))
+        broken = partial(Broken, active.record.id)
+        tick.then(lambda: self._background.start(self._reduce(active), lambda error: self._deliver(broken(error))))
 
     def _end(self, tick: Tick, active: _Active, *, state: str, error: str | None) -> records.Job:
         job = msgspec.structs.replace(self._counted(active), state=state, error=error, finished_at=tick.wall)
@@ -398,18 +401,9 @@ class Jobs:
     # -- files
 
     async def _reduce(self, active: _Active) -> None:
-        job = active.record.id
-        try:
-            content, metrics = await asyncio.to_thread(job_data.reduce_scores, active.results.read(), active.data)
-            file = await self._catalog.put_bytes(content)
-            self._deliver(Reduced(job, file.digest, metrics))
-        except (LeptaError, OSError, ValueError) as error:
-            self._deliver(Broken(job, f"the results could not be joined: {error}"))
-
-    def _spawn(self, coroutine: Any) -> None:
-        future = asyncio.ensure_future(coroutine)
-        self._children.add(future)
-        future.add_done_callback(self._children.discard)
+        content, metrics = await asyncio.to_thread(job_data.reduce_scores, active.results.read(), active.data)
+        file = await self._catalog.put_bytes(content)
+        self._deliver(Reduced(active.record.id, file.digest, metrics))
 
 
 def _shard(job: str, shard: work.Shard, **fields: Any) -> records.Shard:

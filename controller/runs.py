@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import msgspec
 
 from controller import reads, records, writes
 from controller.artifacts import Signer
+from controller.background import Background
 from controller.catalog import Catalog
 from controller.errors import Conflict, LeptaError, NotFound
 from controller.releases import Releases
@@ -69,7 +70,7 @@ class Runs:
         self._new_id = new_id
         self._deliver = deliver
         self._open: dict[str, records.Run] = {}
-        self._children: set[asyncio.Future[None]] = set()
+        self._background = Background()
 
     def restore(self, unfinished: Iterable[records.Run]) -> None:
         """Runs that a stop interrupted begin again: a run can go twice."""
@@ -118,7 +119,7 @@ class Runs:
                 self._progress(tick, run, event)
             case "done":
                 self._open[run_id] = msgspec.structs.replace(run, step="sign", fraction=1.0)
-                tick.then(lambda: self._spawn(self._sign(run, event["report"])))
+                tick.then(lambda: self._beside(run, self._sign(run, event["report"])))
             case "failed":
                 self._end(tick, run, state="failed", error=event["error"], who=event.get("who", "us"))
 
@@ -178,22 +179,17 @@ class Runs:
     # -- outside the loop: files and the optimizer; what comes of it returns through the inbox
 
     def _start(self, run: records.Run) -> None:
-        self._spawn(self._prepare(run))
+        self._beside(run, self._prepare(run))
 
-    def _spawn(self, work: Any) -> None:
-        future = asyncio.ensure_future(work)
-        self._children.add(future)
-        future.add_done_callback(self._children.discard)
+    def _beside(self, run: records.Run, work: Coroutine[None, None, None]) -> None:
+        self._background.start(work, lambda error: self._deliver(Failed(run.id, error, "us")))
 
     async def _prepare(self, run: records.Run) -> None:
-        try:
-            version = await self._store.read(reads.get(records.Version, run.model, run.version))
-            earlier = await self._store.read(reads.every(records.Artifact, newest=True, limit=1, model=run.model))
-            acceptance = earlier[0].files["acceptance"].digest if earlier else None
-            spec = await asyncio.to_thread(self._lay_out, run, version, acceptance)
-            self._optimizer.submit(run.id, spec, self._out(run))
-        except (LeptaError, OSError) as error:
-            self._deliver(Failed(run.id, str(error), "us"))
+        version = await self._store.read(reads.get(records.Version, run.model, run.version))
+        earlier = await self._store.read(reads.every(records.Artifact, newest=True, limit=1, model=run.model))
+        acceptance = earlier[0].files["acceptance"].digest if earlier else None
+        spec = await asyncio.to_thread(self._lay_out, run, version, acceptance)
+        self._optimizer.submit(run.id, spec, self._out(run))
 
     def _lay_out(self, run: records.Run, version: records.Version, acceptance: str | None) -> dict[str, Any]:
         """Give the optimizer its inputs under names with the endings that it goes by."""
@@ -224,12 +220,9 @@ class Runs:
         return path
 
     async def _sign(self, run: records.Run, report: dict[str, Any]) -> None:
-        try:
-            version = await self._store.read(reads.get(records.Version, run.model, run.version))
-            built = await self._signer.sign(version, report, self._out(run))
-            self._deliver(Built(run.id, tuple(built), report))
-        except (LeptaError, OSError) as error:
-            self._deliver(Failed(run.id, str(error), "us"))
+        version = await self._store.read(reads.get(records.Version, run.model, run.version))
+        built = await self._signer.sign(version, report, self._out(run))
+        self._deliver(Built(run.id, tuple(built), report))
 
     def _out(self, run: records.Run) -> Path:
         return self._folder / run.id / "out"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from typing import Any
@@ -12,6 +11,7 @@ import msgspec
 from agent.contract import topics
 from agent.contract.messages import MAX_PAYLOAD, MessageError, UserInfer, decode_user
 from controller import oip
+from controller.background import Background
 from controller.errors import BadRequest, LeptaError
 from controller.inference import Inference
 from controller.outbox import Outbox
@@ -25,7 +25,7 @@ class UserRequests:
     def __init__(self, inference: Inference, outbox: Outbox) -> None:
         self._inference = inference
         self._outbox = outbox
-        self._running: set[asyncio.Future[None]] = set()
+        self._background = Background()
         self.refused = 0
         """Payloads that were no request, or that named no client to answer."""
 
@@ -38,9 +38,8 @@ class UserRequests:
             self.refused += 1
             log.debug("dropped a request for %s: %s", model, error)
             return
-        future = asyncio.ensure_future(self._answer(model, user, topic))
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
+        # What broke is in the log; the user's own deadline ends his wait.
+        self._background.start(self._answer(model, user, topic), lambda _: None)
 
     async def _answer(self, model: str, user: UserInfer, topic: str) -> None:
         trace = self._inference.begin(model, secrets.token_hex(16))
