@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from controller.demo_windows import Sample, Span, controls, during, hull, latencies, percentile
+from controller.demo_windows import Sample, Span, controls, during, latencies, percentile
 from controller.replies import Artifact, Job, Run, TimedSwap
 
 
@@ -57,7 +57,8 @@ class SwapFigures(msgspec.Struct, frozen=True, kw_only=True):
     p50_during_ms: float | None
     p99_during_ms: float | None
     control_windows: int
-    window_s: float
+    during_s: float
+    """All stretches together; those of several devices may overlap."""
     devices: tuple[DeviceSwap, ...]
     errors: tuple[str, ...] = ()
 
@@ -122,7 +123,7 @@ def swap_figures(samples: Sequence[Sample], swaps: Sequence[tuple[str, TimedSwap
     quiet: list[Span] = []
     if spans and samples:
         ends = Span(min(s.at for s in samples), max(s.at for s in samples))
-        quiet = controls(hull(spans), ends)
+        quiet = controls(spans, ends)
     calm, busy = latencies(samples, quiet), latencies(samples, spans)
     failed = [sample for sample in samples if sample.error]
     return SwapFigures(
@@ -136,7 +137,7 @@ def swap_figures(samples: Sequence[Sample], swaps: Sequence[tuple[str, TimedSwap
         p50_during_ms=percentile(busy, 0.50),
         p99_during_ms=percentile(busy, 0.99),
         control_windows=len(quiet),
-        window_s=round(hull(spans).end - hull(spans).start, 3) if spans else 0.0,
+        during_s=round(sum(span.end - span.start for span in spans), 3),
         devices=tuple(_device_swap(device, record) for device, record in swaps),
         errors=tuple(sorted({sample.error for sample in failed})[:5]),
     )

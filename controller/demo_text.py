@@ -123,7 +123,7 @@ def _artifact_row(a: ArtifactFigures) -> tuple[str, ...]:
 
 
 def _windows(swap: SwapFigures) -> str:
-    return f"{swap.requests_control} requests in {swap.control_windows} windows of {swap.window_s:.2f} s"
+    return f"{swap.requests_control} requests in {swap.control_windows} windows as long as the swaps"
 
 
 def _claims(device: Device) -> str:

@@ -1,7 +1,7 @@
 """Which requests ran during a swap, which belong to a quiet stretch of the same run, and how long they took. Pure.
 
-"During" is from the fork of the candidate to the exit of the old worker, on any device; control windows are as long as
-that and lie directly before and after it. Times are seconds since 1970, latencies milliseconds.
+"During" is from the fork of the candidate to the exit of the old worker, on any device; each such stretch has control
+windows of its own length before and after the whole. Times are seconds since 1970, latencies milliseconds.
 """
 
 from __future__ import annotations
@@ -43,17 +43,13 @@ def hull(spans: Sequence[Span]) -> Span:
     return Span(min(span.start for span in spans), max(span.end for span in spans))
 
 
-def controls(swap: Span, stream: Span, most: int = 3, gap_s: float = 0.1) -> list[Span]:
-    """Windows as long as `swap`, up to `most` before and `most` after it, within `stream`; `gap_s` keeps them apart."""
-    length = swap.end - swap.start
-    if length <= 0:
-        return []
-    before = [Span(swap.start - gap_s - (i + 1) * length, swap.start - gap_s - i * length) for i in range(most)]
-    after = [Span(swap.end + gap_s + i * length, swap.end + gap_s + (i + 1) * length) for i in range(most)]
-    return sorted(
-        (span for span in before + after if span.start >= stream.start and span.end <= stream.end),
-        key=lambda s: s.start,
-    )
+def controls(swaps: Sequence[Span], stream: Span, most: int = 3, gap_s: float = 0.1) -> list[Span]:
+    """`swaps` moved as a whole, up to `most` times before and `most` times after, as far as `stream` reaches."""
+    whole = hull(swaps)
+    step = whole.end - whole.start + gap_s
+    shifts = [factor * step for factor in range(-most, most + 1) if factor]
+    moved = [Span(span.start + shift, span.end + shift) for shift in shifts for span in swaps]
+    return sorted((s for s in moved if s.start >= stream.start and s.end <= stream.end), key=lambda s: s.start)
 
 
 def latencies(samples: Iterable[Sample], spans: Sequence[Span]) -> list[float]:

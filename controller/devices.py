@@ -12,6 +12,7 @@ import msgspec
 from agent.contract import topics
 from agent.contract.messages import (
     DESIRED_TYPE,
+    AgentStatus,
     Desired,
     DesiredModel,
     Hello,
@@ -40,6 +41,8 @@ class Known:
 
     record: records.Device
     online: bool = False
+    boot: str = ""
+    """Boot id of the agent's process that said hello last."""
     seen_at: float = float("-inf")
     """Monotonic seconds of its last message."""
     load: Load | None = None
@@ -117,7 +120,7 @@ class Devices:
         if known.online and known.record.session not in ("", hello.session):
             # It restarted before anybody saw it go: what it held is gone.
             self._lose(tick, known)
-        known.online, known.seen_at = True, tick.now
+        known.online, known.boot, known.seen_at = True, hello.boot, tick.now
         generation = known.record.desired_generation
         if hello.generation > generation:
             # This database is older than what the device was told: go on above it.
@@ -148,15 +151,27 @@ class Devices:
             tick.save(writes.put(swap), writes.trim_swaps(name, self._swaps_kept))
         self._changed(tick, name)
 
-    def loaded(self, now: float, name: str, load: Load) -> None:
-        """A load sample: kept in memory only, exempt from saving."""
+    def loaded(self, now: float, name: str, load: Load) -> bool:
+        """A load sample: kept in memory only, exempt from saving. False if it comes from a device that counts as lost
+        but is not: `returned` is due."""
         known = self._known[name]
         known.load, known.seen_at = load, now
+        return known.online or load.boot != known.boot
 
-    def offline(self, tick: Tick, name: str, session: str) -> None:
-        """Its will arrived. One of an earlier session says nothing about this one."""
+    def returned(self, tick: Tick, name: str) -> None:
+        """It was silent, or an old will was late; what it holds is unchanged."""
+        known = self._known[name]
+        if not known.online:
+            known.online = True
+            self._changed(tick, name)
+
+    def offline(self, tick: Tick, name: str, status: AgentStatus) -> None:
+        """It said goodbye, or the broker did. The will of an earlier process or connection says nothing about this one."""
         known = self._known.get(name)
-        if known is not None and known.online and session == known.record.session:
+        if known is None or not known.online or status.boot != known.boot:
+            return
+        # A will was written before its connection had a session.
+        if status.session in ("", known.record.session):
             self._lose(tick, known)
 
     def check_silence(self, tick: Tick) -> None:

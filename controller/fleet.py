@@ -178,7 +178,8 @@ class Fleet:
             case Answer():
                 self.inference.answered(device, message)
             case Load():
-                self.devices.loaded(time.monotonic(), device, message)
+                if not self.devices.loaded(time.monotonic(), device, message):
+                    self._put(lambda tick: self.devices.returned(tick, device))
             case Need():
                 self.delivery.need(message)
             case Hello() if message.agent == device:
@@ -188,8 +189,7 @@ class Fleet:
             case Result():
                 self._put(lambda tick: self.jobs.result(tick, device, message))
             case AgentStatus(online=False):
-                self.inference.lost(device)
-                self._put(lambda tick: self.devices.offline(tick, device, message.session))
+                self._put(lambda tick: self.devices.offline(tick, device, message))
 
     def _put(self, handler: Handler, future: asyncio.Future[Any] | None = None) -> None:
         if future is None and len(self._inbox) >= self._limits.inbox:

@@ -18,7 +18,7 @@ class Placement:
 
 
 def place(devices: Mapping[str, Facts], profiles: Mapping[str, Profile], built: Iterable[str]) -> list[Placement]:
-    """For each device choose among the profiles for which an artifact was built; devices in the order of their names."""
+    """For each device, by name, choose among the profiles for which an artifact was built."""
     available = {name: profiles[name] for name in built if name in profiles}
     return [_place_one(device, facts, profiles, available) for device, facts in sorted(devices.items())]
 

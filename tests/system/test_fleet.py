@@ -30,8 +30,8 @@ from tests.system.world import World
 PATIENCE_S = 30.0
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.05)
@@ -112,13 +112,13 @@ def test_a_job_is_exact_although_an_agent_is_killed(fleet: World, tmp_path: Path
     until(lambda: fleet.client.job(job.id).accepted >= 4, "some shards")
     for pid in fleet.agents["two"].pids:
         os.kill(pid, signal.SIGKILL)
+    until(lambda: not fleet.client.device("two").online, "the loss is noticed", patience_s=5.0)
     ended = wait_for_job(fleet, job.id)
     assert (ended.state, ended.lost, ended.accepted) == ("done", 0, ended.shards)
     table = result_of(fleet, job.id, tmp_path)
     [want] = predict(model, {name: x}).values()
     [got] = [array for key, array in table.items() if key.startswith("output:")]
     assert np.array_equal(got, want)
-    until(lambda: not fleet.client.device("two").online, "the loss is noticed")
 
 
 def test_a_killed_controller_goes_on_with_its_job_and_counts_no_shard_twice(

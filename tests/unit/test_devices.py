@@ -9,7 +9,17 @@ from typing import cast
 import msgspec
 
 from agent.contract.manifest import FileRef
-from agent.contract.messages import DESIRED_TYPE, AgentStatus, Desired, Hello, ModelState, Reported, Stamper, decode_as
+from agent.contract.messages import (
+    DESIRED_TYPE,
+    AgentStatus,
+    Desired,
+    Hello,
+    Load,
+    ModelState,
+    Reported,
+    Stamper,
+    decode_as,
+)
 from agent.contract.signing import PrivateKey, open_sealed
 from controller import records
 from controller.bus import Bus
@@ -67,8 +77,15 @@ class World:
             action()
         return result
 
-    def hello(self, name: str, generation: int = 0, session: str = "s", models: tuple[ModelState, ...] = ()) -> None:
-        hello = Hello(agent=name, session=session, generation=generation, facts=FACTS, models=models)
+    def hello(
+        self,
+        name: str,
+        generation: int = 0,
+        session: str = "s",
+        models: tuple[ModelState, ...] = (),
+        boot: str = "b",
+    ) -> None:
+        hello = Hello(agent=name, session=session, generation=generation, facts=FACTS, models=models, boot=boot)
         self.turn(lambda tick: self.devices.hello(tick, hello))
 
     def report(self, name: str, state: str, version: int = 1, reason: str = "") -> None:
@@ -176,14 +193,28 @@ def test_a_device_that_joins_later_gets_what_the_fleet_runs_but_never_what_faile
     assert [d.models[0].version for d in world.bus.desired("b")] == [1]
 
 
-def test_a_will_of_an_earlier_session_does_not_take_a_device_offline() -> None:
+def test_a_will_takes_its_own_process_offline_and_no_later_one() -> None:
     world = World("a")
-    world.hello("a", session="new")
-    assert AgentStatus(online=False, session="old").session == "old"
-    world.turn(lambda tick: world.devices.offline(tick, "a", "old"))
-    assert world.devices.online() == {"a"}
-    world.turn(lambda tick: world.devices.offline(tick, "a", "new"))
+    world.hello("a", session="new", boot="second")
+    for stale in (
+        AgentStatus(online=False, boot="first"),
+        AgentStatus(online=False, boot="second", session="old"),
+    ):
+        world.turn(lambda tick, stale=stale: world.devices.offline(tick, "a", stale))  # type: ignore[misc]
+        assert world.devices.online() == {"a"}
+    world.turn(lambda tick: world.devices.offline(tick, "a", AgentStatus(online=False, boot="second")))
     assert world.devices.online() == frozenset()
+
+
+def test_a_device_that_was_given_up_and_still_speaks_is_back() -> None:
+    world = World("a")
+    world.hello("a", boot="b")
+    world.now += 16
+    world.turn(world.devices.check_silence)
+    load = Load(cpu=0.0, memory=0.0, queue=0, boot="b")
+    assert not world.devices.loaded(world.now, "a", load)
+    world.turn(lambda tick: world.devices.returned(tick, "a"))
+    assert world.devices.online() == {"a"}
 
 
 def test_a_restarted_device_loses_what_it_held_even_if_nobody_saw_it_go() -> None:
