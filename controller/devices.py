@@ -166,7 +166,7 @@ class Devices:
             self._changed(tick, name)
 
     def offline(self, tick: Tick, name: str, status: AgentStatus) -> None:
-        """It said goodbye, or the broker did. The will of an earlier process or connection says nothing about this one."""
+        """It said goodbye, or the broker did for it. The will of an earlier process says nothing about this one."""
         known = self._known.get(name)
         if known is None or not known.online or status.boot != known.boot:
             return
