@@ -161,6 +161,19 @@ def parse_pss(rollup: str) -> int:
     return 0
 
 
+def others_mapping(library: str, pids: Iterable[int]) -> int:
+    """How many processes outside `pids` map a file whose path contains `library`: they lower the share of `pids`."""
+    others = set(psutil.pids()) - set(pids)
+    return sum(library in _maps(pid) for pid in others)
+
+
+def _maps(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ""
+
+
 def cpu_s(pids: Iterable[int]) -> float:
     """User and system seconds of the processes so far, with those of children that ended and were waited for."""
     total = 0.0

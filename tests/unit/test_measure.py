@@ -119,6 +119,13 @@ def test_memory_is_the_proportional_share_of_every_process_given() -> None:
     assert measure.pss_mb([2**22 + 1]) == 0
 
 
+def test_processes_that_map_the_same_library_are_counted() -> None:
+    libraries = [line.split("/")[-1] for line in measure._maps(os.getpid()).splitlines() if "_psutil_linux" in line]
+    assert libraries
+    assert measure.others_mapping(libraries[0], []) >= 1
+    assert measure.others_mapping("no-such-library", []) == 0
+
+
 def test_processor_time_includes_children_that_have_ended() -> None:
     before = measure.cpu_s([os.getpid()])
     burn = "import time\nwhile time.process_time() < 0.3: pass"

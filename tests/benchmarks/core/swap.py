@@ -19,7 +19,7 @@ from tests.benchmarks.results import Figure
 from tests.builders import dscnn, file_ref
 
 MODEL, DEVICE = "keywords", "pi"
-SWAPS, QUICK_SWAPS, MOST_SWAPS = 20, 3, 120
+SWAPS, QUICK_SWAPS, MOST_SWAPS = 20, 3, 250
 REQUESTS_IN_WINDOWS = 2000
 WARM_UP_S = 2.0
 
