@@ -39,6 +39,8 @@ class NoRoute:
     reasons: tuple[str, ...]
 
 
+# Differences below this are noise of the network: such devices count as equal and share the load.
+_NOISE_MS = 1.0
 # Before a device has answered once its service time is unknown; an optimistic guess lets it be tried.
 _UNKNOWN_SERVICE_MS = 1.0
 
@@ -60,7 +62,7 @@ def choose(candidates: Iterable[Candidate], tried: frozenset[str], draw: float) 
         return NoRoute(tuple(reasons) or ("no device is enrolled",))
     fresh = [c for c in feasible if c.device not in tried] or feasible
     best = min(expected_ms(c) for c in fresh)
-    equals = [c for c in fresh if expected_ms(c) <= best * 1.05]
+    equals = [c for c in fresh if expected_ms(c) <= best + _NOISE_MS]
     chosen = equals[int(draw * len(equals))]
     reason = f"{expected_ms(chosen):.2f} ms expected; {len(feasible)} devices feasible"
     return Route(chosen.device, chosen.artifact or "", expected_ms(chosen), reason)

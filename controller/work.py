@@ -23,7 +23,7 @@ class Policy:
     """Computing time of one shard."""
     cover_s: float = 0.6
     """How much work may wait at a device: it covers the loop's pause between decisions, and the way."""
-    max_credit: int = 12
+    max_credit: int = 32
     max_attempts: int = 8
     """Leases of one shard before it is given up."""
     max_failing_devices: int = 2
@@ -32,6 +32,8 @@ class Policy:
     """Least time to live of a lease; slow devices get more, by their measured speed."""
     speculate_factor: float = 1.5
     """An idle device copies a shard when it would be done this much earlier than where the shard waits."""
+    overdue_s: float = 2.0
+    """So much later than expected, a shard is copied whatever its device was measured at."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ class _Held:
 
     device: str
     attempt: int
+    since: float
+    expected_s: float
     expires: float
 
 
@@ -354,7 +358,7 @@ class Job:
         ttl = max(self._policy.lease_s, 10 * waiting * share.row_s)
         state.attempts += 1
         state.state = LEASED
-        state.held.append(_Held(device, state.attempts, now + ttl))
+        state.held.append(_Held(device, state.attempts, now, waiting * share.row_s, now + ttl))
         self._leased[state.shard.number] = state
         self.devices[device] = replace(share, outstanding=share.outstanding + 1, waiting_rows=waiting)
         return Lease(device, state.shard, state.attempts, ttl)
@@ -395,7 +399,7 @@ class Job:
             return None
         row_s, device = min(idle)
         late = [
-            (self.devices[held.device].waiting_rows * self.devices[held.device].row_s, state.shard.number)
+            (self._wait_s(held, now), state.shard.number)
             for state in self._leased.values()
             if len(state.held) == 1 and state.state == LEASED and device not in state.failed_on
             for held in state.held
@@ -406,6 +410,14 @@ class Job:
         state = self._shards[number]
         worth = wait_s > self._policy.speculate_factor * row_s * state.shard.rows + 0.05
         return (state, device) if worth and state.attempts < self._policy.max_attempts else None
+
+    def _wait_s(self, held: _Held, now: float) -> float:
+        """How long a leased shard will still wait for its result: by its device's measured speed, or without end when
+        it is overdue."""
+        if now - held.since > held.expected_s + self._policy.overdue_s:
+            return math.inf
+        share = self.devices[held.device]
+        return share.waiting_rows * share.row_s
 
     @staticmethod
     def _finish_s(share: DeviceShare, rows: int) -> float:

@@ -229,3 +229,18 @@ def test_the_same_events_give_the_same_actions() -> None:
         return simulate(Job(split(3000, 50), Policy()), fleet, 0.1, seed=7)
 
     assert run() == run()
+
+
+def test_an_idle_device_takes_over_from_one_that_has_stopped_answering() -> None:
+    job = Job(split(32, 16), Policy())
+    for name in ("a", "dead"):
+        job.handle(DeviceReady(name, 0.0001), 0.0)
+    leases = [a for a in job.assign(0.0) if isinstance(a, Lease)]
+    assert {lease.device for lease in leases} == {"a", "dead"}
+    for lease in leases:
+        if lease.device == "a":
+            job.handle(Answered("a", lease.shard.number, lease.attempt, 0.002), 0.1)
+    assert job.assign(1.0) == []
+    copies = [a for a in job.assign(3.0) if isinstance(a, Lease)]
+    assert {copy.device for copy in copies} == {"a"}
+    assert all(copy.speculative for copy in copies)
