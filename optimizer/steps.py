@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -151,7 +152,9 @@ class _Zygote:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.ready = False
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "LEPTA_ZYGOTE": kind}
+        # TensorFlow leaves generated files behind in the folder for temporary files.
+        self._scratch = tempfile.TemporaryDirectory(prefix="lepta-optimizer-", ignore_cleanup_errors=True)
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "LEPTA_ZYGOTE": kind, "TMPDIR": self._scratch.name}
         self.process = subprocess.Popen(
             command("optimizer.zygote"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(quiet)
         )
@@ -178,3 +181,4 @@ class _Zygote:
             self.process.kill()
             self.process.wait()
         self._stdout.close()
+        self._scratch.cleanup()

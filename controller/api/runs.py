@@ -12,7 +12,7 @@ from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import Response
 
 from agent.contract.manifest import FileRef, Preprocessing
-from controller import reads, records, views
+from controller import reads, records, uploads, views
 from controller.api.access import controller_of
 from controller.api.errors import reply
 from controller.api.models import new_version
@@ -47,13 +47,17 @@ async def deploy(
     """Upload, optimize, release, roll out: follow the run that this answers with, then its rollout."""
     controller = controller_of(request)
     wanted = _checked_profiles(controller, _listed("profiles", profiles) or None)
+    source_name = Path(model.filename or "model.keras").name
     source = await _store(controller, model)
+    uploads.check_model(controller.catalog.path(source.digest), source_name)
+    arrays = await _store(controller, data)
+    uploads.check_data(controller.catalog.path(arrays.digest), data.filename or "data")
     version = await new_version(
         controller,
-        name or Path(model.filename or "").stem,
+        name or Path(source_name).stem,
         source=source.digest,
-        source_name=model.filename or "model.keras",
-        data=(await _store(controller, data)).digest,
+        source_name=source_name,
+        data=arrays.digest,
         labels=tuple(_listed("labels", labels)),
         preprocessing=_preprocessing(preprocessing),
     )

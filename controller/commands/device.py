@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +33,8 @@ def add(
     with common.connect() as client:
         claim, url = client.claim(expires_s=expires, uses=uses), client.place.url
     screen.line("On the device:")
-    screen.line("  pip install lepta")
+    wheel = f"lepta-{version('lepta')}-py3-none-any.whl"
+    screen.line(f"  pip install {wheel}      (`uv build --wheel` makes it, in a clone of Lepta)")
     if out is not None:
         write_secret(out, claim.token + "\n")
         screen.line(f"  lepta-agent run --controller {url} --token-file {out.name}      (copy {out} there first)")
