@@ -131,6 +131,8 @@ class Serving:
         member.stop_timer()
         member.on_event = self._event
         self.member = member
+        if member.worker is not None:
+            member.worker.promote()
         self._serves()
 
     def stop(self) -> None:

@@ -224,6 +224,8 @@ class Slot:
         self._logbook.staged(self._loop.now())
         pointer = Pointer(wanted=self._target, files=manifest.files, watched=False)
         order = start_order(manifest, self._ground.blobs, self._ground.runtimes, self._ground.extra_ms_per_row)
+        # Beside a worker that serves, a candidate stays behind; alone it hurries.
+        order = msgspec.structs.replace(order, candidate=self.serving.member is not None)
         candidate = self._candidate = Member(pointer, order)
         candidate.on_event = self._candidate_event
         self._set_timer(self._ground.limits.start, lambda: self._too_slow("its start"))

@@ -39,6 +39,9 @@ class Worker(Protocol):
 
     def compute(self, order: frames.Compute) -> None: ...
 
+    def promote(self) -> None:
+        """It serves from now on: a candidate need not stand behind any more."""
+
     def probe(self, order: frames.Probe) -> None: ...
 
     def measure(self, order: frames.Measure) -> None: ...
@@ -196,6 +199,9 @@ class _ForkedWorker:
 
     def compute(self, order: frames.Compute) -> None:
         self.send(order)
+
+    def promote(self) -> None:
+        self.send(frames.Promote())
 
     def probe(self, order: frames.Probe) -> None:
         self.send(order)

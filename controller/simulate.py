@@ -89,6 +89,9 @@ class _SimulatedWorker:
         busy_ms = self._simulation.row_ms * rows
         self._order(busy_ms, lambda: _computed(order, self._start.outputs, rows, busy_ms))
 
+    def promote(self) -> None:
+        """A simulated worker takes no processor time."""
+
     def probe(self, order: frames.Probe) -> None:
         accuracy = self._simulation.accuracy
         result = ProbeResult(agreement=1.0, sqnr_db=60.0, accuracy=accuracy, latency_ms=self._simulation.row_ms)

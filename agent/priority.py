@@ -1,0 +1,36 @@
+"""Lets a candidate work only while nobody else wants the processor, where the system lets it come back from there."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+_CAP_SYS_NICE = 1 << 23
+_RLIMIT_NICE_FOR_NORMAL = 20
+
+
+def can_return(status: str, rlimit_nice: int) -> bool:
+    """May a process leave SCHED_IDLE again? By capability or RLIMIT_NICE (sched(7)); `status`: /proc/self/status."""
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) & _CAP_SYS_NICE) or rlimit_nice >= _RLIMIT_NICE_FOR_NORMAL
+
+
+def step_back() -> bool:
+    """Run only when a processor is idle; False, and nothing changed, where that could not be undone."""
+    if sys.platform != "linux":
+        return False
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        if not can_return(status, resource.getrlimit(resource.RLIMIT_NICE)[0]):
+            return False
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        return False
+    return True
+
+
+def step_forward() -> None:
+    """Run like everybody again."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

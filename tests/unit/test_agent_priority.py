@@ -1,0 +1,28 @@
+"""When a candidate may stand behind."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agent import priority
+
+CAPABLE = "Name:\tx\nCapEff:\t000001ffffffffff\n"
+POOR = "Name:\tx\nCapEff:\t0000000000000000\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "limit", "can"),
+    [(CAPABLE, 0, True), (POOR, 0, False), (POOR, 20, True), (POOR, 19, False), ("", 0, False)],
+)
+def test_only_who_can_come_back_stands_behind(status: str, limit: int, can: bool) -> None:
+    assert priority.can_return(status, limit) is can
+
+
+def test_a_process_that_stood_behind_runs_like_before() -> None:
+    before = os.sched_getscheduler(0)
+    if priority.step_back():
+        assert os.sched_getscheduler(0) == os.SCHED_IDLE
+        priority.step_forward()
+    assert os.sched_getscheduler(0) == before
