@@ -107,6 +107,10 @@ class Limits:
     examples: int = 8
     """Examples that are remembered."""
 
+    # Serving
+    keep_alive_s: int = 75
+    """How long an idle HTTP connection stays open: longer than clients keep theirs, or they ask into a closed one."""
+
     # Stopping
     shutdown_s: float = 5.0
     """How long open HTTP requests may take when the controller stops."""
