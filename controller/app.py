@@ -54,7 +54,7 @@ class Assembly:
 
     def _build(self, settings: Settings, url: str, secret: keys.Keys, stamper: Stamper) -> Controller:
         profiles = builtin()
-        built = wiring.build(
+        ground = wiring.Ground(
             settings=settings,
             keys=secret,
             store=self.store,
@@ -64,6 +64,7 @@ class Assembly:
             optimizer=self.optimizations,
             profiles=profiles,
         )
+        built = wiring.build(ground)
         return Controller(
             settings=settings,
             url=url,

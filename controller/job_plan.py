@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from controller import job_data, work
+from controller import job_data, shards
 from controller.records import Artifact
 from controller.work import Policy
 
@@ -40,7 +40,7 @@ def plan(
     fitting = [server for server in servers if server.artifact == pinned.digest]
     most = job_data.most_rows(row_bytes, job_data.outputs_of(pinned))
     row_ms = max(server.row_ms for server in fitting) or float(pinned.report.get("latency_ms") or 1.0)
-    size = wanted_rows or work.shard_size(rows, row_ms / 1000, len(fitting), most, policy)
+    size = wanted_rows or shards.shard_size(rows, row_ms / 1000, len(fitting), most, policy.target_s)
     return Plan(pinned, _most_common(server.runtime for server in fitting), min(size, most))
 
 

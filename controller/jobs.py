@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,18 @@ import msgspec
 
 from agent.contract import topics
 from agent.contract.messages import MAX_INLINE, Result, Work, encode_tensors
-from agent.contract.tensors import TensorError, rows_of
 from controller import job_data, job_plan, records, work, writes
 from controller.background import Background
 from controller.catalog import Catalog
-from controller.devices import Devices, Known
+from controller.devices import Devices
 from controller.errors import Busy, NotFound
 from controller.job_data import JobInput, ShardResult
 from controller.job_plan import Server
 from controller.job_results import Results
 from controller.outbox import Outbox
 from controller.recorder import Recorder
+from controller.running_job import RunningJob, family
+from controller.shards import Shard, split
 from controller.tick import Tick
 
 log = logging.getLogger("lepta.jobs")
@@ -41,20 +41,6 @@ class Reduced(msgspec.Struct, frozen=True):
 class Broken(msgspec.Struct, frozen=True):
     job: str
     error: str
-
-
-@dataclass
-class _Active:
-    record: records.Job
-    rules: work.Job
-    data: JobInput
-    artifacts: frozenset[str]
-    """Digests that may compute for this job: one, unless it is mixed."""
-    results: Results
-    began: float
-    feasible: set[str] = field(default_factory=set)
-    bytes_moved: int = 0
-    without_device_since: float | None = None
 
 
 class Jobs:
@@ -84,7 +70,7 @@ class Jobs:
         self._stall_s = stall_s
         self._new_id = new_id
         self._deliver = deliver
-        self._active: dict[str, _Active] = {}
+        self._active: dict[str, RunningJob] = {}
         self._background = Background()
         devices.on_lost.append(self._lost)
 
@@ -99,7 +85,7 @@ class Jobs:
     def progress(self, job: records.Job) -> records.Job:
         """The job with the counters that are not in the store yet."""
         active = self._active.get(job.id)
-        return self._counted(active) if active is not None else job
+        return active.counted() if active is not None else job
 
     # -- commands
 
@@ -116,7 +102,7 @@ class Jobs:
             raise Busy(f"no device serves {what}{where}", "lepta deploy, or lepta device ls")
         row_bytes = job_data.row_bytes(data)
         plan = job_plan.plan(built, servers, data.rows, row_bytes, wanted.shard_rows, self._policy)
-        shards = work.split(data.rows, plan.shard_rows)
+        shards = split(data.rows, plan.shard_rows)
         job = msgspec.structs.replace(
             wanted,
             id=self._new_id("job"),
@@ -131,7 +117,7 @@ class Jobs:
             started_at=tick.wall,
         )
         digests = frozenset(a.digest for a in built) if job.mixed else frozenset({plan.artifact.digest})
-        active = _Active(job, work.Job(shards, self._policy), data, digests, Results(self._folder, job.id), tick.now)
+        active = RunningJob(job, work.Job(shards, self._policy), data, digests, Results(self._folder, job.id), tick.now)
         self._active[job.id] = active
         tick.save(writes.put(job), writes.put(*(_shard(job.id, s) for s in shards)))
         self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
@@ -161,10 +147,10 @@ class Jobs:
         data: JobInput,
     ) -> None:
         """Take a job up again after a restart: accepted shards stay accepted, the others begin with higher attempts."""
-        open_ = [work.Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")]
+        open_ = [Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")]
         attempts = {s.number: s.attempt for s in shards}
         digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
-        active = _Active(
+        active = RunningJob(
             job, work.Job(open_, self._policy, attempts), data, digests, Results(self._folder, job.id), tick.now
         )
         for s in shards:
@@ -189,7 +175,7 @@ class Jobs:
             result.shard,
             result.attempt,
             result.service_ms / 1000,
-            error=self._wrong(active, result),
+            error=active.wrong(result),
             user_fault=result.fault is not None and result.fault.who == "user",
         )
         for action in active.rules.handle(event, tick.now):
@@ -210,7 +196,7 @@ class Jobs:
         if active is None:
             return
         computed = int(reduced.metrics["rows_computed"])
-        quarantined = sum(r.last - r.first for r in self._quarantined_rows(active))
+        quarantined = active.quarantined_rows()
         lost = active.record.rows - computed - quarantined
         error = f"{quarantined} rows are quarantined: {_first(active.rules.quarantined)}" if quarantined else None
         active.record = msgspec.structs.replace(
@@ -232,9 +218,9 @@ class Jobs:
                 active.feasible.discard(device)
                 active.rules.handle(work.DeviceGone(device), tick.now)
 
-    def _note_devices(self, tick: Tick, active: _Active) -> None:
+    def _note_devices(self, tick: Tick, active: RunningJob) -> None:
         for known in self._devices.all():
-            artifact = self._feasible(active, known)
+            artifact = active.feasible_artifact(known)
             if artifact is not None and known.name not in active.feasible:
                 active.feasible.add(known.name)
                 row_s = known.row_ms(artifact) / 1000 or 0.001
@@ -245,7 +231,7 @@ class Jobs:
                     self._act(tick, active, action, None)
         self._watch_for_stall(tick, active)
 
-    def _watch_for_stall(self, tick: Tick, active: _Active) -> None:
+    def _watch_for_stall(self, tick: Tick, active: RunningJob) -> None:
         if active.feasible or active.rules.finished:
             active.without_device_since = None
         elif active.without_device_since is None:
@@ -254,14 +240,7 @@ class Jobs:
             error = f"no device has served artifact {active.record.artifact[:12]} for {self._stall_s:.0f} s"
             self._end(tick, active, state="failed", error=error)
 
-    def _feasible(self, active: _Active, known: Known) -> str | None:
-        state = known.serving(active.record.model)
-        if state is None or not known.online or known.record.drain or state.artifact not in active.artifacts:
-            return None
-        right_runtime = active.record.mixed or _family(state.runtime) == active.record.runtime
-        return state.artifact if right_runtime else None
-
-    def _act(self, tick: Tick, active: _Active, action: work.Action, result: Result | None) -> None:
+    def _act(self, tick: Tick, active: RunningJob, action: work.Action, result: Result | None) -> None:
         job = active.record.id
         match action:
             case work.Lease(device, shard, attempt, ttl_s, speculative):
@@ -283,9 +262,9 @@ class Jobs:
             case work.Finish():
                 self._finish(tick, active)
 
-    def _lease(self, tick: Tick, active: _Active, lease: work.Lease) -> None:
+    def _lease(self, tick: Tick, active: RunningJob, lease: work.Lease) -> None:
         known = self._devices.require(lease.device)
-        artifact = self._feasible(active, known) or active.record.artifact
+        artifact = active.feasible_artifact(known) or active.record.artifact
         tensors = job_data.tensors_of(active.data, lease.shard.first, lease.shard.last)
         size = sum(len(t.data) for t in tensors)
         active.bytes_moved += size
@@ -310,7 +289,7 @@ class Jobs:
         topic = topics.agent(lease.device, "work")
         tick.then(lambda: self._outbox.send(topic, message))
 
-    def _accept(self, tick: Tick, active: _Active, accept: work.Accept, result: Result) -> None:
+    def _accept(self, tick: Tick, active: RunningJob, accept: work.Accept, result: Result) -> None:
         shard = accept.shard
         offset, length = active.results.add(
             ShardResult(shard.first, shard.last, accept.device, result.artifact, result.runtime, result.outputs)
@@ -334,53 +313,19 @@ class Jobs:
             )
         )
 
-    def _wrong(self, active: _Active, result: Result) -> str:
-        """Why this result cannot count; empty if it can."""
-        if result.fault is not None:
-            return result.fault.message
-        if result.artifact not in active.artifacts:
-            return f"computed with artifact {result.artifact[:12]}, the job is pinned to {active.record.artifact[:12]}"
-        if not active.record.mixed and _family(result.runtime) != active.record.runtime:
-            return f"computed with {result.runtime}, the job is pinned to {active.record.runtime}"
-        rows = (
-            min((result.shard + 1) * active.record.shard_rows, active.record.rows)
-            - result.shard * active.record.shard_rows
-        )
-        try:
-            found = rows_of(result.outputs)
-        except TensorError as error:
-            return f"broken outputs: {error}"
-        return "" if found == rows else f"{found} rows came back, {rows} were sent"
-
-    def _finish(self, tick: Tick, active: _Active) -> None:
+    def _finish(self, tick: Tick, active: RunningJob) -> None:
         active.record = msgspec.structs.replace(active.record, makespan_s=tick.now - active.began)
         broken = partial(Broken, active.record.id)
         tick.then(lambda: self._background.start(self._reduce(active), lambda error: self._deliver(broken(error))))
 
-    def _end(self, tick: Tick, active: _Active, *, state: str, error: str | None) -> records.Job:
-        job = msgspec.structs.replace(self._counted(active), state=state, error=error, finished_at=tick.wall)
+    def _end(self, tick: Tick, active: RunningJob, *, state: str, error: str | None) -> records.Job:
+        job = msgspec.structs.replace(active.counted(), state=state, error=error, finished_at=tick.wall)
         tick.save(writes.put(job))
         del self._active[job.id]
         tick.then(active.results.remove)
         log.info("job %s of %s: %s", job.id, job.model, state)
         self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
         return job
-
-    def _counted(self, active: _Active) -> records.Job:
-        rules = active.rules
-        devices = {
-            name: records.JobShare(shards=share.shards, rows=share.rows, busy_s=share.busy_s)
-            for name, share in rules.devices.items()
-        }
-        return msgspec.structs.replace(
-            active.record,
-            accepted=len(active.results),
-            quarantined=len(rules.quarantined),
-            moved=rules.counters.moved,
-            duplicates_refused=rules.counters.duplicates_refused,
-            bytes_moved=active.bytes_moved,
-            devices=devices,
-        )
 
     def _servers(self, wanted: records.Job, built: list[records.Artifact]) -> list[Server]:
         """Every device that could take part."""
@@ -391,28 +336,17 @@ class Jobs:
             if state is None or not known.online or known.record.drain or state.artifact not in profiles:
                 continue
             if wanted.profile in (None, profiles[state.artifact]):
-                found.append(Server(known.name, state.artifact, _family(state.runtime), known.row_ms(state.artifact)))
+                found.append(Server(known.name, state.artifact, family(state.runtime), known.row_ms(state.artifact)))
         return found
 
-    def _quarantined_rows(self, active: _Active) -> list[work.Shard]:
-        size, rows = active.record.shard_rows, active.record.rows
-        return [work.Shard(n, n * size, min((n + 1) * size, rows)) for n in active.rules.quarantined]
-
-    # -- files
-
-    async def _reduce(self, active: _Active) -> None:
+    async def _reduce(self, active: RunningJob) -> None:
         content, metrics = await asyncio.to_thread(job_data.reduce_scores, active.results.read(), active.data)
         file = await self._catalog.put_bytes(content)
         self._deliver(Reduced(active.record.id, file.digest, metrics))
 
 
-def _shard(job: str, shard: work.Shard, **fields: Any) -> records.Shard:
+def _shard(job: str, shard: Shard, **fields: Any) -> records.Shard:
     return records.Shard(job=job, number=shard.number, first=shard.first, last=shard.last, **fields)
-
-
-def _family(runtime: str) -> str:
-    """`ai-edge-litert 2.3.0, XNNPACK` is of the family `ai-edge-litert`."""
-    return runtime.split(" ")[0].rstrip(",")
 
 
 def _first(reasons: dict[int, str]) -> str:

@@ -9,26 +9,25 @@ from functools import partial
 from typing import Any, Protocol
 
 from agent.contract.messages import Stamper
-from controller import job_data, reads, records, work
+from controller import reads, records, work
 from controller.artifacts import Signer
 from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.delivery import Delivery
 from controller.devices import Devices
-from controller.errors import LeptaError
 from controller.examples import Examples
 from controller.fleet import Event, Fleet
 from controller.inference import Inference, InferenceLimits, Trace
 from controller.jobs import Jobs
 from controller.keys import Keys
 from controller.outbox import Outbox
-from controller.recorder import from_environment
+from controller.recorder import Recorder, from_environment
 from controller.releases import Releases
+from controller.restoring import restore
 from controller.routing import Candidate
 from controller.runs import Runs
 from controller.settings import Settings
 from controller.store import Store
-from controller.tick import Tick
 from controller.user_requests import UserRequests
 from firmware_profiles.profile import Profile
 
@@ -48,45 +47,80 @@ class Built:
     examples: Examples
 
 
-def build(
-    *,
-    settings: Settings,
-    keys: Keys,
-    store: Store,
-    catalog: Catalog,
-    bus: Bus,
-    stamper: Stamper,
-    optimizer: Optimizer,
-    profiles: dict[str, Profile],
-) -> Built:
+@dataclass
+class Ground:
+    """What is there before the fleet is made."""
+
+    settings: Settings
+    keys: Keys
+    store: Store
+    catalog: Catalog
+    bus: Bus
+    stamper: Stamper
+    optimizer: Optimizer
+    profiles: dict[str, Profile]
+
+
+def build(ground: Ground) -> Built:
     """Make the fleet and what belongs to it. Nothing runs yet."""
-    fleet: Fleet  # made last: its parts speak to it only when it runs
-    limits = settings.limits
-
-    def happened(event: Event) -> None:
-        fleet.happened(event)
-
-    def outstanding(device: str) -> int:
-        return fleet.outstanding(device)
-
+    limits, store, catalog = ground.settings.limits, ground.store, ground.catalog
+    late = _Late()
     recorder = from_environment()
-    outbox = Outbox(bus, stamper, keys.controller)
+    outbox = Outbox(ground.bus, ground.stamper, ground.keys.controller)
     devices = Devices(outbox, silent_s=limits.silent_s, swaps_kept=limits.swaps_kept)
-    releases = Releases(devices, profiles, recorder, timeout_s=limits.rollout_timeout_s, new_id=new_id)
-    signer = Signer(catalog, store, keys.release, Fleet.wall)
-    runs = Runs(
-        settings.data / "runs",
-        store,
-        catalog,
+    releases = Releases(devices, ground.profiles, recorder, timeout_s=limits.rollout_timeout_s, new_id=new_id)
+    signer = Signer(catalog, store, ground.keys.release, Fleet.wall)
+    inference = _inference(ground, late, devices, outbox)
+    late.fleet = Fleet(
+        store=store,
+        devices=devices,
+        releases=releases,
+        runs=_runs(ground, late, signer, releases),
+        jobs=_jobs(ground, late, devices, outbox, recorder),
+        inference=inference,
+        delivery=Delivery(outbox, catalog.locate, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
+        recorder=recorder,
+        limits=limits,
+        restore=lambda tick: restore(tick, late.fleet, store, catalog),
+        on_user_request=UserRequests(inference, outbox).take,
+    )
+    folder = ground.settings.data / "runs"
+    examples = Examples(
+        folder, catalog, ground.optimizer, most=limits.examples, limit=limits.upload_bytes, new_id=new_id
+    )
+    return Built(late.fleet, signer, examples)
+
+
+class _Late:
+    """The fleet is made last; its parts speak to it only when it runs."""
+
+    fleet: Fleet
+
+    def happened(self, event: Event) -> None:
+        self.fleet.happened(event)
+
+    def outstanding(self, device: str) -> int:
+        return self.fleet.outstanding(device)
+
+
+def _runs(ground: Ground, late: _Late, signer: Signer, releases: Releases) -> Runs:
+    return Runs(
+        ground.settings.data / "runs",
+        ground.store,
+        ground.catalog,
         signer,
-        optimizer,
+        ground.optimizer,
         releases,
         new_id=new_id,
-        deliver=happened,
+        deliver=late.happened,
     )
-    jobs = Jobs(
-        settings.data / "jobs",
-        catalog,
+
+
+def _jobs(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, recorder: Recorder) -> Jobs:
+    limits = ground.settings.limits
+    return Jobs(
+        ground.settings.data / "jobs",
+        ground.catalog,
         devices,
         outbox,
         recorder,
@@ -94,38 +128,25 @@ def build(
         most_open=limits.jobs_open,
         stall_s=limits.job_stall_s,
         new_id=new_id,
-        deliver=happened,
+        deliver=late.happened,
     )
-    delivery = Delivery(outbox, catalog.locate, window=limits.chunk_window, most_blobs=limits.blobs_at_once)
+
+
+def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox) -> Inference:
+    limits = ground.settings.limits
     inference = Inference(
-        _Directory(store, devices, outstanding),
+        _Directory(ground.store, devices, late.outstanding),
         outbox,
         limits=InferenceLimits(
             limits.requests_waiting, limits.request_attempts, limits.request_attempt_s, limits.request_deadline_s
         ),
         new_id=partial(new_id, "request"),
         draw=random.random,
-        keep_blob=catalog.keep,
-        finished=lambda trace: _finished(fleet, trace),
+        keep_blob=ground.catalog.keep,
+        finished=lambda trace: _finished(late.fleet, trace),
     )
     devices.on_lost.append(lambda _, name: inference.lost(name))
-    fleet = Fleet(
-        store=store,
-        devices=devices,
-        releases=releases,
-        runs=runs,
-        jobs=jobs,
-        inference=inference,
-        delivery=delivery,
-        recorder=recorder,
-        limits=limits,
-        restore=lambda tick: _restore(tick, fleet, store, catalog),
-        on_user_request=UserRequests(inference, outbox).take,
-    )
-    examples = Examples(
-        settings.data / "runs", catalog, optimizer, most=limits.examples, limit=limits.upload_bytes, new_id=new_id
-    )
-    return Built(fleet, signer, examples)
+    return inference
 
 
 def new_id(kind: str) -> str:
@@ -168,35 +189,3 @@ def _finished(fleet: Fleet, trace: Trace) -> None:
             steps=tuple(records.Step(step=step, ms=ms, detail=detail) for step, ms, detail in trace.steps),
         )
     )
-
-
-async def _restore(tick: Tick, fleet: Fleet, store: Store, catalog: Catalog) -> None:
-    """Read the fleet's state from the store: after a start, and after a commit that failed."""
-    fleet.devices.restore(await store.read(reads.every(records.Device)))
-    await _restore_releases(tick, fleet, store)
-    fleet.runs.restore(await store.read(reads.every(records.Run, state=("queued", "running"))))
-    fleet.jobs.clear()
-    for job in await store.read(reads.every(records.Job, state=("queued", "running"))):
-        built = await store.read(reads.every(records.Artifact, model=job.model, version=job.version))
-        shards = await store.read(reads.every(records.Shard, job=job.id))
-        try:
-            data = job_data.load_input(catalog.path(job.input), job_data.inputs_of(built[0]))
-        except (LeptaError, IndexError) as error:
-            fleet.jobs.give_up(tick, job, f"it cannot go on after the restart: {error}")
-            continue
-        fleet.jobs.restore(tick, job, built, shards, data)
-
-
-async def _restore_releases(tick: Tick, fleet: Fleet, store: Store) -> None:
-    async def artifacts(record: records.Rollout) -> list[records.Artifact]:
-        return await store.read(reads.every(records.Artifact, model=record.model, version=record.version))
-
-    running = []
-    for record in await store.read(reads.every(records.Rollout, state="running")):
-        shares = await store.read(reads.every(records.RolloutDevice, rollout=record.id))
-        running.append((record, shares, await artifacts(record)))
-    current: dict[str, list[records.Artifact]] = {}
-    for record in await store.read(reads.every(records.Rollout, newest=True, state=("running", "done"))):
-        if record.model not in current:
-            current[record.model] = await artifacts(record)
-    fleet.releases.restore(running, current, tick.now)

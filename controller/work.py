@@ -12,6 +12,8 @@ import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 
+from controller.shards import Shard
+
 PENDING, LEASED, ACCEPTED, QUARANTINED = "pending", "leased", "accepted", "quarantined"
 
 
@@ -34,34 +36,6 @@ class Policy:
     """An idle device copies a shard when it would be done this much earlier than where the shard waits."""
     overdue_s: float = 2.0
     """So much later than expected, a shard is copied whatever its device was measured at."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Rows `first` to `last` (exclusive) of the input."""
-
-    number: int
-    first: int
-    last: int
-
-    @property
-    def rows(self) -> int:
-        return self.last - self.first
-
-
-def split(rows: int, shard_rows: int) -> list[Shard]:
-    """Cut `rows` into shards of `shard_rows`, the last one shorter; each row is in exactly one shard."""
-    if rows < 0 or shard_rows < 1:
-        raise ValueError(f"cannot split {rows} rows into shards of {shard_rows}")
-    starts = range(0, rows, shard_rows)
-    return [Shard(number, first, min(first + shard_rows, rows)) for number, first in enumerate(starts)]
-
-
-def shard_size(rows: int, row_s: float, devices: int, most: int, policy: Policy) -> int:
-    """Rows per shard: `target_s` of computing at `row_s` seconds a row, eight shards a device, at most `most`."""
-    by_time = policy.target_s / max(row_s, 1e-6)
-    fair = rows / max(1, 8 * devices)
-    return max(1, min(round(by_time), math.ceil(fair), most))
 
 
 # -- events

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.shards import shard_size, split
 from controller.work import (
     Accept,
     Action,
@@ -23,8 +24,6 @@ from controller.work import (
     Quarantine,
     Refuse,
     Ticked,
-    shard_size,
-    split,
 )
 
 TICK_S = 0.2
@@ -115,7 +114,7 @@ def test_every_row_is_in_exactly_one_shard() -> None:
 def test_a_shard_has_at_least_one_row_and_never_more_than_fit_a_message(
     rows: int, row_s: float, devices: int, most: int
 ) -> None:
-    assert 1 <= shard_size(rows, row_s, devices, most, Policy()) <= most
+    assert 1 <= shard_size(rows, row_s, devices, most, 0.25) <= most
 
 
 fleets = st.dictionaries(

@@ -1,0 +1,42 @@
+"""Reads the fleet's state from the store: after a start, and after a commit that failed."""
+
+from __future__ import annotations
+
+from controller import job_data, reads, records
+from controller.catalog import Catalog
+from controller.errors import LeptaError
+from controller.fleet import Fleet
+from controller.store import Store
+from controller.tick import Tick
+
+
+async def restore(tick: Tick, fleet: Fleet, store: Store, catalog: Catalog) -> None:
+    """Give every part of the fleet what the store knows."""
+    fleet.devices.restore(await store.read(reads.every(records.Device)))
+    await _restore_releases(tick, fleet, store)
+    fleet.runs.restore(await store.read(reads.every(records.Run, state=("queued", "running"))))
+    fleet.jobs.clear()
+    for job in await store.read(reads.every(records.Job, state=("queued", "running"))):
+        built = await store.read(reads.every(records.Artifact, model=job.model, version=job.version))
+        shards = await store.read(reads.every(records.Shard, job=job.id))
+        try:
+            data = job_data.load_input(catalog.path(job.input), job_data.inputs_of(built[0]))
+        except (LeptaError, IndexError) as error:
+            fleet.jobs.give_up(tick, job, f"it cannot go on after the restart: {error}")
+            continue
+        fleet.jobs.restore(tick, job, built, shards, data)
+
+
+async def _restore_releases(tick: Tick, fleet: Fleet, store: Store) -> None:
+    async def artifacts(record: records.Rollout) -> list[records.Artifact]:
+        return await store.read(reads.every(records.Artifact, model=record.model, version=record.version))
+
+    running = []
+    for record in await store.read(reads.every(records.Rollout, state="running")):
+        shares = await store.read(reads.every(records.RolloutDevice, rollout=record.id))
+        running.append((record, shares, await artifacts(record)))
+    current: dict[str, list[records.Artifact]] = {}
+    for record in await store.read(reads.every(records.Rollout, newest=True, state=("running", "done"))):
+        if record.model not in current:
+            current[record.model] = await artifacts(record)
+    fleet.releases.restore(running, current, tick.now)
