@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -146,7 +145,7 @@ class Link:
         self._client.next_socket = sock
         try:
             self._client.reconnect()
-        except (OSError, ssl.SSLError, ValueError) as error:
+        except (OSError, ValueError) as error:
             self._again(str(error))
             return
         self._after_use()

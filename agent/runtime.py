@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -62,6 +62,7 @@ class _Port(NamedTuple):
     at: int
 
 
+@cache
 def installed() -> tuple[str, ...]:
     """The interpreters that can be imported here, best first. Imports none of them."""
     return tuple(family for family, module in _MODULES.items() if importlib.util.find_spec(module.split(".")[0]))
@@ -138,7 +139,9 @@ class _Interpreted:
         self.operators = tuple(sorted(operators - {_DELEGATE}))
         self.family = family
         self.delegated = any(op["op_name"] == _DELEGATE for op in interpreter._get_ops_details())
-        self.runtime = f"{family} {version(family)}, {'XNNPACK' if self.delegated else 'no delegate'}"
+        # Not importlib.metadata: parsing that in a worker copies 2 MB of the pages it shares with its parent.
+        release = getattr(importlib.import_module(_MODULES[family].partition(".")[0]), "__version__", "")
+        self.runtime = f"{family} {release}, {'XNNPACK' if self.delegated else 'no delegate'}"
 
     def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         rows = len(inputs[self.inputs[0].name])

@@ -21,7 +21,7 @@ from agent.disk import RealDisk
 from agent.keeper import Keeper
 from agent.link import Link
 from agent.loop import Loop
-from agent.memory import trim
+from agent.memory import share_one_heap, trim
 from agent.pointers import PointerError, PointerFile
 from agent.settings import AgentSettings, SettingsError, read
 from agent.supervisor import Supervisor
@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     """`lepta-agent run`: enroll if needed, then serve until SIGTERM or SIGINT. Returns the exit status."""
     settings = settings_from(options)
     _log_to_stderr(settings.log_level)
+    share_one_heap()
     with _own_folder(settings.folder):
         here = facts_of(settings)
         loop = Loop()

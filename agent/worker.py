@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +131,7 @@ class Worker:
             began = time.perf_counter()
             self._model.invoke(row)
             times.append((time.perf_counter() - began) * 1000)
-        return statistics.median(times)
+        return float(np.median(times))
 
     def _predict_calmly(self, inputs: dict[str, golden.Array]) -> dict[str, golden.Array]:
         """All rows, a few at a time with pauses: the serving worker beside us keeps its processor."""

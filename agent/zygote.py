@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 from agent.contract.faults import fault
-from agent.memory import trim
+from agent.memory import let_go_of_code, trim
 
 _PR_SET_PDEATHSIG = 1
 
@@ -30,6 +30,7 @@ def main() -> int:
     problem = preload(sys.argv[1:])
     gc.collect()
     trim()
+    let_go_of_code()
     gc.freeze()
     return Zygote(control).run(problem)
 
