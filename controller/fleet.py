@@ -208,7 +208,11 @@ class Fleet:
                 await self._turn()
             except LeptaError as error:
                 log.error("the turn could not be saved: %s", error)
-                await self._reload()
+                await self._recover()
+            except Exception:
+                # A bug of ours must not stop the fleet; its traceback is the report.
+                log.exception("a turn broke")
+                await self._recover()
             await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
             try:
                 # Leases, silence and deadlines are looked at even when nothing comes in.
@@ -269,6 +273,18 @@ class Fleet:
             await asyncio.to_thread(_flush, tick)
         if tick.writes:
             await self.store.commit(tick.writes)
+
+    async def _recover(self) -> None:
+        """Begin again from the store, as soon as that can be read."""
+        pause = 1 / self._limits.decisions_per_s
+        while True:
+            try:
+                await self._reload()
+                return
+            except LeptaError as error:
+                log.error("the state cannot be read anew: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self._limits.reconnect_most_s)
 
     async def _reload(self) -> None:
         tick = Tick(time.monotonic(), time.time())

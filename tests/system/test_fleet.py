@@ -121,6 +121,30 @@ def test_a_job_is_exact_although_an_agent_is_killed(fleet: World, tmp_path: Path
     assert np.array_equal(got, want)
 
 
+def test_a_full_disk_costs_one_clear_error_and_the_fleet_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEPTA_FAULTS", "store.before_commit=ENOSPC@12")
+    with World(tmp_path) as fleet:
+        monkeypatch.delenv("LEPTA_FAULTS")
+        answers = []
+        for _ in range(20):
+            claim = fleet.http.post("/api/v1/claims", json={})
+            if claim.status_code == 201:
+                key = PrivateKey.generate().public.pem()
+                body = {"token": claim.json()["token"], "public_key": key, "facts": {"machine": "x86_64"}}
+                answers.append(fleet.http.post("/api/v1/enroll", json=body))
+            else:
+                answers.append(claim)
+        refused = [answer.json() for answer in answers if answer.status_code != 201]
+        assert [answer["who"] for answer in refused] == ["us"]
+        assert "no space left" in refused[0]["error"]
+        assert len(fleet.client.devices()) == 19
+        fleet.add_agent("one")
+        fleet.roll_out("toy", fleet.bring("toy", builders.classifier()))
+        assert fleet.client.infer("toy", {"x": rows(1)}).device == "one"
+
+
 def test_a_killed_controller_goes_on_with_its_job_and_counts_no_shard_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
