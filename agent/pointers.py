@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from agent.contract.manifest import FileRef
-from agent.contract.messages import DesiredModel
+from agent.contract.messages import Desired, DesiredModel
 from agent.disk import Disk
 
 
@@ -53,6 +53,21 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
     def without(self, model: str) -> Pointers:
         models = {name: pointers for name, pointers in self.models.items() if name != model}
         return msgspec.structs.replace(self, models=models)
+
+    def accepting(self, desired: Desired) -> Pointers:
+        """The same in a new generation, in which nothing was refused yet."""
+        models = {
+            name: msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
+            for name, model in self.models.items()
+        }
+        return msgspec.structs.replace(
+            self,
+            generation=desired.generation,
+            desired=desired.models,
+            drain=desired.drain,
+            minimum_sequence=desired.minimum_sequence,
+            models=models,
+        )
 
     def pinned(self) -> set[str]:
         """Digests that must stay on disk."""

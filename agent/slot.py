@@ -11,7 +11,8 @@ import msgspec
 from agent import frames, swap
 from agent.backoff import Backoff
 from agent.blobs import BlobError
-from agent.check import check_manifest, probe_order, start_order
+from agent.candidate import Candidate
+from agent.check import check_manifest, start_order
 from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.messages import DesiredModel, ModelState
 from agent.contract.signing import SignatureError
@@ -19,12 +20,11 @@ from agent.fetch import Batch, Outcome
 from agent.ground import Ground, Owner
 from agent.latencies import Latencies
 from agent.lines import Waiting
-from agent.loop import Timer
 from agent.pointers import ModelPointers, Pointer
 from agent.serving import Member, Serving
 from agent.states import model_states
 from agent.swaplog import SwapLog
-from agent.workers import Event, Exited
+from agent.watch import Watch
 
 _log = logging.getLogger("lepta.agent.slot")
 
@@ -41,13 +41,11 @@ class Slot:
         self.latencies = Latencies()
         self._swap: swap.Swap | None = None
         self._next: DesiredModel | None = None
-        self._candidate: Member | None = None
+        self._candidate: Candidate | None = None
         self._batch: Batch | None = None
         self._logbook = SwapLog(0.0, 0.0, "mqtt")
-        self._timer: Timer | None = None
+        self._watch = Watch(ground.loop, ground.limits, self._event)
         self._retry = Backoff(ground.loop, ground.limits.retry_first, ground.limits.retry_most)
-        self._watched_answers = 0
-        self._watched_faults = 0
         self._leaving = False
         self._plain: dict[type[swap.Action], Callable[[], None]] = {
             swap.FetchManifest: self._fetch_manifest,
@@ -98,7 +96,7 @@ class Slot:
         self._retry.cancel()
         if self._swap is not None and self._swap.state not in swap.ENDED | {"switching", "watching"}:
             self._event(swap.Superseded())
-        self._stop_timer()
+        self._watch.end()
         self.serving.stop()
 
     def pinned(self) -> set[str]:
@@ -128,11 +126,11 @@ class Slot:
             self.latencies.add(now, (now - item.received) * 1000, ours)
         self._owner.answered(item, computed, member)
         if self._swap is not None and self._swap.state == "watching" and computed.id:
-            self._watch_answer(ours)
+            self._watch.answered(fault=ours)
 
     def serving_ready(self) -> None:
-        if self._swap is not None and self._swap.state == "watching" and self._timer is None:
-            self._begin_watch()
+        if self._swap is not None and self._swap.state == "watching" and not self._watch.begun:
+            self._watch.begin()
         self._owner.report(None)
 
     def serving_lost(self, reason: str) -> None:
@@ -220,57 +218,22 @@ class Slot:
             self._event(swap.Verified(manifest))
 
     def _stage(self) -> None:
-        manifest = self._manifest
+        assert self._swap is not None
+        assert self._swap.manifest is not None
         self._logbook.staged(self._loop.now())
-        pointer = Pointer(wanted=self._target, files=manifest.files, watched=False)
-        order = start_order(manifest, self._ground.blobs, self._ground.runtimes, self._ground.extra_ms_per_row)
-        # Beside a worker that serves, a candidate stays behind; alone it hurries.
-        order = msgspec.structs.replace(order, candidate=self.serving.member is not None)
-        candidate = self._candidate = Member(pointer, order)
-        candidate.on_event = self._candidate_event
-        self._set_timer(self._ground.limits.start, lambda: self._too_slow("its start"))
-        candidate.spawn(self._ground.workers)
+        self._candidate = Candidate(self._target, self._swap.manifest, self._ground, self._event)
+        self._candidate.start(behind=self.serving.member is not None)
 
     def _probe(self) -> None:
-        self._set_timer(self._ground.limits.probe, lambda: self._too_slow("its probe"))
         assert self._candidate is not None
-        assert self._candidate.worker is not None
-        self._candidate.worker.probe(probe_order(self._manifest, self._ground.blobs))
-
-    def _too_slow(self, what: str) -> None:
-        self._event(swap.Broken("device", f"{what} takes too long on this device"))
-
-    def _candidate_event(self, member: Member, event: Event) -> None:
-        if member is not self._candidate or self._swap is None or self._swap.ended:
-            return
-        match event:
-            case frames.Ready():
-                self._event(swap.Ready())
-            case frames.Failed(fault=fault, damaged=damaged):
-                for digest in damaged:
-                    self._ground.blobs.drop(digest)
-                broken = damaged or fault.who == "network"
-                self._event((swap.Broken if broken else swap.Refused)(fault.who, fault.message))
-            case frames.Probed(result=result):
-                member.pointer = msgspec.structs.replace(member.pointer, accuracy=result.accuracy)
-                self._event(swap.Probed(result, self._comparable_accuracy()))
-            case Exited(reason=reason) if self._swap.state != "switching":  # There the save decides first.
-                self._event(swap.Lost(reason or "it exited"))
-
-    def _comparable_accuracy(self) -> float | None:
-        """The serving version's accuracy, if it was measured on the very same acceptance set."""
-        serving = self._pointers.serving
-        if serving is None or serving.files["acceptance"] != self._manifest.files["acceptance"]:
-            return None
-        return serving.accuracy
+        self._candidate.probe()
 
     def _save_pointers(self) -> None:
-        self._stop_timer()
         assert self._candidate is not None
-        fresh, old = self._candidate.pointer, self._pointers.serving
+        fresh, old = self._candidate.settle(), self._pointers.serving
 
         def saved(error: Exception | None) -> None:
-            member = self._candidate
+            candidate = self._candidate
             if self._leaving:
                 self._discard()
                 return
@@ -278,7 +241,7 @@ class Slot:
                 self._event(swap.Broken("device", f"the state cannot be saved: {error}"))
                 return
             self._event(swap.Saved())
-            if member is not None and member.state == "gone":
+            if candidate is not None and candidate.member.state == "gone":
                 self._event(swap.Lost("it ended during the switch"))
 
         self._ground.keeper.save(
@@ -287,25 +250,13 @@ class Slot:
 
     def _route(self) -> None:
         assert self._candidate is not None
-        member, self._candidate = self._candidate, None
+        member, self._candidate = self._candidate.member, None
         self._logbook.old = self.serving.member.pointer if self.serving.member else None
         self.serving.route(member)
-        self._begin_watch()
-
-    def _begin_watch(self) -> None:
-        self._watched_answers = self._watched_faults = 0
-        self._set_timer(self._ground.limits.watch_s, lambda: self._event(swap.Steady()))
-
-    def _watch_answer(self, failed: bool) -> None:
-        self._watched_answers += 1
-        self._watched_faults += failed
-        if self._watched_faults >= self._ground.limits.watch_failures:
-            self._event(swap.Broken("device", f"{self._watched_faults} of {self._watched_answers} answers were faults"))
-        elif self._watched_answers >= self._ground.limits.watch_answers:
-            self._event(swap.Steady())
+        self._watch.begin()
 
     def _commit(self) -> None:
-        self._stop_timer()
+        self._watch.end()
         self._retry.reset()
         serving = self._pointers.serving
         assert serving is not None
@@ -313,12 +264,11 @@ class Slot:
         self._ground.keeper.save(lambda pointers: pointers.with_model(self.model, serving=settled), self._save_noted)
 
     def _roll_back(self) -> None:
-        self._stop_timer()
+        self._watch.end()
         self._remember_refusal("failed")
         self._fall_back()
 
     def _discard(self) -> None:
-        self._stop_timer()
         if self._batch is not None:
             self._batch.cancel()
         if self._candidate is not None:
@@ -404,21 +354,6 @@ class Slot:
     def _target(self) -> DesiredModel:
         assert self._swap is not None
         return self._swap.target
-
-    @property
-    def _manifest(self) -> Manifest:
-        assert self._swap is not None
-        assert self._swap.manifest is not None
-        return self._swap.manifest
-
-    def _set_timer(self, delay: float, callback: Callable[[], None]) -> None:
-        self._stop_timer()
-        self._timer = self._loop.call_later(delay, callback)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _report_soon(self) -> None:
         self._owner.report(None)

@@ -92,28 +92,12 @@ class Supervisor:
             agent=identity.agent, generation=keeper.current.generation, remember=settings.limits.finished
         )
         self._fetcher = Fetcher(loop, blobs, self._source(settings), settings.limits, self._pinned)
-        self._ground = Ground(
-            loop=loop,
-            workers=workers,
-            blobs=blobs,
-            fetcher=self._fetcher,
-            keeper=keeper,
-            limits=settings.limits,
-            release_key=lambda: self._release_key,
-            runtimes=facts.runtimes,
-            extra_ms_per_row=settings.simulate.extra_ms_per_row,
-        )
+        self._ground = self._shared_by_slots(settings)
         self._intake = Intake(self._ground, self._slot, self.answered)
         self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slot, self._reply)
         self._slots: dict[str, Slot] = {}
         self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
-        self._handlers: dict[str, Callable[[bytes], None]] = {
-            topics.CONTROLLER_STATUS: self._on_controller,
-            self._topic["infer"]: self._on_infer,
-            self._topic["work"]: self._on_work,
-            self._topic["desired"]: self._on_desired,
-            self._topic["cmd"]: self._on_cmd,
-        }
+        self._handlers = self._handlers_by_topic()
         self._hello: Timer | None = None
         self._load: Timer | None = None
         self._reporting = False
@@ -264,21 +248,7 @@ class Supervisor:
         self._publish("hello", hello, qos=1)
 
     def _save_desired(self, desired: Desired) -> None:
-        def change(pointers: Pointers) -> Pointers:
-            models = {
-                name: msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
-                for name, model in pointers.models.items()
-            }
-            return msgspec.structs.replace(
-                pointers,
-                generation=desired.generation,
-                desired=desired.models,
-                drain=desired.drain,
-                minimum_sequence=desired.minimum_sequence,
-                models=models,
-            )
-
-        self._keeper.save(change, self._desired_saved)
+        self._keeper.save(lambda pointers: pointers.accepting(desired), self._desired_saved)
 
     def _desired_saved(self, error: Exception | None) -> None:
         if error is not None:
@@ -371,6 +341,28 @@ class Supervisor:
         if model not in self._slots:
             self._slots[model] = Slot(model, self._ground, self)
         return self._slots[model]
+
+    def _shared_by_slots(self, settings: AgentSettings) -> Ground:
+        return Ground(
+            loop=self._loop,
+            workers=self._workers,
+            blobs=self._blobs,
+            fetcher=self._fetcher,
+            keeper=self._keeper,
+            limits=settings.limits,
+            release_key=lambda: self._release_key,
+            runtimes=self._facts.runtimes,
+            extra_ms_per_row=settings.simulate.extra_ms_per_row,
+        )
+
+    def _handlers_by_topic(self) -> dict[str, Callable[[bytes], None]]:
+        return {
+            topics.CONTROLLER_STATUS: self._on_controller,
+            self._topic["infer"]: self._on_infer,
+            self._topic["work"]: self._on_work,
+            self._topic["desired"]: self._on_desired,
+            self._topic["cmd"]: self._on_cmd,
+        }
 
     def _source(self, settings: AgentSettings) -> Source:
         if settings.fetch == "mqtt":
