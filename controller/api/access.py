@@ -25,8 +25,8 @@ def controller_of(request: Request) -> Controller:
     return controller
 
 
-def require_token(request: Request) -> None:
-    """The API token, as `Authorization: Bearer TOKEN`."""
+async def require_token(request: Request) -> None:
+    """The API token, as `Authorization: Bearer TOKEN`. A coroutine: FastAPI would send a plain function to a thread."""
     expected = controller_of(request).keys.api_token
     if not hmac.compare_digest(_bearer(request).encode(), expected.encode()):
         raise Unauthorized(
