@@ -13,10 +13,10 @@ import numpy as np
 from agent.contract.golden import Array
 from agent.contract.manifest import FileRef
 from agent.runtime import load
-from controller import locate, replies
+from controller import follow, locate, replies
 from controller.client import Client
 from controller.errors import LeptaError
-from tests.benchmarks.program import PATIENCE_S, POLL_S, Program, ProgramError
+from tests.benchmarks.program import PATIENCE_S, Program, ProgramError
 from tests.builders import RUNTIMES, file_ref, golden_for
 
 
@@ -80,7 +80,7 @@ class Fleet:
         rollout = self.client.start_rollout(self.client.release(model, version).id)
         until = time.monotonic() + PATIENCE_S
         while rollout.state == "running" and time.monotonic() < until:
-            time.sleep(POLL_S)
+            time.sleep(follow.POLL_S)  # As often as `lepta deploy` asks: what follows a rollout is load too.
             rollout = self.client.rollout(rollout.id)
         if rollout.state != "done":
             raise ProgramError(f"the rollout of {model} {version} is {rollout.state}: {rollout.devices}")
