@@ -144,7 +144,7 @@ def _identity(settings: AgentSettings, here: Facts) -> enroll.Identity:
 
 def _token(settings: AgentSettings) -> str:
     if not settings.token_file:
-        raise CliError(USAGE, "the first start needs a claim token: --token-file FILE (`lepta device claim` makes one)")
+        raise CliError(USAGE, "the first start needs a claim token: --token-file FILE (`lepta device add` makes one)")
     try:
         return Path(settings.token_file).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

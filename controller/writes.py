@@ -92,7 +92,7 @@ def consume_claim(token_hash: str, now: float) -> Write[None]:
             return
         row = connection.execute(select(claims).where(claims.c.token_hash == token_hash)).one_or_none()
         why = "is not known here" if row is None else "has expired" if row.expires_at <= now else "was used already"
-        raise Forbidden(f"this claim {why}", "make a new one: lepta device claim")
+        raise Forbidden(f"this claim {why}", "make a new one: lepta device add")
 
     return write
 
