@@ -209,7 +209,9 @@ def test_an_unknown_model_is_told_with_the_controllers_hint(
     assert capsys.readouterr().err == "error: no model is called that\nhint: lepta model ls\n"
 
 
-def test_trace_shows_the_seven_steps_and_the_time_until_the_answer(controller: RestDouble, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_shows_the_seven_steps_and_the_time_until_the_answer(
+    controller: RestDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert root.run(["trace", "req-1"]) == 0
     out = capsys.readouterr().out
     assert [out.index(step) for step in ("user request", "optimized?", "distribute", "compute", "store")]
