@@ -20,7 +20,7 @@ import msgspec
 
 from agent.contract import children
 from controller.errors import Busy, LeptaError
-from controller.optimizer_child import ChildDied, Message, OptimizerChild
+from controller.optimizer_child import Message, OptimizerChild
 from controller.settings import Limits
 
 log = logging.getLogger("lepta.optimizations")
@@ -53,7 +53,6 @@ class Optimizations:
         self._current: _Request | None = None
         self._child: OptimizerChild | None = None
         self._wake = asyncio.Event()
-        self._wants_warmth = False
         self._server: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -91,11 +90,6 @@ class Optimizations:
                     self._limits.optimizer_cancel_s, self._insist, self._current, self._child
                 )
 
-    def warm(self) -> None:
-        """Have the optimizer ready soon: it imports TensorFlow while nothing waits yet."""
-        self._wants_warmth = True
-        self._wake.set()
-
     @property
     def running(self) -> bool:
         """Is there an optimizer process?"""
@@ -110,29 +104,19 @@ class Optimizations:
     async def _serve(self) -> None:
         while True:
             await self._something_to_do()
-            if self._wants_warmth:
-                self._wants_warmth = False
-                await self._warm_up()
-            if self._waiting:
-                self._current = self._waiting.popleft()
-                await self._run(self._current)
-                self._current = None
+            self._current = self._waiting.popleft()
+            await self._run(self._current)
+            self._current = None
 
     async def _something_to_do(self) -> None:
         """Wait for it; an optimizer that waits too long is stopped."""
-        while not self._waiting and not self._wants_warmth:
+        while not self._waiting:
             self._wake.clear()
             try:
                 async with asyncio.timeout(self._limits.optimizer_idle_s if self._child is not None else None):
                     await self._wake.wait()
             except TimeoutError:
                 await self._end_child()
-
-    async def _warm_up(self) -> None:
-        try:
-            (await self._ready_child()).send({"do": "warm"})
-        except ChildDied as error:
-            log.warning("%s", error)
 
     async def _run(self, request: _Request) -> None:
         try:

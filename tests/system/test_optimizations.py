@@ -211,16 +211,6 @@ def test_an_idle_optimizer_is_stopped_and_started_again_when_needed(tmp_path: Pa
     _play(tmp_path, act, Limits(optimizer_idle_s=0.2, optimizer_stop_s=1.0))
 
 
-def test_warming_up_starts_it_early(tmp_path: Path) -> None:
-    async def act(scene: Scene) -> None:
-        scene.runs.warm()
-        assert await _until(lambda: scene.runs.running)
-        scene.submit("a")
-        assert (await scene.end("a"))["event"] == "done"
-
-    _play(tmp_path, act)
-
-
 def test_a_run_that_is_submitted_again_finds_no_leftovers(tmp_path: Path) -> None:
     async def act(scene: Scene) -> None:
         out = tmp_path / "a" / "out"
