@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -35,6 +36,16 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """PEM; signs manifests."""
     device_token: str
     controller: str = ""
+    state: Literal["approved", "pending"] = "approved"
+    ca: str = ""
+    """PEM of the controller's CA; empty where it speaks no TLS."""
+    certificate: str = ""
+    """PEM, for the agent's key."""
+    not_before: float = 0.0
+    """Seconds since 1970, by the controller's clock."""
+    not_after: float = 0.0
+    hardware: str = ""
+    """Where this identity was made: a copy of it on another machine is not used."""
 
 
 class Refusal(msgspec.Struct):

@@ -29,6 +29,8 @@ class Broker(msgspec.Struct, frozen=True):
     port: int
     username: str = ""
     password: str = ""
+    tls: bool = False
+    """Speak TLS, trust the controller's CA only, and show the agent's certificate."""
 
 
 class Listener(Protocol):

@@ -32,7 +32,7 @@ class Assembly:
 
     def __init__(self, settings: Settings, url: str) -> None:
         """`url`: where the API will be reached."""
-        secret = keys.load_or_create(settings.data)
+        secret = keys.load_or_create(settings.data, time.time())
         stamper = Stamper(wiring.new_id("boot"))
         limits = settings.limits
         self.broker = broker.create(settings, secret.broker_password)

@@ -58,6 +58,10 @@ class Busy(LeptaError):
     """Not now: too much waits, or nobody can answer."""
 
 
+class TooMany(LeptaError):
+    """More requests than a caller may send."""
+
+
 class Timeout(LeptaError):
     """Nobody answered in time."""
 
@@ -73,6 +77,7 @@ TABLE: dict[type[LeptaError], tuple[int, Who]] = {
     TooLarge: (413, "user"),
     Internal: (500, "us"),
     DeviceError: (502, "device"),
+    TooMany: (429, "user"),
     Busy: (503, "us"),
     Timeout: (504, "network"),
 }

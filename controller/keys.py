@@ -9,8 +9,10 @@ from pathlib import Path
 
 from agent.contract.signing import PrivateKey, SignatureError, write_secret
 from controller.errors import Internal
+from controller.identity.authority import Authority
 
 CONTROLLER_KEY, RELEASE_KEY = "controller.key", "release.key"
+AUTHORITY = "ca"
 API_TOKEN, BROKER_PASSWORD = "api-token", "broker-password"
 _SECRET_BYTES = 24
 
@@ -27,15 +29,21 @@ class Keys:
     """Signs `desired` and `cmd`."""
     release: PrivateKey
     """Signs manifests."""
+    authority: Authority
+    """Signs the certificates of the server and of devices."""
     api_token: str
     broker_password: str
 
 
-def load_or_create(data: Path) -> Keys:
-    """Read the keys in the data folder; raises KeyFileError for one that is unreadable, damaged or open to others."""
+def load_or_create(data: Path, now: float) -> Keys:
+    """Read the keys in the data folder, or make them; `now` in seconds since 1970.
+
+    Raises KeyFileError for one that is unreadable, damaged or open to others.
+    """
     return Keys(
         controller=_key(data / CONTROLLER_KEY),
         release=_key(data / RELEASE_KEY),
+        authority=Authority.load_or_create(data / AUTHORITY, now),
         api_token=secret(data / API_TOKEN),
         broker_password=secret(data / BROKER_PASSWORD),
     )

@@ -16,6 +16,7 @@ from firmware_profiles.profile import Facts
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 RolloutState = Literal["running", "done", "failed", "aborted"]
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+DeviceState = Literal["pending", "approved", "revoked"]
 ShardState = Literal["pending", "leased", "accepted", "quarantined"]
 
 
@@ -129,14 +130,22 @@ class RolloutDevice(Record, frozen=True, kw_only=True):
 
 
 class Device(Record, frozen=True, kw_only=True):
-    """An enrolled device: who it is, what it is to run and what it says it runs."""
+    """A device: who it is, what it is to run and what it says it runs."""
 
     name: str
     public_key: str
     device_token_hash: str
     broker_user: str = ""
+    state: DeviceState = "approved"
+    """Only an approved device is listened to."""
+    hardware: str = ""
+    """What it says its hardware is; see agent.hardware."""
+    claim: str = ""
+    """Hash of the claim that it joined with."""
+    certificate_expires: float | None = None
     facts: Facts
     labels: dict[str, str] = {}
+    """The operator's: they stand above those that the device says."""
     simulated: bool = False
     agent_version: str = ""
     session: str = ""
@@ -155,7 +164,49 @@ class Claim(Record, frozen=True, kw_only=True):
     token_hash: str
     expires_at: float
     uses_left: int
+    labels: dict[str, str] = {}
+    """Given to each device that joins with it."""
+    approve: bool = True
+    """False: a device that joins with it waits until somebody approves it."""
+    hardware: str = ""
+    """Only this hardware may use it; empty: any."""
     created_at: float
+
+
+class Certificate(Record, frozen=True, kw_only=True):
+    """A client certificate that our CA signed, until it expires."""
+
+    serial: str
+    """In hex."""
+    subject: str
+    """The device's name."""
+    issued_at: float
+    expires_at: float
+    revoked_at: float | None = None
+
+
+class Client(Record, frozen=True, kw_only=True):
+    """A user's program at the broker."""
+
+    name: str
+    password: str
+    """As the broker's password file has it: salted and hashed."""
+    predictions: tuple[str, ...] = ()
+    """Models whose predictions it may read; "+" for all."""
+    created_at: float
+
+
+class ApiKey(Record, frozen=True, kw_only=True):
+    """The right to call the API. The key itself is never kept."""
+
+    id: str
+    """The public part of the key."""
+    hash: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float | None = None
+    last_used: float | None = None
 
 
 class Swap(Record, frozen=True, kw_only=True):

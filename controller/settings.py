@@ -53,6 +53,28 @@ class Limits:
     claim_uses: int = 10_000
     claims: int = 1000
 
+    # Identities
+    certificate_s: float = 90 * 86400.0
+    """How long a device's certificate is good for; it is renewed after two thirds of that."""
+    server_certificate_s: float = 365 * 86400.0
+    devices_pending: int = 1000
+    clients: int = 1000
+    api_keys: int = 1000
+    last_used_s: float = 60.0
+    """How often it is written down that a key was used."""
+    expel_s: float = 5.0
+    """A revoked device is put out again for this long, should it come back before the broker knows."""
+
+    # Rates, per second, with what may come at once
+    key_rate: tuple[float, int] = (2000.0, 4000)
+    """Requests of one API key."""
+    device_rate: tuple[float, int] = (200.0, 2000)
+    """Requests of one device."""
+    stranger_rate: tuple[float, int] = (10.0, 100)
+    """Requests of one address that prove nothing: enrolment, health, wrong keys."""
+    rates_kept: int = 10_000
+    """Callers whose rate is remembered."""
+
     # Delivery
     chunk_window: int = 2
     """Chunks in flight at the broker. It acknowledges before subscribers have read: more only fills its buffers
@@ -129,6 +151,14 @@ class Settings:
     """Where a broker of our own listens."""
     broker_port: int = 0
     """0 takes a free one at the first start and keeps it, because enrolled agents know it."""
+    lan: bool = False
+    """Serve other machines: TLS from our own CA, devices known by their certificates."""
+    names: tuple[str, ...] = ()
+    """What other machines call this one, names or addresses; the first is told to devices."""
+    insecure: bool = False
+    """Bind off loopback without TLS."""
+    agents_port: int = 8883
+    clients_port: int = 8884
     limits: Limits = Limits()
 
 

@@ -137,6 +137,10 @@ class Devices(_Table, table=True):
     public_key: str
     device_token_hash: str = Field(unique=True)
     broker_user: str
+    state: str
+    hardware: str
+    claim: str
+    certificate_expires: float | None
     facts: Any = _json()
     labels: Any = _json()
     simulated: bool
@@ -156,7 +160,38 @@ class Claims(_Table, table=True):
     token_hash: str = Field(primary_key=True)
     expires_at: float
     uses_left: int
+    labels: Any = _json()
+    approve: bool
+    hardware: str
     created_at: float
+
+
+class Certificates(_Table, table=True):
+    __tablename__ = "certificates"
+    serial: str = Field(primary_key=True)
+    subject: str = Field(index=True)
+    issued_at: float
+    expires_at: float
+    revoked_at: float | None
+
+
+class Clients(_Table, table=True):
+    __tablename__ = "clients"
+    name: str = Field(primary_key=True)
+    password: str
+    predictions: Any = _json()
+    created_at: float
+
+
+class ApiKeys(_Table, table=True):
+    __tablename__ = "api_keys"
+    id: str = Field(primary_key=True)
+    hash: str = Field(unique=True)
+    name: str
+    scopes: Any = _json()
+    created_at: float
+    expires_at: float | None
+    last_used: float | None
 
 
 class Swaps(_Table, table=True):
@@ -246,6 +281,9 @@ TABLES: dict[type[Record], Table] = {
     records.RolloutDevice: METADATA.tables["rollout_devices"],
     records.Device: METADATA.tables["devices"],
     records.Claim: METADATA.tables["claims"],
+    records.Certificate: METADATA.tables["certificates"],
+    records.Client: METADATA.tables["clients"],
+    records.ApiKey: METADATA.tables["api_keys"],
     records.Swap: METADATA.tables["swaps"],
     records.Job: METADATA.tables["jobs"],
     records.Shard: METADATA.tables["shards"],

@@ -100,6 +100,8 @@ class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
     """Rows per second over the last sample period."""
     service_ms: float
     """Mean time of one row in the worker; 0 before the first."""
+    p95_ms: float | None = None
+    """Of the requests answered since the last sample, from receipt to answer; None if there were none."""
 
 
 class Load(Message, frozen=True, kw_only=True):
@@ -266,6 +268,8 @@ class Cmd(Message, frozen=True, kw_only=True):
     verb: Literal["log-level", "measure"]
     ttl_ms: Milliseconds
     arguments: dict[str, str] = {}
+    session: Short = ""
+    """The agent's session that it is for: recorded and sent again in another one, it is refused."""
 
 
 class Reply(Message, frozen=True, kw_only=True):
@@ -328,6 +332,7 @@ KINDS: dict[str, tuple[type[Message], bool]] = {
     "agents/infer": (Infer, True),
     "agents/answer": (Answer, True),
     "blobs": (Chunk, True),
+    "agents/blobs": (Chunk, True),
 }
 _BINARY = {kind for kind, binary in KINDS.values() if binary}
 _DECODERS = {

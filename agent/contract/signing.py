@@ -75,6 +75,11 @@ class PrivateKey:
         self._key = key
         self.public = PublicKey(key.public_key())
 
+    @property
+    def signer(self) -> ec.EllipticCurvePrivateKey:
+        """The key itself, for what has a format of its own: certificates and requests for them."""
+        return self._key
+
     @classmethod
     def generate(cls) -> PrivateKey:
         return cls(ec.generate_private_key(ec.SECP256R1()))

@@ -14,6 +14,7 @@ AGENT_UP = ("hello", "status", "load", "reported", "result", "answer", "reply", 
 AGENT_DOWN = ("desired", "work", "infer", "cmd")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_CHUNK = re.compile(r"[0-9a-f]{64}/[0-9]{1,9}")
 
 
 class TopicError(ValueError):
@@ -49,6 +50,11 @@ def blob(digest: str, chunk: int | str) -> str:
     return f"{ROOT}/blobs/{digest}/{chunk}"
 
 
+def agent_blob(name: str, digest: str, chunk: int | str) -> str:
+    """The same for a blob that is meant for one agent only: a request's or a shard's inputs."""
+    return f"{ROOT}/agents/{_name_or_plus(name)}/blobs/{digest}/{chunk}"
+
+
 def model_infer(model: str) -> str:
     return f"{ROOT}/models/{_name_or_plus(model)}/infer"
 
@@ -70,8 +76,12 @@ def parse(topic: str) -> Topic | None:
             return Topic("controller/status", ())
         case ["agents", name, kind] if _NAME.fullmatch(name) and (kind in AGENT_UP or kind in AGENT_DOWN):
             return Topic(f"agents/{kind}", (name,))
-        case ["blobs", digest, chunk] if re.fullmatch("[0-9a-f]{64}", digest) and re.fullmatch("[0-9]{1,9}", chunk):
+        case ["blobs", digest, chunk] if _CHUNK.fullmatch(f"{digest}/{chunk}"):
             return Topic("blobs", (digest, chunk))
+        case ["agents", name, "blobs", digest, chunk] if _NAME.fullmatch(name) and _CHUNK.fullmatch(
+            f"{digest}/{chunk}"
+        ):
+            return Topic("agents/blobs", (name, digest, chunk))
         case ["models", model, "infer"] if _NAME.fullmatch(model):
             return Topic("models/infer", (model,))
         case ["clients", client, "answer"] if _NAME.fullmatch(client):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 
 from controller.api import devices, enrol, examples, files, health, infer, jobs, models, requests, rollouts, runs
-from controller.api.access import Guard, require_token
+from controller.api.access import Guard
 from controller.api.errors import add_error_handlers
 from controller.parts import Controller
 
@@ -17,12 +17,7 @@ def add_routes(app: FastAPI, controller: Controller) -> None:
     app.state.controller = controller
     app.add_middleware(Guard, settings=controller.settings)
     add_error_handlers(app)
-    app.include_router(health.open_router)
-    # Enrolment proves itself by a claim; files also go to agents, by their own tokens.
-    app.include_router(enrol.open_router, prefix=PREFIX)
-    app.include_router(files.download_router, prefix=PREFIX)
-    guarded = APIRouter(dependencies=[Depends(require_token)])
+    app.include_router(health.probes)
     for part in (health, files, models, runs, rollouts, devices, enrol, jobs, requests, examples):
-        guarded.include_router(part.router, prefix=PREFIX)
-    guarded.include_router(infer.router)
-    app.include_router(guarded)
+        app.include_router(part.router, prefix=PREFIX)
+    app.include_router(infer.router)

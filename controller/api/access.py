@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from fastapi import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from fastapi import Depends, Request
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as HttpScope
 
 from controller import reads, records
 from controller.api.errors import error_body
@@ -17,6 +19,8 @@ from controller.parts import Controller
 from controller.settings import Settings
 
 # A page of another site that runs in this machine's browser reaches loopback too: it is told by these headers.
+Scope = Literal["open", "device", "read", "infer", "operate", "release", "admin"]
+"""`admin` may do everything; `device` is an enrolled device with its token; `open` asks for nothing."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
@@ -25,24 +29,41 @@ def controller_of(request: Request) -> Controller:
     return controller
 
 
-async def require_token(request: Request) -> None:
-    """The API token, as `Authorization: Bearer TOKEN`. A coroutine: FastAPI would send a plain function to a thread."""
-    expected = controller_of(request).keys.api_token
-    if not hmac.compare_digest(_bearer(request).encode(), expected.encode()):
-        raise Unauthorized(
-            "the API token is missing or wrong", "send Authorization: Bearer with the data folder's api-token"
-        )
+class Needs:
+    """What a caller must be allowed to do: any one of `scopes`. Every route declares exactly one of these."""
+
+    def __init__(self, *scopes: Scope) -> None:
+        self.scopes = frozenset(scopes)
+
+    async def __call__(self, request: Request) -> None:
+        # A coroutine: FastAPI would send a plain function to a thread.
+        if "open" in self.scopes:
+            return
+        controller = controller_of(request)
+        token = _bearer(request)
+        if hmac.compare_digest(token.encode(), controller.keys.api_token.encode()):
+            return
+        device: records.Device | None = None
+        if "device" in self.scopes:
+            device = await controller.store.read(reads.device_of_token(hash_of(token)))
+        if device is None:
+            raise Unauthorized(
+                "the API token is missing or wrong", "send Authorization: Bearer with the data folder's api-token"
+            )
 
 
-async def require_device_or_token(request: Request) -> None:
-    """The API token, or the token of an enrolled device."""
-    controller = controller_of(request)
-    token = _bearer(request)
-    if hmac.compare_digest(token.encode(), controller.keys.api_token.encode()):
-        return
-    device: records.Device | None = await controller.store.read(reads.device_of_token(hash_of(token)))
-    if device is None:
-        raise Unauthorized("the token is missing or wrong", "agents send their device token, users the API token")
+def needs(*scopes: Scope) -> list[Any]:
+    """For a route's `dependencies`."""
+    return [Depends(Needs(*scopes))]
+
+
+OPEN = needs("open")
+READ = needs("read")
+INFER = needs("infer")
+OPERATE = needs("operate")
+RELEASE = needs("release")
+ADMIN = needs("admin")
+DEVICE = needs("device")
 
 
 def hash_of(secret: str) -> str:
@@ -62,7 +83,7 @@ class Guard:
         self._app = app
         self._hosts = _LOOPBACK if settings.host in _LOOPBACK else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._hosts is not None:
             headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
             foreign = _foreign(headers, self._hosts)

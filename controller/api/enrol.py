@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from agent.contract.signing import PublicKey, SignatureError
 from controller import records, replies, writes
-from controller.api.access import controller_of, hash_of
+from controller.api.access import OPEN, OPERATE, controller_of, hash_of
 from controller.api.errors import reply
 from controller.api.schemas import Enrolment, NewClaim
 from controller.errors import Conflict, UserError
@@ -18,10 +18,9 @@ from controller.parts import Controller
 from firmware_profiles.profile import Facts
 
 router = APIRouter(tags=["devices"])
-open_router = APIRouter(tags=["devices"])
 
 
-@router.post("/claims", status_code=201)
+@router.post("/claims", status_code=201, dependencies=OPERATE)
 async def make_claim(request: Request, body: NewClaim) -> Response:
     """A token that lets devices join. It is told once; only its hash is kept."""
     controller = controller_of(request)
@@ -37,7 +36,7 @@ async def make_claim(request: Request, body: NewClaim) -> Response:
     return reply(replies.Claim(token=token, expires_at=claim.expires_at), 201, {"Cache-Control": "no-store"})
 
 
-@open_router.post("/enroll", status_code=201)
+@router.post("/enroll", status_code=201, dependencies=OPEN)
 async def enroll(request: Request, body: Enrolment) -> Response:
     """Exchange a claim for an identity: a name, a token, the way to the broker, and the keys to trust."""
     controller = controller_of(request)

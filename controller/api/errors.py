@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from controller.errors import Busy, LeptaError
+from controller.errors import Busy, LeptaError, TooMany
 
 log = logging.getLogger("lepta.api")
 
@@ -33,7 +33,7 @@ def error_body(message: str, who: str, hint: str | None) -> dict[str, str | None
 
 async def _ours(_: Request, error: Exception) -> Response:
     assert isinstance(error, LeptaError)
-    headers = {"Retry-After": "1"} if isinstance(error, Busy) else None
+    headers = {"Retry-After": "1"} if isinstance(error, Busy | TooMany) else None
     return reply(error_body(error.message, error.who, error.hint), error.status, headers)
 
 

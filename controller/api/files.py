@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
 from controller import replies
-from controller.api.access import controller_of, require_device_or_token
+from controller.api.access import controller_of, needs
 from controller.api.errors import reply
 
 router = APIRouter(tags=["files"])
-download_router = APIRouter(tags=["files"], dependencies=[Depends(require_device_or_token)])
 
 
-@router.put("/files", status_code=201)
+@router.put("/files", status_code=201, dependencies=needs("infer", "release"))
 async def put_file(request: Request) -> Response:
     """Store the body; answers with its SHA-256."""
     controller = controller_of(request)
@@ -21,7 +20,7 @@ async def put_file(request: Request) -> Response:
     return reply(replies.StoredFile(digest=file.digest, size=file.size), 201)
 
 
-@download_router.get("/files/{digest}")
+@router.get("/files/{digest}", dependencies=needs("read", "device"))
 async def get_file(request: Request, digest: str) -> Response:
     """The file with this SHA-256; understands Range, so that an interrupted fetch goes on where it stopped."""
     path = controller_of(request).catalog.path(digest)

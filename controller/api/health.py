@@ -8,20 +8,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from controller import reads, records, replies
-from controller.api.access import controller_of
+from controller.api.access import ADMIN, OPEN, READ, controller_of
 from controller.api.errors import reply
 
-open_router = APIRouter(tags=["health"])
+probes = APIRouter(tags=["health"])
 router = APIRouter(tags=["health"])
 
 
-@open_router.get("/healthz")
+@probes.get("/healthz", dependencies=OPEN)
 async def healthz() -> Response:
     """The process answers."""
     return reply({"status": "ok"})
 
 
-@open_router.get("/readyz")
+@probes.get("/readyz", dependencies=OPEN)
 async def readyz(request: Request) -> Response:
     """Broker and store work: requests can be served."""
     controller = controller_of(request)
@@ -30,7 +30,7 @@ async def readyz(request: Request) -> Response:
     return reply({"ready": broker, "broker": broker, "store": True}, 200 if broker else 503)
 
 
-@router.get("/info")
+@router.get("/info", dependencies=READ)
 async def info(request: Request) -> Response:
     controller = controller_of(request)
     broker = controller.broker
@@ -45,7 +45,7 @@ async def info(request: Request) -> Response:
     )
 
 
-@router.get("/broker")
+@router.get("/broker", dependencies=ADMIN)
 async def broker_access(request: Request) -> Response:
     """How to log in at the broker: for `lepta sub` and other tools of the one who runs the controller."""
     broker = controller_of(request).broker

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from agent.contract.messages import Answer
 from agent.contract.tensors import TensorSpec
 from controller import oip, replies
-from controller.api.access import controller_of
+from controller.api.access import INFER, controller_of, needs
 from controller.api.errors import reply
 from controller.api.models import artifacts_of, find_version
 from controller.errors import BadRequest, LeptaError, TooLarge
@@ -24,24 +24,24 @@ router = APIRouter(prefix="/v2", tags=["inference"])
 _TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-@router.get("")
+@router.get("", dependencies=needs("read", "infer"))
 async def server() -> Response:
     return reply({"name": "lepta", "version": version("lepta"), "extensions": ["binary_tensor_data"]})
 
 
-@router.get("/health/live")
+@router.get("/health/live", dependencies=needs("read", "infer"))
 async def live() -> Response:
     return reply({"live": True})
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", dependencies=needs("read", "infer"))
 async def ready(request: Request) -> Response:
     controller = controller_of(request)
     is_ready = controller.bus.connected
     return reply({"ready": is_ready}, 200 if is_ready else 503)
 
 
-@router.get("/models/{model}")
+@router.get("/models/{model}", dependencies=needs("read", "infer"))
 async def metadata(request: Request, model: str) -> Response:
     controller = controller_of(request)
     record = await find_version(controller, model, "serving")
@@ -58,14 +58,14 @@ async def metadata(request: Request, model: str) -> Response:
     )
 
 
-@router.get("/models/{model}/ready")
+@router.get("/models/{model}/ready", dependencies=needs("read", "infer"))
 async def model_ready(request: Request, model: str) -> Response:
     fleet = controller_of(request).fleet
     serving = [c for c in fleet.candidates(model) if c.online and c.artifact]
     return reply({"name": model, "ready": bool(serving)}, 200 if serving else 503)
 
 
-@router.post("/models/{model}/infer")
+@router.post("/models/{model}/infer", dependencies=INFER)
 async def infer(request: Request, model: str) -> Response:
     """One request, as JSON or with binary tensors; `parameters` of the answer say who computed it with what."""
     controller = controller_of(request)

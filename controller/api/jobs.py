@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
 from controller import job_data, reads, records, views
-from controller.api.access import controller_of
+from controller.api.access import INFER, controller_of, needs
 from controller.api.errors import reply
 from controller.api.models import artifacts_of, find_version
 from controller.api.schemas import NewJob
@@ -17,7 +17,7 @@ from controller.errors import Conflict, NotFound, UserError
 router = APIRouter(tags=["jobs"])
 
 
-@router.post("/jobs", status_code=202)
+@router.post("/jobs", status_code=202, dependencies=INFER)
 async def start_job(request: Request, body: NewJob) -> Response:
     """Run a model over every row of a file that was put before. The input is checked before anything is sent."""
     controller = controller_of(request)
@@ -44,27 +44,27 @@ async def start_job(request: Request, body: NewJob) -> Response:
     return reply(views.job(job), 202, {"Location": f"/api/v1/jobs/{job.id}"})
 
 
-@router.get("/jobs")
+@router.get("/jobs", dependencies=needs("read", "infer"))
 async def list_jobs(request: Request) -> Response:
     controller = controller_of(request)
     jobs = await controller.store.read(reads.every(records.Job, newest=True, limit=200))
     return reply([views.job(controller.fleet.jobs.progress(job)) for job in jobs])
 
 
-@router.get("/jobs/{job_id}")
+@router.get("/jobs/{job_id}", dependencies=needs("read", "infer"))
 async def show_job(request: Request, job_id: str) -> Response:
     controller = controller_of(request)
     job = await controller.store.read(reads.get(records.Job, job_id))
     return reply(views.job(controller.fleet.jobs.progress(job)))
 
 
-@router.post("/jobs/{job_id}/cancel")
+@router.post("/jobs/{job_id}/cancel", dependencies=INFER)
 async def cancel_job(request: Request, job_id: str) -> Response:
     controller = controller_of(request)
     return reply(views.job(await controller.fleet.do(lambda tick: controller.fleet.jobs.cancel(tick, job_id))))
 
 
-@router.get("/jobs/{job_id}/result")
+@router.get("/jobs/{job_id}/result", dependencies=needs("read", "infer"))
 async def job_result(request: Request, job_id: str) -> Response:
     """The `.npz` of a job that is done: a row per input row, and who computed it."""
     controller = controller_of(request)

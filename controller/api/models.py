@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from agent.contract.manifest import Preprocessing
 from agent.contract.topics import TopicError, check_name
 from controller import reads, records, replies, views, writes
-from controller.api.access import controller_of
+from controller.api.access import READ, RELEASE, controller_of
 from controller.api.errors import reply
 from controller.api.schemas import NewImport, NewVersion
 from controller.errors import NotFound, UserError
@@ -20,21 +20,21 @@ from controller.parts import Controller
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models")
+@router.get("/models", dependencies=READ)
 async def list_models(request: Request) -> Response:
     controller = controller_of(request)
     models = await controller.store.read(reads.every(records.Model))
     return reply([await _model(controller, m.name) for m in models])
 
 
-@router.get("/models/{model}")
+@router.get("/models/{model}", dependencies=READ)
 async def show_model(request: Request, model: str) -> Response:
     controller = controller_of(request)
     await controller.store.read(reads.latest_version(model))
     return reply(await _model(controller, model))
 
 
-@router.get("/models/{model}/versions/{version}")
+@router.get("/models/{model}/versions/{version}", dependencies=READ)
 async def show_version(request: Request, model: str, version: str) -> Response:
     """`version` is a number, `latest`, or `serving` (what the fleet is to run)."""
     controller = controller_of(request)
@@ -42,7 +42,7 @@ async def show_version(request: Request, model: str, version: str) -> Response:
     return reply(views.version(record, await artifacts_of(controller, record)))
 
 
-@router.post("/models/{model}/versions", status_code=201)
+@router.post("/models/{model}/versions", status_code=201, dependencies=RELEASE)
 async def add_version(request: Request, model: str, body: NewVersion) -> Response:
     controller = controller_of(request)
     record = await new_version(
@@ -57,7 +57,7 @@ async def add_version(request: Request, model: str, body: NewVersion) -> Respons
     return reply(views.version(record, []), 201)
 
 
-@router.post("/imports", status_code=201)
+@router.post("/imports", status_code=201, dependencies=RELEASE)
 async def import_version(request: Request, body: NewImport) -> Response:
     """A version with artifacts that an optimizer made elsewhere; its files were put before."""
     controller = controller_of(request)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from controller import reads, records, views
-from controller.api.access import controller_of
+from controller.api.access import READ, controller_of
 from controller.api.errors import reply
 from controller.errors import NotFound
 
@@ -17,7 +17,7 @@ router = APIRouter(tags=["requests"])
 _PATIENCE = 30
 
 
-@router.get("/requests")
+@router.get("/requests", dependencies=READ)
 async def list_requests(request: Request, model: str | None = None, limit: int = 50) -> Response:
     controller = controller_of(request)
     equal = {"model": model} if model is not None else {}
@@ -26,7 +26,7 @@ async def list_requests(request: Request, model: str | None = None, limit: int =
     return reply([views.request(r) for r in found])
 
 
-@router.get("/requests/{request_id}")
+@router.get("/requests/{request_id}", dependencies=READ)
 async def show_request(request: Request, request_id: str) -> Response:
     controller = controller_of(request)
     found = await controller.store.read(reads.find(records.Request, request_id))

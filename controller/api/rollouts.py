@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from controller import reads, records, views
-from controller.api.access import controller_of
+from controller.api.access import READ, RELEASE, controller_of, needs
 from controller.api.errors import reply
 from controller.api.schemas import NewRelease, NewRollout
 from controller.parts import Controller
@@ -14,7 +14,7 @@ from controller.parts import Controller
 router = APIRouter(tags=["rollouts"])
 
 
-@router.post("/releases", status_code=201)
+@router.post("/releases", status_code=201, dependencies=RELEASE)
 async def make_release(request: Request, body: NewRelease) -> Response:
     """Offer a version that was built."""
     controller = controller_of(request)
@@ -26,13 +26,13 @@ async def make_release(request: Request, body: NewRelease) -> Response:
     return reply(views.release(release), 201)
 
 
-@router.get("/releases")
+@router.get("/releases", dependencies=READ)
 async def list_releases(request: Request) -> Response:
     releases = await controller_of(request).store.read(reads.every(records.Release, newest=True, limit=200))
     return reply([views.release(r) for r in releases])
 
 
-@router.post("/rollouts", status_code=202)
+@router.post("/rollouts", status_code=202, dependencies=RELEASE)
 async def start_rollout(request: Request, body: NewRollout) -> Response:
     """Bring a release to every enrolled device."""
     controller = controller_of(request)
@@ -46,20 +46,20 @@ async def start_rollout(request: Request, body: NewRollout) -> Response:
     return reply(await _view(controller, rollout), 202, {"Location": f"/api/v1/rollouts/{rollout.id}"})
 
 
-@router.get("/rollouts")
+@router.get("/rollouts", dependencies=READ)
 async def list_rollouts(request: Request) -> Response:
     controller = controller_of(request)
     rollouts = await controller.store.read(reads.every(records.Rollout, newest=True, limit=200))
     return reply([views.rollout(r, []) for r in rollouts])
 
 
-@router.get("/rollouts/{rollout_id}")
+@router.get("/rollouts/{rollout_id}", dependencies=READ)
 async def show_rollout(request: Request, rollout_id: str) -> Response:
     controller = controller_of(request)
     return reply(await _view(controller, await controller.store.read(reads.get(records.Rollout, rollout_id))))
 
 
-@router.post("/rollouts/{rollout_id}/abort")
+@router.post("/rollouts/{rollout_id}/abort", dependencies=needs("release", "operate"))
 async def abort_rollout(request: Request, rollout_id: str) -> Response:
     """Devices go back to what they were to run before."""
     controller = controller_of(request)

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from agent.contract.manifest import FileRef, Preprocessing
 from controller import reads, records, uploads, views
-from controller.api.access import controller_of
+from controller.api.access import READ, RELEASE, controller_of
 from controller.api.errors import reply
 from controller.api.models import new_version
 from controller.api.schemas import NewRun
@@ -25,7 +25,7 @@ router = APIRouter(tags=["runs"])
 _PIECE = 1024 * 1024
 
 
-@router.post("/runs", status_code=202)
+@router.post("/runs", status_code=202, dependencies=RELEASE)
 async def start_run(request: Request, body: NewRun) -> Response:
     """Optimize a version for some profiles, by default those that the fleet's devices call for."""
     controller = controller_of(request)
@@ -33,7 +33,7 @@ async def start_run(request: Request, body: NewRun) -> Response:
     return await _queue(controller, version, body.profiles, strict=body.strict, deploy=body.deploy)
 
 
-@router.post("/deploy", status_code=202)
+@router.post("/deploy", status_code=202, dependencies=RELEASE)
 async def deploy(
     request: Request,
     model: UploadFile,
@@ -64,7 +64,7 @@ async def deploy(
     return await _queue(controller, version, wanted, strict=strict, deploy=True)
 
 
-@router.get("/runs")
+@router.get("/runs", dependencies=READ)
 async def list_runs(request: Request, limit: int = 50) -> Response:
     controller = controller_of(request)
     most = min(limit, controller.settings.limits.list_rows)
@@ -72,7 +72,7 @@ async def list_runs(request: Request, limit: int = 50) -> Response:
     return reply([views.run(controller.fleet.runs.progress(r), []) for r in runs])
 
 
-@router.get("/runs/{run_id}")
+@router.get("/runs/{run_id}", dependencies=READ)
 async def show_run(request: Request, run_id: str) -> Response:
     controller = controller_of(request)
     run = controller.fleet.runs.progress(await controller.store.read(reads.get(records.Run, run_id)))
@@ -80,7 +80,7 @@ async def show_run(request: Request, run_id: str) -> Response:
     return reply(views.run(run, built))
 
 
-@router.post("/runs/{run_id}/cancel")
+@router.post("/runs/{run_id}/cancel", dependencies=RELEASE)
 async def cancel_run(request: Request, run_id: str) -> Response:
     controller = controller_of(request)
     run = await controller.fleet.do(lambda tick: controller.fleet.runs.cancel(tick, run_id))

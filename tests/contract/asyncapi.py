@@ -68,6 +68,14 @@ CHANNELS = (
         "A chunk of a blob; several agents profit.",
     ),
     Channel(
+        "agents/blobs",
+        f"{topics.ROOT}/agents/{{agent}}/blobs/{{digest}}/{{chunk}}",
+        "send",
+        1,
+        False,
+        "A chunk of a blob that is meant for one agent only: a request's or a shard's inputs.",
+    ),
+    Channel(
         "models/infer", f"{topics.ROOT}/models/{{model}}/infer", "receive", 1, False, "A user's request over MQTT."
     ),
     Channel(

@@ -113,7 +113,7 @@ SAMPLES: dict[str, Message] = {
         memory=0.25,
         queue=3,
         temperature=61.5,
-        models=(ModelLoad(model="digits", artifact=_A, rate=120.5, service_ms=0.75),),
+        models=(ModelLoad(model="digits", artifact=_A, rate=120.5, service_ms=0.75, p95_ms=2.5),),
         refused=2,
     ),
     "agents/desired": Desired(
@@ -124,7 +124,9 @@ SAMPLES: dict[str, Message] = {
         minimum_sequence={"digits": 3},
     ),
     "agents/reported": Reported(generation=5, models=(_STATE,), swap=_SWAP),
-    "agents/cmd": Cmd(agent="pi-7", id="c1", verb="log-level", ttl_ms=5000.0, arguments={"level": "debug"}),
+    "agents/cmd": Cmd(
+        agent="pi-7", id="c1", verb="log-level", ttl_ms=5000.0, arguments={"level": "debug"}, session="s-1"
+    ),
     "agents/reply": Reply(id="c1", ok=False, message="no such level", values={"ms": 0.5}),
     "agents/need": Need(digest=_C, ranges=((0, 3), (7, 7))),
     "agents/work": Work(
@@ -161,6 +163,7 @@ SAMPLES: dict[str, Message] = {
         service_ms=0.25,
     ),
     "blobs": Chunk(size=200_000, data=bytes(range(256))),
+    "agents/blobs": Chunk(size=90_000, data=bytes(range(9))),
 }
 """By kind of topic; every field holds something else than its default."""
 

@@ -12,44 +12,46 @@ from controller.errors import UserError
 from controller.keys import KeyFileError
 from controller.settings import BROKER_VARIABLE, choose_broker
 
+NOW = 1_800_000_000.0
+
 
 def test_keys_are_made_once_and_are_private(tmp_path: Path) -> None:
-    first, second = keys.load_or_create(tmp_path), keys.load_or_create(tmp_path)
+    first, second = keys.load_or_create(tmp_path, NOW), keys.load_or_create(tmp_path, NOW)
     assert first.controller.public.id == second.controller.public.id != first.release.public.id
     assert (first.api_token, first.broker_password) == (second.api_token, second.broker_password)
     assert len(first.api_token) >= 32
     assert first.api_token != first.broker_password
-    for path in tmp_path.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for path in tmp_path.rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
-    made = keys.load_or_create(tmp_path)
+    made = keys.load_or_create(tmp_path, NOW)
     assert made.api_token not in repr(made)
 
 
 @pytest.mark.parametrize("name", [keys.CONTROLLER_KEY, keys.RELEASE_KEY, keys.API_TOKEN, keys.BROKER_PASSWORD])
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"two words of garbage\n"])
 def test_a_damaged_file_is_named_and_not_replaced(tmp_path: Path, name: str, content: bytes) -> None:
-    keys.load_or_create(tmp_path)
+    keys.load_or_create(tmp_path, NOW)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(KeyFileError, match=name) as caught:
-        keys.load_or_create(tmp_path)
+        keys.load_or_create(tmp_path, NOW)
     assert "enrol again" in str(caught.value.hint)
     assert (tmp_path / name).read_bytes() == content
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
-    keys.load_or_create(tmp_path)
+    keys.load_or_create(tmp_path, NOW)
     (tmp_path / keys.API_TOKEN).chmod(mode)
     with pytest.raises(KeyFileError, match="read by other users"):
-        keys.load_or_create(tmp_path)
+        keys.load_or_create(tmp_path, NOW)
 
 
 def test_a_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match=r"controller\.key cannot be used"):
-        keys.load_or_create(tmp_path / "nowhere")
+        keys.load_or_create(tmp_path / "nowhere", NOW)
 
 
 def test_the_command_line_wins_over_the_environment_and_auto_is_the_default() -> None:
