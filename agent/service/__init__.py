@@ -1,0 +1,1 @@
+"""The agent as a service of the system: installed, watched, looked at, removed."""
