@@ -28,6 +28,16 @@ class Latencies:
             self._failed[self._next] = failed
         self._next = (self._next + 1) % self._most
 
+    def p95(self, since: float) -> float | None:
+        """Of the requests answered at `since` or later, as far back as is remembered; None if there were none."""
+        took: list[float] = []
+        for back in range(1, len(self._when) + 1):
+            place = self._next - back
+            if self._when[place] < since:
+                break
+            took.append(self._took[place])
+        return _quantile(sorted(took), 0.95)
+
     def window(self, start: float, end: float) -> Window:
         """Requests answered in [start, end), as far back as is remembered."""
         inside = [i for i, when in enumerate(self._when) if start <= when < end]

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 
 from agent.contract.messages import Load, ModelLoad
+from agent.latencies import Latencies
 
 _WEIGHT = 0.2
 
@@ -26,12 +27,13 @@ class ServiceTime:
             self.ms = per_row if self.ms == 0.0 else self.ms + _WEIGHT * (per_row - self.ms)
             self._rows += rows
 
-    def sample(self, model: str, artifact: str, now: float) -> ModelLoad:
-        """The rate since the last call."""
+    def sample(self, model: str, artifact: str, now: float, latencies: Latencies) -> ModelLoad:
+        """The rate since the last call, and what the requests answered since then took."""
         since, self._since = self._since, now
         rate = self._rows / (now - since) if since is not None and now > since else 0.0
         self._rows = 0
-        return ModelLoad(model=model, artifact=artifact, rate=rate, service_ms=self.ms)
+        p95 = latencies.p95(since) if since is not None else None
+        return ModelLoad(model=model, artifact=artifact, rate=rate, service_ms=self.ms, p95_ms=p95)
 
 
 class Sampler:

@@ -313,7 +313,7 @@ class Supervisor:
         queue = sum(len(slot.serving) for slot in self._slots.values())
         serving = [(slot, slot.serving.member) for slot in self._slots.values()]
         models = tuple(
-            slot.serving.service.sample(slot.model, member.pointer.wanted.artifact, now)
+            slot.serving.service.sample(slot.model, member.pointer.wanted.artifact, now, slot.latencies)
             for slot, member in serving
             if member is not None
         )

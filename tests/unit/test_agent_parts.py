@@ -89,14 +89,14 @@ def test_a_forced_runtime_is_the_only_one() -> None:
 
 
 def test_rate_and_service_time_follow_what_was_computed() -> None:
-    service = ServiceTime()
-    service.sample("m", DIGEST, 0.0)
+    service, latencies = ServiceTime(), Latencies()
+    service.sample("m", DIGEST, 0.0, latencies)
     for _ in range(100):
         service.add(rows=2, service_ms=8.0)
-    sample = service.sample("m", DIGEST, 10.0)
+    sample = service.sample("m", DIGEST, 10.0, latencies)
     assert sample.rate == 20.0
     assert abs(sample.service_ms - 4.0) < 1e-9
-    assert service.sample("m", DIGEST, 11.0).rate == 0.0
+    assert service.sample("m", DIGEST, 11.0, latencies).rate == 0.0
 
 
 def test_a_sample_of_the_machine_stays_within_its_bounds() -> None:
@@ -220,6 +220,17 @@ def test_a_window_counts_only_what_was_answered_inside_it() -> None:
     assert (window.requests, window.failed, window.p50_ms, window.p99_ms) == (50, 1, 85.0, 109.0)
     assert latencies.window(0.0, 50.0).requests == 0
     assert latencies.window(200.0, 300.0).p50_ms is None
+
+
+@pytest.mark.parametrize("most", [50, 100, 1000])
+def test_a_samples_p95_is_of_the_requests_answered_since_the_one_before(most: int) -> None:
+    service, latencies = ServiceTime(), Latencies(most)
+    latencies.add(0.5, 9999.0, failed=False)
+    assert service.sample("m", DIGEST, 1.0, latencies).p95_ms is None  # Nobody knows since when.
+    for n in range(100):
+        latencies.add(1.0 + n / 100, float(n), failed=False)
+    assert service.sample("m", DIGEST, 2.0, latencies).p95_ms == (97.0 if most == 50 else 95.0)
+    assert service.sample("m", DIGEST, 3.0, latencies).p95_ms is None
 
 
 # -- loop
