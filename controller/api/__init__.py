@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from controller.api import devices, enrol, examples, files, health, infer, jobs, models, requests, rollouts, runs
+from controller.api import (
+    devices,
+    enrol,
+    examples,
+    files,
+    health,
+    infer,
+    install,
+    jobs,
+    models,
+    requests,
+    rollouts,
+    runs,
+)
 from controller.api.access import Guard
 from controller.api.errors import add_error_handlers
 from controller.parts import Controller
@@ -21,3 +34,4 @@ def add_routes(app: FastAPI, controller: Controller) -> None:
     for part in (health, files, models, runs, rollouts, devices, enrol, jobs, requests, examples):
         app.include_router(part.router, prefix=PREFIX)
     app.include_router(infer.router)
+    app.include_router(install.router)
