@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from agent.contract.messages import ControllerStatus, Stamper
-from controller import broker, keys, wiring
+from controller import broker, keys, serving, wiring
 from controller.api import add_routes
 from controller.bus import Bus
 from controller.catalog import Catalog
@@ -31,8 +31,9 @@ class Assembly:
     """A controller's parts, made and not yet started. Raises LeptaError if the data folder cannot be used."""
 
     def __init__(self, settings: Settings, url: str) -> None:
-        """`url`: where the API will be reached."""
+        """`url`: where tools on this machine will reach the API."""
         secret = keys.load_or_create(settings.data, time.time())
+        self.server = serving.files(settings, secret.authority, time.time())
         stamper = Stamper(wiring.new_id("boot"))
         limits = settings.limits
         self.broker = broker.create(settings, secret.broker_password)
@@ -68,6 +69,8 @@ class Assembly:
         return Controller(
             settings=settings,
             url=url,
+            public_url=serving.public_url(settings, url),
+            server=self.server,
             boot_id=stamper.boot,
             keys=secret,
             store=self.store,

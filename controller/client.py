@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import msgspec
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
 from controller import locate, replies
-from controller.errors import LeptaError, Who
+from controller.errors import LeptaError, UserError, Who
 from controller.locate import Place
 from controller.oip_client import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
 
@@ -65,6 +66,7 @@ class Client:
             headers={"Authorization": f"Bearer {place.token()}"},
             timeout=httpx.Timeout(limits.answer_s, connect=limits.connect_s),
             trust_env=not _is_loopback(place.url),
+            verify=True if place.ca is None else _trusting(place.ca),
         )
 
     def __enter__(self) -> Client:
@@ -279,17 +281,44 @@ class Client:
         try:
             yield
         except httpx.ConnectError as error:
-            if _is_loopback(self.place.url):
-                raise Unreachable(locate.NO_CONTROLLER, locate.START_ONE, who="user") from error
-            raise Unreachable(
-                f"no controller answers at {self.place.url}: {error}", "is it running?", who="network"
-            ) from error
+            raise _unreachable(self.place, error) from error
         except httpx.TimeoutException as error:
             raise Unreachable(f"the controller at {self.place.url} did not answer in time", who="network") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreachable(
-                f"the connection to {self.place.url} broke: {error}", "try again", who="network"
-            ) from error
+            raise _broke(self.place.url, error) from error
+
+
+def _trusting(ca: Path) -> ssl.SSLContext:
+    """TLS with this CA and no other."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(ca)
+    except OSError as error:
+        raise UserError(
+            f"the CA in {ca} cannot be read: {error}", f"set {locate.CA_FILE} to the controller's ca.pem"
+        ) from error
+    return context
+
+
+def _unreachable(place: Place, error: httpx.ConnectError) -> Unreachable:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Unreachable(
+                f"{place.url} shows a certificate that is not to be trusted: {cause.verify_message}",
+                f"set {locate.CA_FILE} to the ca/ca.pem of that controller's data folder",
+                who="user",
+            )
+        cause = cause.__cause__ or cause.__context__
+    if _is_loopback(place.url):
+        return Unreachable(locate.NO_CONTROLLER, locate.START_ONE, who="user")
+    return Unreachable(f"no controller answers at {place.url}: {error}", "is it running?", who="network")
+
+
+def _broke(url: str, error: Exception) -> Unreachable:
+    plain = url.startswith("http://") and not _is_loopback(url)
+    hint = "with --lan a controller answers to https:// only" if plain else "try again"
+    return Unreachable(f"the connection to {url} broke: {error}", hint, who="network")
 
 
 def _read(response: httpx.Response, kind: type[T]) -> T:

@@ -11,7 +11,7 @@ import msgspec
 
 from controller.errors import NotFound, UserError
 
-URL, TOKEN_FILE, DATA = "LEPTA_URL", "LEPTA_TOKEN_FILE", "LEPTA_DATA"
+URL, TOKEN_FILE, CA_FILE, DATA = "LEPTA_URL", "LEPTA_TOKEN_FILE", "LEPTA_CA_FILE", "LEPTA_DATA"
 NO_CONTROLLER = "no controller is running"
 START_ONE = "start one with `lepta up`"
 
@@ -20,6 +20,8 @@ class Place(NamedTuple):
     url: str
     """Without a slash at its end."""
     token_file: Path
+    ca: Path | None = None
+    """The only CA (PEM) that the controller's certificate may come from; None: those that this machine trusts."""
 
     def token(self) -> str:
         """The API token; raises UserError where it cannot be read."""
@@ -36,6 +38,7 @@ class _Written(msgspec.Struct, frozen=True):
 
     url: str
     pid: int = 0
+    ca: str = ""
 
 
 def data_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -44,18 +47,20 @@ def data_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def locate(environment: Mapping[str, str] = os.environ) -> Place:
-    """$LEPTA_URL with $LEPTA_TOKEN_FILE, else the controller of the data folder. Raises NotFound or UserError."""
+    """$LEPTA_URL with $LEPTA_TOKEN_FILE and $LEPTA_CA_FILE, else the controller of the data folder.
+
+    Raises NotFound or UserError.
+    """
     folder = data_folder(environment)
     local = _read(folder / "controller.json")
     url = (environment.get(URL) or "").rstrip("/")
+    token_file, ca = _path(environment.get(TOKEN_FILE)), _path(environment.get(CA_FILE))
+    if local is not None and url in ("", local.url.rstrip("/")):
+        return Place(local.url.rstrip("/"), token_file or folder / "api-token", ca or _path(local.ca))
     if not url:
-        if local is None:
-            raise NotFound(NO_CONTROLLER, f"{START_ONE}, or set {URL} and {TOKEN_FILE} to use one elsewhere")
-        return Place(local.url.rstrip("/"), Path(environment.get(TOKEN_FILE) or folder / "api-token"))
-    if environment.get(TOKEN_FILE):
-        return Place(url, Path(environment[TOKEN_FILE]).expanduser())
-    if local is not None and local.url.rstrip("/") == url:
-        return Place(url, folder / "api-token")
+        raise NotFound(NO_CONTROLLER, f"{START_ONE}, or set {URL} and {TOKEN_FILE} to use one elsewhere")
+    if token_file is not None:
+        return Place(url, token_file, ca)
     # The local token is a secret of the local controller; another one must not see it.
     raise UserError(
         f"{URL} names a controller elsewhere, and no token for it is known", f"set {TOKEN_FILE} to its token's file"
@@ -65,6 +70,10 @@ def locate(environment: Mapping[str, str] = os.environ) -> Place:
 def in_folder(folder: Path) -> Place:
     """The controller that runs on `folder`; raises NotFound if none has written its address there."""
     return locate({DATA: str(folder)})
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text else None
 
 
 def _read(path: Path) -> _Written | None:

@@ -11,6 +11,7 @@ from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.examples import Examples
 from controller.fleet import Fleet
+from controller.identity.authority import ServerFiles
 from controller.keys import Keys
 from controller.settings import Settings
 from controller.store import Store
@@ -21,6 +22,9 @@ from firmware_profiles.profile import Profile
 class Controller:
     settings: Settings
     url: str
+    """For tools on this machine."""
+    public_url: str
+    """For other machines."""
     boot_id: str
     keys: Keys
     store: Store
@@ -31,4 +35,6 @@ class Controller:
     signer: Signer
     examples: Examples
     profiles: dict[str, Profile]
+    server: ServerFiles | None = None
+    """What TLS is served with; None: plain HTTP."""
     started_at: float = field(default_factory=time.time)

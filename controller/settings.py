@@ -161,6 +161,11 @@ class Settings:
     clients_port: int = 8884
     limits: Limits = Limits()
 
+    @property
+    def everywhere(self) -> bool:
+        """Listen on every address of this machine, IPv4 and IPv6."""
+        return self.host in ("", "::", "0.0.0.0")
+
 
 def choose_broker(argument: str | None, environment: Mapping[str, str]) -> str:
     """The broker to use: the command line's, else the environment's, else `auto`.

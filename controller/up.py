@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
-from agent.contract import wire
+from controller import serving
 from controller.app import Assembly, create_app
-from controller.errors import Conflict, Internal, LeptaError, UserError
+from controller.errors import Conflict, Internal
 from controller.parts import Controller
 from controller.settings import Settings
 
@@ -39,7 +39,8 @@ def run(settings: Settings) -> int:
     os.umask(0o077)
     # The database's thread computes too: by Python's default, a request would wait 5 ms for each of its turns.
     sys.setswitchinterval(_SWITCH_S)
-    with _data_folder(settings.data), _listening(settings) as listener:
+    serving.check(settings)
+    with _data_folder(settings.data), serving.listening(settings) as listener:
         asyncio.run(_run(settings, listener))
     return 0
 
@@ -48,7 +49,7 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
     stop = _Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-    assembly = Assembly(settings, _url(settings.host, listener.getsockname()[1]))
+    assembly = Assembly(settings, serving.url(settings, listener.getsockname()[1]))
     with contextlib.suppress(asyncio.CancelledError):
         async with assembly.running() as controller:
             stop.started = True
@@ -86,7 +87,7 @@ class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: it would end the process by the signal that stopped it."""
 
     def __init__(self, controller: Controller, on_ready: Callable[[], None]) -> None:
-        limits = controller.settings.limits
+        limits, server = controller.settings.limits, controller.server
         super().__init__(
             uvicorn.Config(
                 create_app(controller),
@@ -97,6 +98,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,
+                ssl_context_factory=(lambda _config, _default: serving.tls(server)) if server else None,
                 timeout_keep_alive=limits.keep_alive_s,
                 timeout_graceful_shutdown=round(limits.shutdown_s),
             )
@@ -118,16 +120,33 @@ def _ready(controller: Controller) -> None:
     gc.collect()
     gc.freeze()
     broker = controller.broker
-    known = {
+    known: dict[str, object] = {
         "url": controller.url,
         "pid": os.getpid(),
         "broker": {"kind": broker.kind, "host": broker.host, "port": broker.port},
     }
+    ca = serving.ca_file(controller.settings, controller.keys.authority)
+    if ca is not None:
+        known["ca"] = str(ca)
     path = controller.settings.data / WRITTEN
     temporary = path.with_suffix(".new")
     temporary.write_bytes(msgspec.json.encode(known))
     temporary.replace(path)
     log.info("ready at %s, %s broker at %s:%d", controller.url, broker.kind, broker.host, broker.port)
+    if controller.settings.lan:
+        _say_where(controller)
+
+
+def _say_where(controller: Controller) -> None:
+    """What the one who sits here needs to know to bring in other machines."""
+    settings = controller.settings
+    print(f"serving {controller.public_url}", flush=True)
+    print(
+        f"  devices reach MQTT at port {settings.agents_port}, clients at port {settings.clients_port}, both with TLS"
+    )
+    print(f"  SHA-256 of the CA: {controller.keys.authority.fingerprint}")
+    print("next, in another terminal, for each device that is to join:")
+    print("  lepta device add", flush=True)
 
 
 @contextlib.contextmanager
@@ -157,30 +176,3 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise Conflict(f"another controller (process {owner}) uses the data folder {folder}", _ELSEWHERE) from error
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-
-
-@contextlib.contextmanager
-def _listening(settings: Settings) -> Iterator[socket.socket]:
-    host, port = settings.host, settings.port
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise _not_listening(error, host, port) from error
-    # asyncio sets this only on sockets that name their protocol; without it an answer waits 40 ms for an ACK.
-    wire.no_delay(listener)
-    with listener:
-        yield listener
-
-
-def _not_listening(error: OSError, host: str, port: int) -> LeptaError:
-    if error.errno == errno.EADDRINUSE:
-        return Conflict(f"port {port} on {host} is in use", "stop what uses it, or choose another with --port")
-    return UserError(
-        f"cannot listen on {host}:{port}: {error.strerror or error}", "choose others with --host and --port"
-    )
-
-
-def _url(host: str, port: int) -> str:
-    shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

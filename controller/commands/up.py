@@ -7,10 +7,26 @@ from typing import Annotated
 
 import typer
 
+_PORT = {"min": 1, "max": 65535}
+
 
 def up(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    lan: Annotated[
+        bool, typer.Option("--lan", help="Serve other machines: TLS from a CA of its own; needs mosquitto.")
+    ] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default 127.0.0.1, with --lan all addresses.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="What other machines call this one, a name or an address; the first is told to devices."),
+    ] = None,
     port: Annotated[int, typer.Option(help="Port of the REST API; 0 takes a free one.", min=0, max=65535)] = 8000,
+    agents_port: Annotated[int, typer.Option(help="Port where devices reach MQTT, with --lan.", **_PORT)] = 8883,
+    clients_port: Annotated[int, typer.Option(help="Port where clients reach MQTT, with --lan.", **_PORT)] = 8884,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen on --host without TLS: everybody on that network reads along.")
+    ] = False,
     broker: Annotated[
         str | None,
         typer.Option(help="auto, embedded, mosquitto, or mqtt://HOST[:PORT]; default $LEPTA_BROKER or auto."),
@@ -24,5 +40,15 @@ def up(
     from controller.settings import Settings, choose_broker
     from controller.up import run
 
-    folder = data.expanduser() if data else data_folder()
-    return run(Settings(data=folder, host=host, port=port, broker=choose_broker(broker, os.environ)))
+    settings = Settings(
+        data=data.expanduser() if data else data_folder(),
+        host=host or ("::" if lan else "127.0.0.1"),
+        port=port,
+        broker=choose_broker(broker, os.environ),
+        lan=lan,
+        names=tuple(name or ()),
+        insecure=insecure,
+        agents_port=agents_port,
+        clients_port=clients_port,
+    )
+    return run(settings)

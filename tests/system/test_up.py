@@ -183,7 +183,20 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_not_ours_is_named(tmp_path: Path) -> None:
-    assert "cannot listen on 192.0.2.1" in _refused(tmp_path, "--host", "192.0.2.1")
+    assert "cannot listen on 192.0.2.1" in _refused(tmp_path, "--host", "192.0.2.1", "--insecure")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "0.0.0.0", "::"])
+def test_other_machines_are_not_served_without_tls_unless_that_is_asked_for(tmp_path: Path, host: str) -> None:
+    said = _refused(tmp_path, "--host", host)
+    assert "without TLS" in said
+    assert "lepta up --lan" in said
+    assert "--insecure" in said
+
+
+@pytest.mark.parametrize("options", [("--name", "fleet.test"), ("--lan", "--insecure"), ("--lan", "--name", "a b")])
+def test_options_that_make_no_sense_together_are_named(tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert options[0 if len(options) < 3 else 1] in _refused(tmp_path, *options)
 
 
 def test_an_unreachable_broker_is_named(tmp_path: Path) -> None:
