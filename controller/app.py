@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +18,7 @@ from controller.api import add_routes
 from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.errors import LeptaError
+from controller.identity.api_keys import ApiKeys
 from controller.optimizations import Optimizations
 from controller.parts import Controller
 from controller.settings import Settings
@@ -73,6 +74,7 @@ class Assembly:
             server=self.server,
             boot_id=stamper.boot,
             keys=secret,
+            api_keys=ApiKeys(self.store, settings.limits, secret.api_token),
             store=self.store,
             catalog=self.catalog,
             broker=self.broker,
@@ -89,6 +91,7 @@ class Assembly:
         fleet, bus = self.controller.fleet, self.bus
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self.store.close)
+            await stack.enter_async_context(self._keys_in_use())
             stack.push_async_callback(self.broker.stop)
             await self.broker.start()
             stack.push_async_callback(self.optimizations.stop)
@@ -101,6 +104,22 @@ class Assembly:
             await bus.start()
             await stack.enter_async_context(_background(self._sweep()))
             yield self.controller
+
+    @contextlib.asynccontextmanager
+    async def _keys_in_use(self) -> AsyncIterator[None]:
+        """API keys are known, and now and then it is written down when they were used; at the end once more."""
+        api_keys, limits = self.controller.api_keys, self.controller.settings.limits
+
+        async def note() -> None:
+            try:
+                await api_keys.note()
+            except LeptaError as error:
+                log.warning("the last use of API keys could not be written down: %s", error)
+
+        await api_keys.start(time.time())
+        async with _background(_every(limits.last_used_s, note)):
+            yield
+        await note()
 
     def _optimizer_said(self, request_id: str, event: dict[str, Any]) -> None:
         if self.controller.examples.knows(request_id):
@@ -121,10 +140,16 @@ class Assembly:
 
 def create_app(controller: Controller) -> FastAPI:
     """The web app over a controller that somebody else starts and stops."""
-    # Its pages of documentation would load scripts from elsewhere; the description itself is enough.
-    app = FastAPI(title="Lepta", docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    # Its pages of documentation would load scripts from elsewhere; the description itself is a route of ours.
+    app = FastAPI(title="Lepta", docs_url=None, redoc_url=None, openapi_url=None)
     add_routes(app, controller)
     return app
+
+
+async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await act()
 
 
 @contextlib.asynccontextmanager

@@ -59,7 +59,11 @@ class Busy(LeptaError):
 
 
 class TooMany(LeptaError):
-    """More requests than a caller may send."""
+    """More requests than a caller may send; after `retry_s` seconds he may go on."""
+
+    def __init__(self, message: str, hint: str | None = None, *, retry_s: float = 1.0) -> None:
+        super().__init__(message, hint)
+        self.retry_s = retry_s
 
 
 class Timeout(LeptaError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.contract.signing import PrivateKey, SignatureError, write_secret
 from controller.errors import Internal
+from controller.identity import api_keys
 from controller.identity.authority import Authority
 
 CONTROLLER_KEY, RELEASE_KEY = "controller.key", "release.key"
@@ -32,6 +34,9 @@ class Keys:
     authority: Authority
     """Signs the certificates of the server and of devices."""
     api_token: str
+    """The API key of tools on this machine."""
+    first: bool
+    """It was made just now."""
     broker_password: str
 
 
@@ -40,20 +45,26 @@ def load_or_create(data: Path, now: float) -> Keys:
 
     Raises KeyFileError for one that is unreadable, damaged or open to others.
     """
+    first = not (data / API_TOKEN).exists()
     return Keys(
         controller=_key(data / CONTROLLER_KEY),
         release=_key(data / RELEASE_KEY),
         authority=Authority.load_or_create(data / AUTHORITY, now),
-        api_token=secret(data / API_TOKEN),
+        api_token=secret(data / API_TOKEN, api_keys.make),
+        first=first,
         broker_password=secret(data / BROKER_PASSWORD),
     )
 
 
-def secret(path: Path) -> str:
+def _password() -> str:
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def secret(path: Path, make: Callable[[], str] = _password) -> str:
     """The one line in `path`; made there, random, if the file does not exist."""
     try:
         if not path.exists():
-            write_secret(path, secrets.token_urlsafe(_SECRET_BYTES) + "\n")
+            write_secret(path, make() + "\n")
         _check_private(path)
         text = path.read_text().strip()
     except (OSError, ValueError) as error:

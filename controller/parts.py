@@ -11,6 +11,7 @@ from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.examples import Examples
 from controller.fleet import Fleet
+from controller.identity.api_keys import ApiKeys
 from controller.identity.authority import ServerFiles
 from controller.keys import Keys
 from controller.settings import Settings
@@ -27,6 +28,7 @@ class Controller:
     """For other machines."""
     boot_id: str
     keys: Keys
+    api_keys: ApiKeys
     store: Store
     catalog: Catalog
     broker: Broker

@@ -151,8 +151,44 @@ class Rollout(Reply, frozen=True, kw_only=True):
 
 
 class Claim(Reply, frozen=True, kw_only=True):
+    """The right to join, told once, with what the device must know: where to ask, and whom to trust there."""
+
     token: str
     expires_at: float
+    url: str = ""
+    ca_fingerprint: str = ""
+    """SHA-256 of the CA's certificate, in hex; empty where the controller speaks no TLS."""
+
+
+class Authority(Reply, frozen=True, kw_only=True):
+    ca: str
+    """PEM."""
+
+
+class DeviceBroker(Reply, frozen=True, kw_only=True):
+    """Where a device finds the broker. `host` "": where it finds the controller."""
+
+    host: str = ""
+    port: int = 0
+    username: str = ""
+    password: str = ""
+    tls: bool = False
+
+
+class Identity(Reply, frozen=True, kw_only=True):
+    """What a device that joined is told. While it waits for approval, broker and certificate are empty."""
+
+    agent: str
+    device_token: str
+    state: str
+    hardware: str = ""
+    broker: DeviceBroker = DeviceBroker()
+    controller_key: str = ""
+    release_key: str = ""
+    ca: str = ""
+    certificate: str = ""
+    not_before: float = 0.0
+    not_after: float = 0.0
 
 
 class ProfileMatch(Reply, frozen=True, kw_only=True):
@@ -169,7 +205,17 @@ class TimedSwap(SwapRecord, frozen=True, kw_only=True):
 
 class Device(Reply, frozen=True, kw_only=True):
     name: str
+    state: str = "approved"
+    """`pending`, `approved` or `revoked`."""
     online: bool = False
+    labels: dict[str, str] = {}
+    """The operator's, above those that the device says itself."""
+    key: str = ""
+    """SHA-256 of its public key (DER), in hex."""
+    hardware: str = ""
+    certificate_expires: float | None = None
+    """Seconds since 1970."""
+    enrolled_at: float = 0.0
     profile: str | None = None
     match: tuple[ProfileMatch, ...] = ()
     facts: Facts | None = None
@@ -267,3 +313,15 @@ class Metadata(Reply, frozen=True, kw_only=True):
     outputs: tuple[TensorInfo, ...] = ()
     versions: tuple[str, ...] = ()
     platform: str = ""
+
+
+class ApiKey(Reply, frozen=True, kw_only=True):
+    """`key` itself is told once, when it is made."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: float
+    expires_at: float | None = None
+    last_used: float | None = None
+    key: str = ""

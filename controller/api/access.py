@@ -1,27 +1,38 @@
-"""Who may call: the token, and on loopback the Host and Origin of the caller."""
+"""Who may call: API keys and device tokens, what each route asks for, and how often."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+import time
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import Depends, Request
-from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as HttpScope
 
 from controller import reads, records
-from controller.api.errors import error_body
-from controller.errors import Unauthorized
+from controller.errors import Forbidden, TooMany, Unauthorized
+from controller.identity.addresses import is_loopback, stranger
+from controller.identity.api_keys import SCOPES
+from controller.identity.api_keys import hash_of as hash_of
+from controller.identity.rates import Rate, Rates
 from controller.parts import Controller
-from controller.settings import Settings
 
-# A page of another site that runs in this machine's browser reaches loopback too: it is told by these headers.
-Scope = Literal["open", "device", "read", "infer", "operate", "release", "admin"]
-"""`admin` may do everything; `device` is an enrolled device with its token; `open` asks for nothing."""
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+Scope = Literal["open", "device", "pending", "read", "infer", "operate", "release", "admin"]
+"""`open` asks for nothing; `device` is an approved device with its token, `pending` one that waits for approval; the
+others are scopes of API keys, of which `admin` may do what any key may."""
+_KEYS = "send Authorization: Bearer KEY; `lepta key add` makes keys, the first is in the data folder's api-token"
+_DEVICES = frozenset({"device", "pending"})
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who called: `request.state.caller` in a route."""
+
+    kind: Literal["open", "key", "device"]
+    name: str = ""
+    """Of the key or the device."""
+    scopes: frozenset[str] = frozenset()
+    device: records.Device | None = None
+    address: str = ""
+    """The peer's; of IPv6 its network."""
 
 
 def controller_of(request: Request) -> Controller:
@@ -29,27 +40,24 @@ def controller_of(request: Request) -> Controller:
     return controller
 
 
+def caller_of(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
 class Needs:
     """What a caller must be allowed to do: any one of `scopes`. Every route declares exactly one of these."""
 
     def __init__(self, *scopes: Scope) -> None:
         self.scopes = frozenset(scopes)
+        self.open = "open" in self.scopes
+        self.of_keys = self.scopes & frozenset(SCOPES)
+        self.of_devices = self.scopes & _DEVICES
 
     async def __call__(self, request: Request) -> None:
         # A coroutine: FastAPI would send a plain function to a thread.
-        if "open" in self.scopes:
-            return
-        controller = controller_of(request)
-        token = _bearer(request)
-        if hmac.compare_digest(token.encode(), controller.keys.api_token.encode()):
-            return
-        device: records.Device | None = None
-        if "device" in self.scopes:
-            device = await controller.store.read(reads.device_of_token(hash_of(token)))
-        if device is None:
-            raise Unauthorized(
-                "the API token is missing or wrong", "send Authorization: Bearer with the data folder's api-token"
-            )
+        access: Access = request.app.state.access
+        request.state.caller = await access.admit(request, self)
 
 
 def needs(*scopes: Scope) -> list[Any]:
@@ -64,47 +72,114 @@ OPERATE = needs("operate")
 RELEASE = needs("release")
 ADMIN = needs("admin")
 DEVICE = needs("device")
+JOINING = needs("device", "pending")
 
 
-def hash_of(secret: str) -> str:
-    """What is stored of a token: enough to know it again, useless to whoever reads the database."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+class Access:
+    """Lets callers in. One who is known costs no read of the database."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._limits = controller.settings.limits
+        # Apart, so that no number of strangers makes us forget those who are known.
+        self._callers, self._strangers = Rates(self._limits.rates_kept), Rates(self._limits.rates_kept)
+        self._device_names: dict[str, str] = {}
+
+    async def admit(self, request: Request, wanted: Needs) -> Caller:
+        """Raises Unauthorized, Forbidden or TooMany."""
+        address = stranger(request.client.host) if request.client else ""
+        if wanted.open:
+            self._count_stranger(address)
+            return Caller("open", address=address)
+        token = _bearer(request)
+        key = self._controller.api_keys.find(token)
+        if key is not None:
+            return self._key(key, wanted, address)
+        device = await self._device_of(token, address)
+        if device is not None:
+            return self._device(device, wanted, address)
+        raise self._refusal(address, "the API key is wrong" if token else "no API key was sent")
+
+    def _key(self, key: records.ApiKey, wanted: Needs, address: str) -> Caller:
+        now = time.time()
+        if key.expires_at is not None and key.expires_at <= now:
+            raise self._refusal(address, f"the API key {key.name!r} has expired")
+        self._count("key " + key.id, self._limits.key_rate, f"the API key {key.name!r} is used")
+        if wanted.of_keys.isdisjoint(key.scopes) and not (wanted.of_keys and "admin" in key.scopes):
+            raise Forbidden(
+                f"the API key {key.name!r} may {_list(key.scopes)}; this is {_for(wanted)}", _fitting(wanted)
+            )
+        self._controller.api_keys.used(key, now)
+        return Caller("key", key.name, frozenset(key.scopes), address=address)
+
+    def _device(self, device: records.Device, wanted: Needs, address: str) -> Caller:
+        self._count("device " + device.name, self._limits.device_rate, f"the device {device.name} asks")
+        if device.state == "revoked":
+            raise Forbidden(f"the device {device.name} was revoked", "it may join anew: lepta device add")
+        if not wanted.of_devices:
+            raise Forbidden(f"{device.name} is a device; this is {_for(wanted)}", _fitting(wanted))
+        if device.state == "pending" and "pending" not in wanted.of_devices:
+            raise Forbidden(f"the device {device.name} waits for approval", f"lepta device approve {device.name}")
+        return Caller("device", device.name, wanted.of_devices, device, address)
+
+    async def _device_of(self, token: str, address: str) -> records.Device | None:
+        if not token:
+            return None
+        digest = hash_of(token)
+        device = self._in_memory(self._device_names.get(digest, ""), digest)
+        # Strangers cannot keep the database busy: beyond their rate nothing is looked up.
+        if device is None and not self._strangers.wait(address, self._stranger_rate(address), time.monotonic()):
+            device = await self._controller.store.read(reads.device_of_token(digest))
+            if device is not None:
+                if len(self._device_names) >= self._limits.devices:
+                    self._device_names.clear()
+                self._device_names[digest] = device.name
+                device = self._in_memory(device.name, digest) or device
+        return device
+
+    def _in_memory(self, name: str, digest: str) -> records.Device | None:
+        known = self._controller.fleet.devices.get(name)
+        return known.record if known is not None and known.record.device_token_hash == digest else None
+
+    def _refusal(self, address: str, why: str) -> Unauthorized:
+        self._count_stranger(address)
+        return Unauthorized(why, _KEYS)
+
+    def _count_stranger(self, address: str) -> None:
+        wait = self._strangers.take(address, self._stranger_rate(address), time.monotonic())
+        if wait:
+            raise _too_many(f"{address} asks without an API key", wait)
+
+    def _stranger_rate(self, address: str) -> Rate:
+        """Everybody on this machine shares an address."""
+        return self._limits.key_rate if is_loopback(address) else self._limits.stranger_rate
+
+    def _count(self, who: str, rate: Rate, told: str) -> None:
+        wait = self._callers.take(who, rate, time.monotonic())
+        if wait:
+            raise _too_many(told, wait)
+
+
+def _too_many(told: str, wait: float) -> TooMany:
+    return TooMany(f"{told} too often", "wait as long as Retry-After says", retry_s=wait)
+
+
+def _for(wanted: Needs) -> str:
+    if not wanted.of_keys:
+        return "for devices with their token"
+    return f"for keys that may {_list(tuple(s for s in SCOPES if s in wanted.of_keys))}"
+
+
+def _fitting(wanted: Needs) -> str | None:
+    """Which scopes would do."""
+    would_do = [scope for scope in SCOPES if scope in wanted.of_keys or scope == "admin"]
+    return f"a key with one of these scopes would do: {', '.join(would_do)}; lepta key add" if wanted.of_keys else None
+
+
+def _list(scopes: tuple[str, ...]) -> str:
+    return " or ".join(scopes)
 
 
 def _bearer(request: Request) -> str:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
-
-
-class Guard:
-    """Refuses requests whose Host or Origin is not ours (DNS rebinding, foreign pages) when bound to loopback."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
-        self._hosts = _LOOPBACK if settings.host in _LOOPBACK else None
-
-    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._hosts is not None:
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-            foreign = _foreign(headers, self._hosts)
-            if foreign:
-                await _refuse(send, foreign)
-                return
-        await self._app(scope, receive, send)
-
-
-def _foreign(headers: dict[bytes, str], hosts: frozenset[str]) -> str | None:
-    host = urlsplit(f"//{headers.get(b'host', '')}").hostname or ""
-    if host not in hosts:
-        return f"Host {host[:80]!r} is not served here"
-    origin = headers.get(b"origin")
-    if origin is not None and (urlsplit(origin).hostname or "") not in hosts:
-        return f"Origin {origin[:80]!r} may not call this controller"
-    return None
-
-
-async def _refuse(send: Send, message: str) -> None:
-    body = msgspec.json.encode(error_body(message, "user", "call it by 127.0.0.1 or localhost"))
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Send
 
-from controller.errors import Busy, LeptaError, TooMany
+from controller.errors import Busy, LeptaError, TooMany, Unauthorized
 
 log = logging.getLogger("lepta.api")
 
@@ -33,8 +35,23 @@ def error_body(message: str, who: str, hint: str | None) -> dict[str, str | None
 
 async def _ours(_: Request, error: Exception) -> Response:
     assert isinstance(error, LeptaError)
-    headers = {"Retry-After": "1"} if isinstance(error, Busy | TooMany) else None
-    return reply(error_body(error.message, error.who, error.hint), error.status, headers)
+    return reply(error_body(error.message, error.who, error.hint), error.status, _headers(error))
+
+
+def _headers(error: LeptaError) -> dict[str, str] | None:
+    if isinstance(error, TooMany):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_s)))}
+    if isinstance(error, Busy):
+        return {"Retry-After": "1"}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
+
+
+async def refuse(send: Send, error: LeptaError) -> None:
+    """Answer before any route was asked."""
+    body = msgspec.json.encode(error_body(error.message, error.who, error.hint))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

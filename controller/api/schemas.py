@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from controller.identity.api_keys import SCOPES, KeyScope
+
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in lower-case hex, from PUT /files")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
 Labels = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
@@ -85,3 +87,9 @@ class DigitsExample(Body):
     epochs: Annotated[int, Field(ge=1, le=200)] = 6
     seed: int = 0
     wrong_labels: bool = False
+
+
+class NewKey(Body):
+    name: Name
+    scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=len(SCOPES))]
+    expires_s: Annotated[float, Field(gt=0, le=100 * 365 * 86400, description="Seconds; null: never")] | None = None

@@ -74,6 +74,11 @@ def stranger(address: str) -> str:
     return address if parsed.is_loopback else f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
+def is_loopback(address: str) -> bool:
+    """Of a peer."""
+    return address.startswith("127.") or address == "::1"
+
+
 def _checked(name: str) -> str:
     try:
         return str(ipaddress.ip_address(name))

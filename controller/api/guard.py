@@ -1,0 +1,105 @@
+"""What is refused before any route is asked: callers of foreign sites, and bodies that are too big."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from controller.api.errors import refuse
+from controller.errors import BadRequest, Forbidden, TooLarge
+from controller.settings import Settings
+
+# A page of another site that runs in this machine's browser reaches loopback too: it is told by these headers.
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+
+class Guard:
+    """Refuses requests whose Host or Origin is not ours (DNS rebinding, foreign pages) when bound to loopback without
+    TLS. With TLS no foreign name has a certificate."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._hosts = _LOOPBACK if settings.host in _LOOPBACK and not settings.lan else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._hosts is not None:
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            foreign = _foreign(headers, self._hosts)
+            if foreign:
+                await refuse(send, Forbidden(foreign, "call it by 127.0.0.1 or localhost"))
+                return
+        await self._app(scope, receive, send)
+
+
+class Bodies:
+    """Refuses bodies beyond `limit` bytes before they are read whole, but for routes that read their own in pieces:
+    (method, path), or the beginning of a path that ends in a slash."""
+
+    def __init__(self, app: ASGIApp, limit: int, own: Collection[tuple[str, str]]) -> None:
+        self._app = app
+        self._limit = limit
+        self._own = frozenset(own)
+        self._below = tuple(path for _, path in own if path.endswith("/"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in _BODILESS or self._reads_its_own(scope):
+            await self._app(scope, receive, send)
+            return
+        told = next((value for name, value in scope["headers"] if name == b"content-length"), None)
+        if told is None:
+            pieces = await _read(receive, self._limit)
+            if pieces is None:
+                await refuse(send, self._too_large())
+                return
+            receive = _replay(pieces, receive)
+        elif not told.isdigit():
+            await refuse(send, BadRequest("Content-Length is no number"))
+            return
+        elif int(told) > self._limit:
+            await refuse(send, self._too_large())
+            return
+        await self._app(scope, receive, send)
+
+    def _reads_its_own(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        return path.startswith(self._below) or (scope["method"], path) in self._own
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"this request has at most {self._limit:,} bytes", "PUT big files to /api/v1/files")
+
+
+async def _read(receive: Receive, limit: int) -> list[Message] | None:
+    """The messages of a body whose length was not told; None if it is too big."""
+    pieces: list[Message] = []
+    size = 0
+    while True:
+        message = await receive()
+        pieces.append(message)
+        size += len(message.get("body", b""))
+        if size > limit:
+            return None
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return pieces
+
+
+def _replay(pieces: list[Message], receive: Receive) -> Receive:
+    left = iter(pieces)
+
+    async def again() -> Message:
+        found = next(left, None)
+        return await receive() if found is None else found
+
+    return again
+
+
+def _foreign(headers: dict[bytes, str], hosts: frozenset[str]) -> str | None:
+    host = urlsplit(f"//{headers.get(b'host', '')}").hostname or ""
+    if host not in hosts:
+        return f"Host {host[:80]!r} is not served here"
+    origin = headers.get(b"origin")
+    if origin is not None and (urlsplit(origin).hostname or "") not in hosts:
+        return f"Origin {origin[:80]!r} may not call this controller"
+    return None
