@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,7 +23,8 @@ from agent.contract.messages import (
     SeenWindow,
 )
 from controller import records, writes
-from controller.errors import NotFound
+from controller.errors import Conflict, NotFound, UserError
+from controller.identity.enrolment import revoked
 from controller.outbox import Outbox
 from controller.routing import Candidate
 from controller.tick import Tick
@@ -33,6 +34,8 @@ log = logging.getLogger("lepta.devices")
 
 # States in which a model answers requests.
 _ANSWERS = frozenset({"serving", "watching"})
+# Fields of a device's record that joining decides.
+_IDENTITY = ("device_token_hash", "hardware", "claim", "state", "labels")
 
 
 @dataclass
@@ -53,6 +56,15 @@ class Known:
     @property
     def name(self) -> str:
         return self.record.name
+
+    @property
+    def approved(self) -> bool:
+        return self.record.state == "approved"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The operator's above those that the device says."""
+        return {**self.record.facts.labels, **self.record.labels}
 
     def serving(self, model: str) -> ModelState | None:
         return next((m for m in self.record.reported if m.model == model and m.state in _ANSWERS), None)
@@ -99,24 +111,79 @@ class Devices:
         return sorted(self._known)
 
     def facts(self) -> dict[str, Facts]:
-        return {known.name: known.record.facts for known in self._known.values()}
+        """Of those that are to run something: the approved ones."""
+        return {known.name: known.record.facts for known in self._known.values() if known.approved}
 
     def online(self) -> frozenset[str]:
         return frozenset(known.name for known in self._known.values() if known.online)
 
-    def enrol(self, tick: Tick, device: records.Device) -> None:
-        self._known[device.name] = Known(device)
-        tick.save(writes.put(device))
+    # -- who belongs to it
+
+    def joined(self, tick: Tick, device: records.Device) -> records.Device:
+        """A device that the store let in, or answered again; returns it as it is now. Raises Forbidden if it was
+        revoked in between."""
+        known = self._known.get(device.name)
+        if known is None:
+            known = self._known[device.name] = Known(device)
+        elif known.record.state == "revoked":
+            raise revoked(device.name)
+        else:
+            # What it runs is known better here than it was in the store.
+            fresh = {name: getattr(device, name) for name in _IDENTITY}
+            known.record = msgspec.structs.replace(known.record, **fresh)
+        tick.save(writes.put(known.record))
+        log.info("%s joined: %s", known.name, known.record.state)
+        return known.record
+
+    def certified(self, tick: Tick, name: str, expires: float) -> None:
+        self._set(tick, self.require(name), certificate_expires=expires)
+
+    def approve(self, tick: Tick, name: str) -> None:
+        """It gets its certificate the next time it asks. Raises Conflict for one that was revoked."""
+        known = self.require(name)
+        if known.record.state == "revoked":
+            raise Conflict(
+                f"{name!r} was revoked, and that is for good", f"lepta device rm {name}, and let it join anew"
+            )
+        if not known.approved:
+            self._set(tick, known, state="approved")
+
+    def label(self, tick: Tick, name: str, put: Mapping[str, str], remove: Iterable[str], most: int) -> None:
+        """Change the operator's labels; raises UserError beyond `most`."""
+        known = self.require(name)
+        labels = {key: value for key, value in {**known.record.labels, **put}.items() if key not in set(remove)}
+        if len(labels) > most:
+            raise UserError(f"{name!r} would have {len(labels)} labels, {most} at most")
+        self._set(tick, known, labels=labels)
+
+    def revoke(self, tick: Tick, name: str) -> None:
+        """From now on nothing that it says is heard, and nothing is sent to it. May run twice."""
+        known = self.require(name)
+        online = known.online
+        self._set(tick, known, state="revoked", desired=(), reported=(), session="")
+        tick.save(writes.revoke_certificates(name, tick.wall))
+        if online:
+            self._lose(tick, known)
+
+    def forget(self, tick: Tick, name: str) -> None:
+        """After it was revoked: its name may be used again. Rollouts, jobs and requests keep the name."""
+        known = self.require(name)
+        if known.record.state != "revoked":
+            raise Conflict(f"{name!r} is {known.record.state}", f"lepta device revoke {name}")
+        del self._known[name]
+        tick.save(writes.forget_device(name))
 
     # -- what devices say
 
     def is_new(self, name: str, message: Message) -> bool:
-        """False for repeats and for devices that never enrolled."""
+        """False for repeats, and for devices that never enrolled or are not approved."""
         known = self._known.get(name)
-        return known is not None and known.window.is_new(message)
+        return known is not None and known.approved and known.window.is_new(message)
 
     def hello(self, tick: Tick, hello: Hello) -> None:
-        known = self._known[hello.agent]
+        known = self._heard(hello.agent)
+        if known is None:
+            return
         if known.online and known.record.session not in ("", hello.session):
             # It restarted before anybody saw it go: what it held is gone.
             self._lose(tick, known)
@@ -129,7 +196,6 @@ class Devices:
             tick,
             known,
             facts=hello.facts,
-            labels=hello.facts.labels,
             simulated=bool(hello.facts.overridden),
             agent_version=hello.agent_version,
             session=hello.session,
@@ -143,7 +209,9 @@ class Devices:
         self._changed(tick, known.name)
 
     def reported(self, tick: Tick, name: str, reported: Reported) -> None:
-        known = self._known[name]
+        known = self._heard(name)
+        if known is None:
+            return
         known.seen_at = tick.now
         self._update(tick, known, reported_generation=reported.generation, reported=reported.models)
         if reported.swap is not None:
@@ -160,8 +228,8 @@ class Devices:
 
     def returned(self, tick: Tick, name: str) -> None:
         """It was silent, or an old will was late; what it holds is unchanged."""
-        known = self._known[name]
-        if not known.online:
+        known = self._heard(name)
+        if known is not None and not known.online:
             known.online = True
             self._changed(tick, name)
 
@@ -189,26 +257,32 @@ class Devices:
     # -- what devices are to do
 
     def set_desired(self, tick: Tick, name: str, model: str, wanted: DesiredModel | None) -> None:
-        """The device is to run `wanted` for `model`, or none; a new generation only if that changes anything."""
-        known = self._known[name]
+        """The device is to run `wanted` for `model`, or none; a new generation only if that changes anything. Nothing
+        happens to a device that is not approved any more."""
+        known = self._heard(name)
+        if known is None:
+            return
         others = tuple(m for m in known.record.desired if m.model != model)
         desired = (*others, wanted) if wanted is not None else others
         if set(desired) == set(known.record.desired):
             return
         generation = max(known.record.desired_generation, known.record.reported_generation) + 1
-        self._update(tick, known, desired=desired, desired_generation=generation)
+        self._set(tick, known, desired=desired, desired_generation=generation)
         tick.then(partial(self.send_desired, name))
 
     def send_desired(self, name: str) -> None:
         """Publish the signed desired state, retained. What cannot be sent now is sent at the device's next hello."""
-        record = self._known[name].record
+        known = self._heard(name)
+        if known is None:
+            return
+        record = known.record
         desired = Desired(agent=name, generation=record.desired_generation, models=record.desired, drain=record.drain)
         self._outbox.send_sealed(topics.agent(name, "desired"), desired, DESIRED_TYPE, retain=True)
 
     # -- for routing
 
     def candidates(self, model: str, outstanding: Callable[[str], int]) -> list[Candidate]:
-        return [self._candidate(known, model, outstanding) for known in self._known.values()]
+        return [self._candidate(known, model, outstanding) for known in self._known.values() if known.approved]
 
     def note_service(self, name: str, artifact: str, row_ms: float) -> None:
         """An answer's own measurement, smoothed: fresher than the load sample."""
@@ -233,8 +307,17 @@ class Devices:
             draining=known.record.drain,
         )
 
+    def _heard(self, name: str) -> Known | None:
+        """A device that is approved. One may have been revoked or removed since its message came."""
+        known = self._known.get(name)
+        return known if known is not None and known.approved else None
+
     def _update(self, tick: Tick, known: Known, **changes: object) -> None:
-        known.record = msgspec.structs.replace(known.record, last_seen=tick.wall, **changes)
+        """It is there."""
+        self._set(tick, known, last_seen=tick.wall, **changes)
+
+    def _set(self, tick: Tick, known: Known, **changes: object) -> None:
+        known.record = msgspec.structs.replace(known.record, **changes)
         tick.save(writes.put(known.record))
 
     def _lose(self, tick: Tick, known: Known) -> None:

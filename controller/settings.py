@@ -57,6 +57,8 @@ class Limits:
     certificate_s: float = 90 * 86400.0
     """How long a device's certificate is good for; it is renewed after two thirds of that."""
     server_certificate_s: float = 365 * 86400.0
+    certificates: int = 32
+    """Of one device, unexpired; it has two when it renews in time."""
     devices_pending: int = 1000
     clients: int = 1000
     api_keys: int = 1000

@@ -134,7 +134,7 @@ class RolloutDevices(_Table, table=True):
 class Devices(_Table, table=True):
     __tablename__ = "devices"
     name: str = Field(primary_key=True)
-    public_key: str
+    public_key: str = Field(index=True)
     device_token_hash: str = Field(unique=True)
     broker_user: str
     state: str

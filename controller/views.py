@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -62,7 +64,13 @@ def device(known: Known, profiles: Mapping[str, Profile], swaps: Iterable[record
     seen = known.seen_at
     return replies.Device(
         name=known.name,
+        state=known.record.state,
         online=known.online,
+        labels=known.labels,
+        key=_key_id(known.record.public_key),
+        hardware=known.record.hardware,
+        certificate_expires=known.record.certificate_expires,
+        enrolled_at=known.record.enrolled_at,
         profile=chosen.name if chosen else None,
         match=tuple(replies.ProfileMatch(profile=n, fits=m.fits, reasons=m.reasons) for n, m in matches),
         facts=facts,
@@ -75,6 +83,11 @@ def device(known: Known, profiles: Mapping[str, Profile], swaps: Iterable[record
         agent_version=known.record.agent_version,
         last_seen_s=time.monotonic() - seen if seen > float("-inf") else None,
     )
+
+
+def _key_id(pem: str) -> str:
+    """As `PublicKey.id`, without parsing what was parsed at the join: a fleet's list has many."""
+    return hashlib.sha256(base64.b64decode("".join(pem.splitlines()[1:-1]))).hexdigest() if pem else ""
 
 
 def _swap(swap: records.Swap) -> replies.TimedSwap:

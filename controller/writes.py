@@ -14,8 +14,23 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from agent.contract.manifest import is_digest
-from controller.errors import Forbidden, NotFound
-from controller.records import Artifact, Claim, Device, File, Job, Model, Record, Request, Swap, Version
+from controller import reads
+from controller.errors import Busy, Conflict, Forbidden, NotFound, TooMany
+from controller.identity.enrolment import Application, Room, decide, revoked
+from controller.records import (
+    Artifact,
+    Certificate,
+    Claim,
+    Client,
+    Device,
+    File,
+    Job,
+    Model,
+    Record,
+    Request,
+    Swap,
+    Version,
+)
 from controller.tables import FILE_USES, TABLES
 
 T = TypeVar("T")
@@ -93,6 +108,86 @@ def consume_claim(token_hash: str, now: float) -> Write[None]:
         row = connection.execute(select(claims).where(claims.c.token_hash == token_hash)).one_or_none()
         why = "is not known here" if row is None else "has expired" if row.expires_at <= now else "was used already"
         raise Forbidden(f"this claim {why}", "make a new one: lepta device add")
+
+    return write
+
+
+def join(asked: Application, devices_most: int, pending_most: int, now: float) -> Write[Device]:
+    """Let a device in by its claim, or answer it again; returns it. Raises as `decide` and `consume_claim` do."""
+    devices, clients = TABLES[Device], TABLES[Client]
+
+    def write(connection: Connection) -> Device:
+        def is_taken(name: str) -> bool:
+            return any(connection.execute(select(t.c.name).where(t.c.name == name)).first() for t in (devices, clients))
+
+        def count(*conditions: Any) -> int:
+            return int(connection.execute(select(func.count()).select_from(devices).where(*conditions)).scalar_one())
+
+        mine = next(iter(reads.every(Device, public_key=asked.public_key)(connection)), None)
+        claim = None
+        if mine is None or mine.claim != asked.claim:
+            # First of all: who has no claim learns nothing about names.
+            consume_claim(asked.claim, now)(connection)
+            claim = reads.find(Claim, asked.claim)(connection)
+        room = Room(count(), devices_most, count(devices.c.state == "pending"), pending_most)
+        device = decide(asked, claim, mine, is_taken, room, now)
+        put(device)(connection)
+        return device
+
+    return write
+
+
+def add_claim(claim: Claim, most: int) -> Write[None]:
+    """Raises Busy where `most` are open already."""
+
+    def write(connection: Connection) -> None:
+        if reads.count(Claim)(connection) >= most:
+            raise Busy(f"{most} claims are open", "use some, or wait until some have expired")
+        put(claim)(connection)
+
+    return write
+
+
+def issue(certificate: Certificate, most: int, now: float) -> Write[None]:
+    """Write a device's certificate down; those that have expired go. Raises Forbidden where the device is not approved
+    (any more), TooMany beyond `most` of one device."""
+    certificates = TABLES[Certificate]
+
+    def write(connection: Connection) -> None:
+        device = reads.find(Device, certificate.subject)(connection)
+        if device is None or device.state != "approved":
+            raise revoked(certificate.subject)
+        connection.execute(delete(certificates).where(certificates.c.expires_at <= now))
+        if reads.count(Certificate, subject=certificate.subject)(connection) >= most:
+            raise TooMany(
+                f"{certificate.subject} has {most} certificates that have not expired",
+                "something asks for them again and again: revoke the device, and let it join anew",
+            )
+        put(certificate)(connection)
+
+    return write
+
+
+def revoke_certificates(subject: str, now: float) -> Write[None]:
+    """All that this subject has; those that were revoked before keep their time."""
+    certificates = TABLES[Certificate]
+
+    def write(connection: Connection) -> None:
+        theirs = (certificates.c.subject == subject, certificates.c.revoked_at.is_(None))
+        connection.execute(update(certificates).where(*theirs).values(revoked_at=now))
+
+    return write
+
+
+def add_client(client: Client, most: int) -> Write[None]:
+    """A client under a name that no device and no client has; raises Conflict, or Busy beyond `most`."""
+
+    def write(connection: Connection) -> None:
+        if any(reads.find(kind, client.name)(connection) is not None for kind in (Device, Client)):
+            raise Conflict(f"the name {client.name!r} is taken", "devices and clients share one name space")
+        if reads.count(Client)(connection) >= most:
+            raise Busy(f"{most} clients exist: no more fit", "remove some: lepta client rm NAME")
+        put(client)(connection)
 
     return write
 

@@ -8,16 +8,18 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from agent.contract.signing import PublicKey, SignatureError
-from controller import records, replies, writes
-from controller.api.access import OPEN, OPERATE, controller_of, hash_of
+from controller import reads, records, replies, writes
+from controller.api.access import DEVICE, OPEN, OPERATE, controller_of, hash_of
 from controller.api.errors import reply
-from controller.api.schemas import Enrolment, NewClaim
-from controller.errors import Conflict, UserError
+from controller.api.schemas import Enrolment, NewCertificate, NewClaim
+from controller.errors import Forbidden, Unauthorized, UserError
+from controller.identity.authority import Issued, public_key_of
+from controller.identity.enrolment import Application, revoked
 from controller.parts import Controller
 from firmware_profiles.profile import Facts
 
 router = APIRouter(tags=["devices"])
+_ONCE = {"Cache-Control": "no-store"}
 
 
 @router.post("/claims", status_code=201, dependencies=OPERATE)
@@ -30,55 +32,130 @@ async def make_claim(request: Request, body: NewClaim) -> Response:
     token = secrets.token_urlsafe(32)
     now = controller.fleet.wall()
     claim = records.Claim(
-        token_hash=hash_of(token), expires_at=now + body.expires_s, uses_left=body.uses, created_at=now
+        token_hash=hash_of(token),
+        expires_at=now + body.expires_s,
+        uses_left=body.uses,
+        labels=body.labels,
+        approve=body.approve,
+        hardware=body.hardware,
+        created_at=now,
     )
-    await controller.store.commit([writes.drop_claims(now), writes.put(claim)])
-    return reply(replies.Claim(token=token, expires_at=claim.expires_at), 201, {"Cache-Control": "no-store"})
+    await controller.store.commit([writes.drop_claims(now), writes.add_claim(claim, limits.claims)])
+    lan = controller.settings.lan
+    told = replies.Claim(
+        token=token,
+        expires_at=claim.expires_at,
+        url=controller.public_url if lan else controller.url,
+        ca_fingerprint=controller.keys.authority.fingerprint if lan else "",
+    )
+    return reply(told, 201, _ONCE)
+
+
+@router.get("/ca", dependencies=OPEN)
+async def show_ca(request: Request) -> Response:
+    """The controller's CA. Who fetches it compares its SHA-256 with the fingerprint that came with the claim."""
+    return reply(replies.Authority(ca=controller_of(request).keys.authority.pem))
 
 
 @router.post("/enroll", status_code=201, dependencies=OPEN)
 async def enroll(request: Request, body: Enrolment) -> Response:
-    """Exchange a claim for an identity: a name, a token, the way to the broker, and the keys to trust."""
+    """Exchange a claim for an identity: a name, a token, a certificate, the way to the broker, and the keys to trust.
+
+    202: the device waits for approval, and asks for its certificate until it has one.
+    """
     controller = controller_of(request)
-    facts, public_key = _checked(body)
-    name = body.name or f"device-{secrets.token_hex(4)}"
-    known = controller.fleet.devices.get(name)
-    if known is not None and known.record.public_key != public_key.pem():
-        raise Conflict(f"a device called {name!r} is enrolled already", "choose another name with --name")
-    await controller.store.commit([writes.consume_claim(hash_of(body.token), controller.fleet.wall())])
     token = secrets.token_urlsafe(32)
-    device = records.Device(
-        name=name,
-        public_key=public_key.pem(),
-        device_token_hash=hash_of(token),
-        broker_user=controller.broker.username or "",
-        facts=facts,
-        labels=facts.labels,
-        simulated=bool(facts.overridden),
-        enrolled_at=controller.fleet.wall(),
-    )
-    await controller.fleet.do(lambda tick: controller.fleet.devices.enrol(tick, device))
-    return reply(_identity(controller, name, token), 201, {"Cache-Control": "no-store"})
+    application = _application(controller, body, token)
+    limits, now = controller.settings.limits, controller.fleet.wall()
+    joining = writes.join(application, limits.devices, limits.devices_pending, now)
+    # Claim and device in one commit: of two who race for a claim one wins, and a crash loses neither.
+    [device] = await controller.store.commit([joining])
+    device = await controller.fleet.do(lambda tick: controller.fleet.devices.joined(tick, device))
+    return await _answer(controller, device, token, body.csr, 201)
 
 
-def _checked(body: Enrolment) -> tuple[Facts, PublicKey]:
+@router.post("/certificate", dependencies=DEVICE)
+async def renew(request: Request, body: NewCertificate) -> Response:
+    """A device's identity with a new certificate; 202 while it waits for approval. Its key stays the enrolled one."""
+    controller = controller_of(request)
+    device, token = await _caller(request)
+    if public_key_of(body.csr).pem() != device.public_key:
+        raise Forbidden("the certification request has another key than the one that enrolled", "join anew")
+    return await _answer(controller, device, token, body.csr, 200)
+
+
+async def _answer(controller: Controller, device: records.Device, token: str, csr: str, status: int) -> Response:
+    if device.state == "pending":
+        identity = replies.Identity(agent=device.name, device_token=token, state=device.state, hardware=device.hardware)
+        return reply(identity, 202, _ONCE)
+    issued = await _issue(controller, device.name, csr) if controller.settings.lan else None
+    return reply(_identity(controller, device, token, issued), status, _ONCE)
+
+
+async def _issue(controller: Controller, name: str, csr: str) -> Issued:
+    """Sign and write it down; in the loop's turn, so that a device that is being revoked gets none."""
+    now, limits = controller.fleet.wall(), controller.settings.limits
+    issued = controller.keys.authority.sign_device(csr, name, now, limits.certificate_s)
+    certificate = records.Certificate(serial=issued.serial, subject=name, issued_at=now, expires_at=issued.not_after)
+    await controller.store.commit([writes.issue(certificate, limits.certificates, now)])
+    await controller.fleet.do(lambda tick: controller.fleet.devices.certified(tick, name, issued.not_after))
+    return issued
+
+
+async def _caller(request: Request) -> tuple[records.Device, str]:
+    """The device that asks, as the loop knows it, and its token."""
+    controller = controller_of(request)
+    token = request.headers.get("authorization", "").partition(" ")[2].strip()
+    device = await controller.store.read(reads.device_of_token(hash_of(token)))
+    known = controller.fleet.devices.get(device.name) if device is not None else None
+    if known is None:
+        raise Unauthorized("no device has this token", "join anew: lepta device add")
+    if known.record.state == "revoked":
+        raise revoked(known.name)
+    return known.record, token
+
+
+def _application(controller: Controller, body: Enrolment, token: str) -> Application:
     try:
-        return msgspec.convert(body.facts, Facts), PublicKey.from_pem(body.public_key)
-    except (msgspec.ValidationError, SignatureError) as error:
+        facts = msgspec.convert(body.facts, Facts)
+    except msgspec.ValidationError as error:
         raise UserError(f"the enrolment cannot be used: {error}", "update the agent") from error
+    return Application(
+        claim=hash_of(body.token),
+        name=body.name or f"device-{secrets.token_hex(4)}",
+        derived=body.derived or body.name is None,
+        public_key=public_key_of(body.csr).pem(),
+        hardware=body.hardware,
+        facts=facts,
+        token_hash=hash_of(token),
+        broker_user=controller.broker.username or "",
+    )
 
 
-def _identity(controller: Controller, name: str, token: str) -> dict[str, object]:
+def _identity(controller: Controller, device: records.Device, token: str, issued: Issued | None) -> replies.Identity:
+    keys = controller.keys
+    return replies.Identity(
+        agent=device.name,
+        device_token=token,
+        state=device.state,
+        hardware=device.hardware,
+        broker=_broker(controller),
+        controller_key=keys.controller.public.pem(),
+        release_key=keys.release.public.pem(),
+        ca=keys.authority.pem if controller.settings.lan else "",
+        certificate=issued.pem if issued else "",
+        not_before=issued.not_before if issued else 0.0,
+        not_after=issued.not_after if issued else 0.0,
+    )
+
+
+def _broker(controller: Controller) -> replies.DeviceBroker:
     broker = controller.broker
-    return {
-        "agent": name,
-        "broker": {
-            "host": broker.host,
-            "port": broker.port,
-            "username": broker.username,
-            "password": broker.password,
-        },
-        "controller_key": controller.keys.controller.public.pem(),
-        "release_key": controller.keys.release.public.pem(),
-        "device_token": token,
-    }
+    port: int = getattr(broker, "agents_port", 0)
+    if port:
+        # No host: devices follow the controller by name.
+        return replies.DeviceBroker(port=port, tls=True)
+    tls: bool = getattr(broker, "tls", False)
+    return replies.DeviceBroker(
+        host=broker.host, port=broker.port, username=broker.username, password=broker.password, tls=tls
+    )

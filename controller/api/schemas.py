@@ -12,6 +12,12 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in 
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
 Labels = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=10_000)]
 
+LabelKey = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+DeviceLabels = Annotated[
+    dict[LabelKey, Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]], Field(max_length=64)
+]
+Request = Annotated[str, Field(max_length=4000, description="a certification request (PKCS #10, PEM) of a P-256 key")]
+
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -60,15 +66,39 @@ class NewRollout(Body):
 
 
 class NewClaim(Body):
-    expires_s: Annotated[float, Field(gt=0)] = 3600.0
+    expires_s: Annotated[float, Field(gt=0, le=366 * 86400)] = 3600.0
     uses: Annotated[int, Field(ge=1)] = 1
+    labels: DeviceLabels = {}
+    approve: Annotated[bool, Field(description="false: a device that joins with it waits for somebody's approval")] = (
+        True
+    )
+    hardware: Annotated[str, Field(pattern="^([0-9a-f]{8,64})?$", description="only this; see lepta-agent facts")] = ""
 
 
 class Enrolment(Body):
     token: Annotated[str, Field(min_length=1, max_length=200)]
     name: Name | None = None
-    public_key: Annotated[str, Field(max_length=2000, description="P-256, PEM")]
+    derived: Annotated[bool, Field(description="nobody chose the name: it may be changed")] = False
+    csr: Request
+    hardware: Annotated[str, Field(pattern="^([0-9a-f]{8,64})?$")] = ""
     facts: dict[str, Any]
+
+
+class NewCertificate(Body):
+    csr: Request
+
+
+class LabelChange(Body):
+    put: DeviceLabels = {}
+    remove: Annotated[list[LabelKey], Field(max_length=64)] = []
+
+
+class NewClient(Body):
+    name: Name
+    predictions: Annotated[
+        list[Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,62}|\+)$")]],
+        Field(max_length=100, description="models whose predictions it may read; + for all"),
+    ] = []
 
 
 class NewJob(Body):

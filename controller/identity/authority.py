@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.contract.signing import PrivateKey, SignatureError, write_secret
+from agent.contract.signing import PrivateKey, PublicKey, SignatureError, write_secret
 from controller.errors import Internal, UserError
 
 CA_KEY, CA_CERTIFICATE = "ca.key", "ca.pem"
@@ -90,17 +90,8 @@ class Authority:
         return files
 
     def sign_device(self, request: str, name: str, now: float, lifetime_s: float) -> Issued:
-        """A client certificate for the key of a certification request (PEM). Raises UserError for a request that is
-        none, that its key did not sign, or whose key is not P-256."""
-        try:
-            parsed = x509.load_pem_x509_csr(request.encode())
-            key = parsed.public_key()
-            if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-                raise UserError("the certification request has a key of another kind", "only P-256 keys are used here")
-            if not parsed.is_signature_valid:
-                raise UserError("the certification request was not signed by its key", "update the agent")
-        except (ValueError, InvalidSignature) as error:
-            raise UserError(f"not a certification request: {error}", "update the agent") from error
+        """A client certificate for the key of a certification request (PEM); raises as `public_key_of` does."""
+        key = _key_of(request)
         signed = self._sign(name, key, now, lifetime_s, None)
         return Issued(
             pem=_pem(signed),
@@ -152,6 +143,25 @@ class Authority:
         if server is not None:
             builder = builder.add_extension(server, critical=False)
         return builder.sign(self._key.signer, _HASH)
+
+
+def public_key_of(request: str) -> PublicKey:
+    """The key of a certification request (PEM), whose signature proves that the sender holds the private one. Raises
+    UserError for a request that is none, that its key did not sign, or whose key is not P-256."""
+    return PublicKey(_key_of(request))
+
+
+def _key_of(request: str) -> ec.EllipticCurvePublicKey:
+    try:
+        parsed = x509.load_pem_x509_csr(request.encode())
+        key = parsed.public_key()
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise UserError("the certification request has a key of another kind", "only P-256 keys are used here")
+        if not parsed.is_signature_valid:
+            raise UserError("the certification request was not signed by its key", "update the agent")
+    except (ValueError, InvalidSignature) as error:
+        raise UserError(f"not a certification request: {error}", "update the agent") from error
+    return key
 
 
 def _root(key: PrivateKey, now: float) -> x509.Certificate:

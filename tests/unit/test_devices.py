@@ -68,7 +68,7 @@ class World:
             self.enrol(name)
 
     def enrol(self, name: str) -> None:
-        self.turn(lambda tick: self.devices.enrol(tick, record(name)))
+        self.turn(lambda tick: self.devices.joined(tick, record(name)))
 
     def turn(self, act: Callable[[Tick], object]) -> object:
         tick = Tick(self.now, 0.0)

@@ -25,8 +25,11 @@ from agent.contract.messages import DesiredModel, ModelState, SwapRecord
 from controller import migrations, reads, writes
 from controller.errors import Busy, Conflict, Forbidden, NotFound
 from controller.records import (
+    ApiKey,
     Artifact,
+    Certificate,
     Claim,
+    Client,
     Device,
     File,
     Job,
@@ -103,8 +106,14 @@ ONE_OF_EACH: list[Record] = [
         id=7, device="pi-1", model="digits", at=1.0,
         record=SwapRecord(model="digits", to_version=1, to_artifact=A, outcome="committed"),
     ),
-    _device(desired=(DESIRED,), reported=(STATE,), labels={"a": "b"}),
-    Claim(token_hash="t", expires_at=2.0, uses_left=1, created_at=1.0),
+    _device(
+        desired=(DESIRED,), reported=(STATE,), labels={"a": "b"}, state="pending", hardware="f0", claim="t",
+        certificate_expires=9.0,
+    ),
+    Claim(token_hash="t", expires_at=2.0, uses_left=1, labels={"a": "b"}, approve=False, hardware="f0", created_at=1.0),
+    Certificate(serial="0f", subject="pi-1", issued_at=1.0, expires_at=9.0, revoked_at=2.0),
+    Client(name="shop", password="$7$", predictions=("digits",), created_at=1.0),
+    ApiKey(id="k", hash="h", name="ci", scopes=("read",), created_at=1.0, expires_at=2.0, last_used=1.5),
     Request(
         id="q", trace_id="t", model="digits", state="done", received_at=1.0, steps=(Step(step="compute", ms=0.2),)
     ),
