@@ -21,6 +21,7 @@ import uvicorn
 from controller import serving
 from controller.app import Assembly, create_app
 from controller.errors import Conflict, Internal
+from controller.keys import API_TOKEN
 from controller.parts import Controller
 from controller.settings import Settings
 
@@ -133,8 +134,19 @@ def _ready(controller: Controller) -> None:
     temporary.write_bytes(msgspec.json.encode(known))
     temporary.replace(path)
     log.info("ready at %s, %s broker at %s:%d", controller.url, broker.kind, broker.host, broker.port)
+    _say_first_key(controller)
     if controller.settings.lan:
         _say_where(controller)
+
+
+def _say_first_key(controller: Controller) -> None:
+    """Once, and only to somebody who sits here: what is not a terminal may be a log that others read."""
+    path = controller.settings.data / API_TOKEN
+    if controller.keys.first and sys.stdout.isatty():
+        print(f"the first API key, which may do everything: {controller.keys.api_token}")
+        print(f"it is told once, and kept for tools on this machine in {path}", flush=True)
+    elif controller.keys.first:
+        log.info("the first API key, which may do everything, is in %s", path)
 
 
 def _say_where(controller: Controller) -> None:

@@ -10,7 +10,21 @@ import typer
 
 from controller import cli
 from controller.commands import demo as demo_command
-from controller.commands import deploy, device, example, infer, job, model, optimize, profile, pubsub, rollout, runs, up
+from controller.commands import (
+    deploy,
+    device,
+    example,
+    infer,
+    job,
+    key,
+    model,
+    optimize,
+    profile,
+    pubsub,
+    rollout,
+    runs,
+    up,
+)
 from controller.errors import LeptaError
 from firmware_profiles.profile import ProfileError
 
@@ -39,6 +53,7 @@ app.add_typer(device.app, name="device")
 app.add_typer(job.app, name="job")
 app.add_typer(profile.app, name="profile")
 app.add_typer(example.app, name="example")
+app.add_typer(key.app, name="key")
 
 
 @runtime_checkable
