@@ -170,10 +170,12 @@ def _for(wanted: Needs) -> str:
     return f"for keys that may {_list(tuple(s for s in SCOPES if s in wanted.of_keys))}"
 
 
-def _fitting(wanted: Needs) -> str | None:
+def _fitting(wanted: Needs) -> str:
     """Which scopes would do."""
+    if not wanted.of_keys:
+        return "agents call it by themselves"
     would_do = [scope for scope in SCOPES if scope in wanted.of_keys or scope == "admin"]
-    return f"a key with one of these scopes would do: {', '.join(would_do)}; lepta key add" if wanted.of_keys else None
+    return f"a key with one of these scopes would do: {', '.join(would_do)}; lepta key add"
 
 
 def _list(scopes: tuple[str, ...]) -> str:

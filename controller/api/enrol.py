@@ -8,13 +8,13 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from controller import reads, records, replies, writes
-from controller.api.access import DEVICE, OPEN, OPERATE, controller_of, hash_of
+from controller import records, replies, writes
+from controller.api.access import JOINING, OPEN, OPERATE, caller_of, controller_of, hash_of
 from controller.api.errors import reply
 from controller.api.schemas import Enrolment, NewCertificate, NewClaim
-from controller.errors import Forbidden, Unauthorized, UserError
+from controller.errors import Forbidden, UserError
 from controller.identity.authority import Issued, public_key_of
-from controller.identity.enrolment import Application, revoked
+from controller.identity.enrolment import Application
 from controller.parts import Controller
 from firmware_profiles.profile import Facts
 
@@ -71,14 +71,15 @@ async def enroll(request: Request, body: Enrolment) -> Response:
     # Claim and device in one commit: of two who race for a claim one wins, and a crash loses neither.
     [device] = await controller.store.commit([joining])
     device = await controller.fleet.do(lambda tick: controller.fleet.devices.joined(tick, device))
+    controller.gate.let_in(device.name)
     return await _answer(controller, device, token, body.csr, 201)
 
 
-@router.post("/certificate", dependencies=DEVICE)
+@router.post("/certificate", dependencies=JOINING)
 async def renew(request: Request, body: NewCertificate) -> Response:
     """A device's identity with a new certificate; 202 while it waits for approval. Its key stays the enrolled one."""
     controller = controller_of(request)
-    device, token = await _caller(request)
+    device, token = _caller(request)
     if public_key_of(body.csr).pem() != device.public_key:
         raise Forbidden("the certification request has another key than the one that enrolled", "join anew")
     return await _answer(controller, device, token, body.csr, 200)
@@ -102,17 +103,11 @@ async def _issue(controller: Controller, name: str, csr: str) -> Issued:
     return issued
 
 
-async def _caller(request: Request) -> tuple[records.Device, str]:
+def _caller(request: Request) -> tuple[records.Device, str]:
     """The device that asks, as the loop knows it, and its token."""
-    controller = controller_of(request)
-    token = request.headers.get("authorization", "").partition(" ")[2].strip()
-    device = await controller.store.read(reads.device_of_token(hash_of(token)))
-    known = controller.fleet.devices.get(device.name) if device is not None else None
-    if known is None:
-        raise Unauthorized("no device has this token", "join anew: lepta device add")
-    if known.record.state == "revoked":
-        raise revoked(known.name)
-    return known.record, token
+    device = caller_of(request).device
+    assert device is not None
+    return device, request.headers["authorization"].partition(" ")[2].strip()
 
 
 def _application(controller: Controller, body: Enrolment, token: str) -> Application:
