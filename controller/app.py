@@ -19,6 +19,7 @@ from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.errors import LeptaError
 from controller.identity.api_keys import ApiKeys
+from controller.identity.gate import Gate
 from controller.optimizations import Optimizations
 from controller.parts import Controller
 from controller.settings import Settings
@@ -82,6 +83,14 @@ class Assembly:
             fleet=built.fleet,
             signer=built.signer,
             examples=built.examples,
+            gate=Gate(
+                self.store,
+                secret.authority,
+                self.broker,
+                lambda topic: self.bus.publish(topic, b"", qos=1, retain=True),
+                expel_s=settings.limits.expel_s,
+                wall=time.time,
+            ),
             profiles=profiles,
         )
 
@@ -93,6 +102,7 @@ class Assembly:
             stack.callback(self.store.close)
             await stack.enter_async_context(self._keys_in_use())
             stack.push_async_callback(self.broker.stop)
+            await self.controller.gate.refresh()
             await self.broker.start()
             stack.push_async_callback(self.optimizations.stop)
             self.optimizations.start()
@@ -103,6 +113,7 @@ class Assembly:
             bus.listen(fleet.deliver, on_lost=fleet.broker_lost)
             await bus.start()
             await stack.enter_async_context(_background(self._sweep()))
+            await stack.enter_async_context(_background(self.controller.gate.clear_revoked()))
             yield self.controller
 
     @contextlib.asynccontextmanager

@@ -136,14 +136,35 @@ class Client(Connection):
 
     # -- devices
 
-    def claim(self, *, expires_s: float = 3600.0, uses: int = 1) -> replies.Claim:
-        return self._post("/claims", {"expires_s": expires_s, "uses": uses}, replies.Claim)
+    def claim(
+        self,
+        *,
+        expires_s: float = 3600.0,
+        uses: int = 1,
+        labels: Mapping[str, str] | None = None,
+        approve: bool = True,
+        hardware: str = "",
+    ) -> replies.Claim:
+        body = {"expires_s": expires_s, "uses": uses, "labels": labels or {}, "approve": approve, "hardware": hardware}
+        return self._post("/claims", body, replies.Claim)
 
     def devices(self) -> list[replies.Device]:
         return self._get("/devices", list[replies.Device])
 
     def device(self, device: str) -> replies.Device:
         return self._get(f"/devices/{part(device)}", replies.Device)
+
+    def approve_device(self, device: str) -> replies.Device:
+        return self._post(f"/devices/{part(device)}/approve", None, replies.Device)
+
+    def label_device(self, device: str, put: Mapping[str, str], remove: Sequence[str] = ()) -> replies.Device:
+        return self._post(f"/devices/{part(device)}/labels", {"put": put, "remove": list(remove)}, replies.Device)
+
+    def revoke_device(self, device: str) -> replies.Revoked:
+        return self._post(f"/devices/{part(device)}/revoke", None, replies.Revoked)
+
+    def remove_device(self, device: str) -> replies.Revoked:
+        return read(self._send("DELETE", f"{API}/devices/{part(device)}"), replies.Revoked)
 
     # -- API keys
 
@@ -156,6 +177,17 @@ class Client(Connection):
 
     def remove_key(self, key: str) -> replies.ApiKey:
         return read(self._send("DELETE", f"{API}/keys/{part(key)}"), replies.ApiKey)
+
+    # -- users' programs at the broker
+
+    def add_client(self, name: str, predictions: Sequence[str] = ()) -> replies.BrokerClient:
+        return self._post("/clients", {"name": name, "predictions": list(predictions)}, replies.BrokerClient)
+
+    def clients(self) -> list[replies.BrokerClient]:
+        return self._get("/clients", list[replies.BrokerClient])
+
+    def remove_client(self, name: str) -> replies.BrokerClient:
+        return read(self._send("DELETE", f"{API}/clients/{part(name)}"), replies.BrokerClient)
 
     # -- jobs and requests
 

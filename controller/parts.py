@@ -13,6 +13,7 @@ from controller.examples import Examples
 from controller.fleet import Fleet
 from controller.identity.api_keys import ApiKeys
 from controller.identity.authority import ServerFiles
+from controller.identity.gate import Gate
 from controller.keys import Keys
 from controller.settings import Settings
 from controller.store import Store
@@ -36,6 +37,7 @@ class Controller:
     fleet: Fleet
     signer: Signer
     examples: Examples
+    gate: Gate
     profiles: dict[str, Profile]
     server: ServerFiles | None = None
     """What TLS is served with; None: plain HTTP."""

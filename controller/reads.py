@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Table, func, select
 
 from controller.errors import NotFound
-from controller.records import Artifact, Device, File, Record, Version
+from controller.records import Artifact, Certificate, Device, File, Record, Version
 from controller.tables import FILE_USES, TABLES
 
 T = TypeVar("T")
@@ -102,6 +102,18 @@ def device_of_token(token_hash: str) -> Query[Device | None]:
     def query(connection: Connection) -> Device | None:
         row = connection.execute(select(devices).where(devices.c.device_token_hash == token_hash)).one_or_none()
         return None if row is None else _record(Device, row)
+
+    return query
+
+
+def revoked_serials(now: float) -> Query[list[str]]:
+    """Of certificates that were revoked and have not expired."""
+    certificates = TABLES[Certificate]
+    revoked = (certificates.c.revoked_at.is_not(None), certificates.c.expires_at > now)
+    statement = select(certificates.c.serial).where(*revoked).order_by(certificates.c.serial)
+
+    def query(connection: Connection) -> list[str]:
+        return [row.serial for row in connection.execute(statement)]
 
     return query
 

@@ -191,6 +191,26 @@ class Identity(Reply, frozen=True, kw_only=True):
     not_after: float = 0.0
 
 
+class Revoked(Reply, frozen=True, kw_only=True):
+    """`by_broker`: the broker refuses it too. Otherwise devices share a password there, and only we do not listen."""
+
+    device: str
+    by_broker: bool
+
+
+class BrokerClient(Reply, frozen=True, kw_only=True):
+    """A user's program. `password` is told once."""
+
+    name: str
+    predictions: tuple[str, ...] = ()
+    created_at: float = 0.0
+    host: str = ""
+    port: int = 0
+    password: str = ""
+    ca: str = ""
+    """PEM of the CA that signed the broker's certificate."""
+
+
 class ProfileMatch(Reply, frozen=True, kw_only=True):
     profile: str
     fits: bool

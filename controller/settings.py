@@ -60,6 +60,8 @@ class Limits:
     certificates: int = 32
     """Of one device, unexpired; it has two when it renews in time."""
     devices_pending: int = 1000
+    labels: int = 64
+    """That an operator gives to one device."""
     clients: int = 1000
     api_keys: int = 1000
     last_used_s: float = 60.0

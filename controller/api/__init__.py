@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 
 from controller.api import (
+    clients,
     description,
     devices,
     enrol,
@@ -30,7 +31,7 @@ from controller.api.guard import Bodies, Guard
 from controller.parts import Controller
 
 PREFIX = "/api/v1"
-_PARTS = (description, health, files, models, runs, rollouts, devices, enrol, jobs, requests, examples, keys)
+_PARTS = (description, health, files, models, runs, rollouts, devices, enrol, jobs, requests, examples, keys, clients)
 # These read their body in pieces, up to limits of their own.
 _STREAMED = (("PUT", f"{PREFIX}/files"), ("POST", f"{PREFIX}/deploy"), ("POST", "/v2/models/"))
 

@@ -1,13 +1,15 @@
-"""The fleet, as it is."""
+"""The fleet, as it is, and who belongs to it."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from controller import reads, records, views
-from controller.api.access import READ, controller_of
+from controller import reads, records, replies, views
+from controller.api.access import OPERATE, READ, controller_of
 from controller.api.errors import reply
+from controller.api.schemas import LabelChange
+from controller.parts import Controller
 
 router = APIRouter(tags=["devices"])
 
@@ -22,7 +24,49 @@ async def list_devices(request: Request) -> Response:
 @router.get("/devices/{name}", dependencies=READ)
 async def show_device(request: Request, name: str) -> Response:
     """One device with its facts, the profiles it fits and why, its models and its latest swaps."""
+    return await _shown(controller_of(request), name)
+
+
+@router.post("/devices/{name}/approve", dependencies=OPERATE)
+async def approve_device(request: Request, name: str) -> Response:
+    """Let a device in that waits; it has its certificate when it asks the next time."""
     controller = controller_of(request)
+    await controller.fleet.do(lambda tick: controller.fleet.devices.approve(tick, name))
+    return await _shown(controller, name)
+
+
+@router.post("/devices/{name}/labels", dependencies=OPERATE)
+async def label_device(request: Request, name: str, body: LabelChange) -> Response:
+    """Change labels; those that the device says itself come back when they are removed here."""
+    controller = controller_of(request)
+    most = controller.settings.limits.labels
+    await controller.fleet.do(lambda tick: controller.fleet.devices.label(tick, name, body.put, body.remove, most))
+    return await _shown(controller, name)
+
+
+@router.post("/devices/{name}/revoke", dependencies=OPERATE)
+async def revoke_device(request: Request, name: str) -> Response:
+    """Shut a device out, for good. It stays in the list."""
+    controller = controller_of(request)
+    return reply(await _revoke(controller, name))
+
+
+@router.delete("/devices/{name}", dependencies=OPERATE)
+async def remove_device(request: Request, name: str) -> Response:
+    """Shut a device out and forget it: another one may have its name."""
+    controller = controller_of(request)
+    revoked = await _revoke(controller, name)
+    await controller.fleet.do(lambda tick: controller.fleet.devices.forget(tick, name))
+    return reply(revoked)
+
+
+async def _revoke(controller: Controller, name: str) -> replies.Revoked:
+    await controller.fleet.do(lambda tick: controller.fleet.devices.revoke(tick, name))
+    await controller.gate.shut_out(name)
+    return replies.Revoked(device=name, by_broker=controller.gate.knows_everybody)
+
+
+async def _shown(controller: Controller, name: str) -> Response:
     known = controller.fleet.devices.require(name)
     most = controller.settings.limits.swaps_kept
     swaps = await controller.store.read(reads.every(records.Swap, newest=True, limit=most, device=name))
