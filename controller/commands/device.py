@@ -1,134 +1,169 @@
-"""`lepta device`: the fleet."""
+"""`lepta device`: the fleet, and who belongs to it."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.commands import common
-from controller.commands.layout import ago, ms, size
+from controller.commands import common, device_text
+from controller.commands.layout import ago
+from controller.errors import UserError
 
 if TYPE_CHECKING:
-    from controller.commands.screen import Screen
-    from controller.replies import Device, ProfileMatch, TimedSwap
+    from controller.replies import Device, Revoked
 
 app = typer.Typer(help="The devices of the fleet.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="The device's name.")]
 
 
 @app.command()
 def add(
+    label: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for each device that joins; may be given several times.")
+    ] = None,
     uses: Annotated[int, typer.Option(help="How many devices may join with it.", min=1)] = 1,
     expires: Annotated[float, typer.Option(help="Seconds until it is void.", min=1)] = 3600.0,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="A device that joins with it waits for `lepta device approve`.")
+    ] = False,
+    hardware: Annotated[str, typer.Option(help="Only this device, by the id that `lepta-agent facts` shows.")] = "",
     out: Annotated[
         Path | None, typer.Option(help="Write the claim token to this file (mode 0600) instead of the screen.")
     ] = None,
 ) -> None:
     """Make a claim token with which a new device joins, and say how."""
     from agent.contract.signing import write_secret
+    from controller.commands.join_line import Invitation, line
 
-    screen = common.screen()
+    put, remove = changes(label or [])
+    if remove:
+        raise UserError(f"a new device has no label {remove[0]!r} to remove", "use --label KEY=VALUE")
     with common.connect() as client:
-        claim, url = client.claim(expires_s=expires, uses=uses), client.place.url
-    screen.line("On the device:")
-    wheel = f"lepta-{version('lepta')}-py3-none-any.whl"
-    screen.line(f"  pip install {wheel}      (`uv build --wheel` makes it, in a clone of Lepta)")
-    if out is not None:
-        write_secret(out, claim.token + "\n")
-        screen.line(f"  lepta-agent run --controller {url} --token-file {out.name}      (copy {out} there first)")
+        claim = client.claim(expires_s=expires, uses=uses, labels=put, approve=not ask, hardware=hardware)
+    invitation = Invitation(claim.url, claim.token, claim.ca_fingerprint)
+    screen = common.screen()
+    until = device_text.day(claim.expires_at)
+    if out is None:
+        screen.line(f"Paste this on the device (good for {_devices(uses)}, until {until}):")
+        screen.line(line(invitation))
     else:
-        screen.line(f"  lepta-agent run --controller {url} --token-file claim.txt")
-        screen.line()
-        screen.line(f"claim.txt holds this claim token, good for {uses} device{'s' if uses > 1 else ''}:")
-        screen.line(f"  {claim.token}")
+        write_secret(out, claim.token + "\n")
+        screen.line(f"Copy {out} to the device and run there (good for {_devices(uses)}, until {until}):")
+        screen.line(line(invitation, token_file=out.name))
+    if ask:
+        screen.line("It waits then for `lepta device approve NAME`; `lepta device ls` shows its name.")
 
 
 @app.command("ls")
-def list_devices() -> None:
-    """Every device: which class it is, what it serves, how busy it is."""
+def list_devices(
+    label: Annotated[
+        list[str] | None, typer.Option("--label", "-l", help="Only those with KEY=VALUE; several must all hold.")
+    ] = None,
+) -> None:
+    """Every device: its state and class, what it serves, how busy it is, its labels."""
+    wanted, absent = changes(label or [])
     screen = common.screen()
     with common.connect() as client:
-        devices = client.devices()
+        every = client.devices()
+    devices = [device for device in every if _fits(device, wanted, absent)]
     if not devices:
-        screen.line("no devices; add one with `lepta device add`")
+        screen.line("no device has these labels" if every else "no devices; add one with `lepta device add`")
         return
-    screen.table(("device", "state", "profile", "load", "models"), [_row(device) for device in devices])
+    screen.table(device_text.HEADER, [device_text.row(device) for device in devices])
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="The device's name.")]) -> None:
-    """A device: facts, which profiles fit and why, models, swaps."""
+def show(name: Name) -> None:
+    """A device: identity, facts, which profiles fit and why, models, swaps."""
     with common.connect() as client:
         device = client.device(name)
     screen = common.screen()
-    screen.line(
-        f"{device.name}: {state_of(device)}, agent {device.agent_version or 'unknown'}, seen {ago(device.last_seen_s)}"
-    )
-    _show_facts(screen, device)
+    state, agent = device_text.state_of(device), device.agent_version or "unknown"
+    screen.line(f"{device.name}: {state}, agent {agent}, seen {ago(device.last_seen_s)}")
+    screen.table((), device_text.facts(device))
+    screen.heading("Identity")
+    screen.table((), device_text.identity(device))
     if device.match:
         screen.heading("Profiles")
-        screen.table((), [(m.profile, "fits" if m.fits else "does not", _why(m)) for m in device.match])
+        screen.table((), [(m.profile, "fits" if m.fits else "does not", device_text.why(m)) for m in device.match])
     if device.models:
         screen.heading("Models")
         rows = [(m.model, f"version {m.version}", m.artifact[:12], m.state, m.runtime, m.reason) for m in device.models]
         screen.table((), rows)
     if device.swaps:
         screen.heading("Swaps, newest first")
-        header = ("model", "versions", "outcome", "moved", "took", "gap", "p99 before", "p99 during", "failed", "")
-        screen.table(header, [_swap_row(swap) for swap in device.swaps[:10]], right=range(3, 9))
+        screen.table(device_text.SWAPS, [device_text.swap(swap) for swap in device.swaps[:10]], right=range(3, 9))
 
 
-def state_of(device: Device) -> str:
-    """`online` or `offline`, and whether something about the device is simulated."""
-    return ("online" if device.online else "offline") + (", simulated" if device.simulated else "")
+@app.command()
+def approve(name: Name) -> None:
+    """Let a device in that waits."""
+    with common.connect() as client:
+        device = client.approve_device(name)
+    common.screen().line(f"{device.name} is approved; it comes within seconds")
 
 
-def _why(match: ProfileMatch) -> str:
-    """What decided: the conditions that do not hold, or all of them where all do."""
-    failed = [reason for reason in match.reasons if reason.startswith("no:")]
-    return "; ".join(reason.partition(": ")[2] for reason in failed or match.reasons)
+@app.command()
+def label(
+    name: Name,
+    change: Annotated[list[str], typer.Argument(metavar="KEY=VALUE|KEY-...", help="Set a label, or remove it.")],
+) -> None:
+    """Change the labels of a device."""
+    put, remove = changes(change)
+    with common.connect() as client:
+        device = client.label_device(name, put, remove)
+    common.screen().line(f"{device.name}: {device_text.labels(device)}")
 
 
-def _row(device: Device) -> tuple[str, ...]:
-    models = ", ".join(f"{m.model} {m.version}{'' if m.state == 'serving' else f' ({m.state})'}" for m in device.models)
-    return (device.name, state_of(device), device.profile or "no profile fits", _load(device.load), models or "-")
+@app.command()
+def revoke(name: Name) -> None:
+    """Shut a device out, for good: it may only join anew. It stays in the list."""
+    with common.connect() as client:
+        revoked = client.revoke_device(name)
+    _say_out(revoked, "revoked")
 
 
-def _load(load: dict[str, Any] | None) -> str:
-    if not load:
-        return "-"
-    return f"cpu {float(load.get('cpu', 0)) * 100:.0f} %, memory {float(load.get('memory', 0)) * 100:.0f} %"
+@app.command()
+def rm(name: Name) -> None:
+    """Shut a device out and forget it: another one may have its name."""
+    with common.connect() as client:
+        revoked = client.remove_device(name)
+    _say_out(revoked, "removed")
 
 
-def _show_facts(screen: Screen, device: Device) -> None:
-    facts = device.facts
-    if facts is None:
+def changes(texts: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """`KEY=VALUE` sets, `KEY-` removes: as (what to set, what to remove). Raises UserError for anything else."""
+    put: dict[str, str] = {}
+    remove = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if equals and key:
+            put[key] = value
+        elif not equals and len(text) > 1 and text.endswith("-"):
+            remove.append(text[:-1])
+        else:
+            raise UserError(f"{text!r} is no label", "KEY=VALUE sets one, KEY- removes it")
+    return put, remove
+
+
+def _fits(device: Device, wanted: dict[str, str], absent: Sequence[str]) -> bool:
+    has = all(device.labels.get(key) == value for key, value in wanted.items())
+    return has and not any(key in device.labels for key in absent)
+
+
+def _say_out(revoked: Revoked, what: str) -> None:
+    screen = common.screen()
+    if revoked.by_broker:
+        screen.line(f"{revoked.device} is {what}: its connection is closed, and its certificate is void")
         return
-    overridden = f"; set by hand: {', '.join(facts.overridden)}" if facts.overridden else ""
-    screen.table(
-        (),
-        [
-            ("machine", f"{facts.machine}, {facts.system}, {facts.cpus} processors, {facts.memory_mb} MB"),
-            ("board", facts.board or "-"),
-            ("accelerators", (", ".join(facts.accelerators) or "-") + overridden),
-            ("runtimes", ", ".join(facts.runtimes) or "-"),
-            ("load", _load(device.load)),
-        ],
+    screen.line(f"{revoked.device} is {what}: nothing that it says is heard, and nothing is sent to it any more")
+    screen.line(
+        "  The broker cannot shut it out: devices share one password here. `lepta up --lan` gives each its own."
     )
 
 
-def _swap_row(swap: TimedSwap) -> tuple[str, ...]:
-    return (
-        swap.model,
-        f"{swap.from_version or '-'} -> {swap.to_version}",
-        swap.outcome,
-        size(swap.fetched_bytes),
-        f"{swap.total_s:.2f} s",
-        ms(swap.gap_ms),
-        ms(swap.control.p99_ms),
-        ms(swap.during.p99_ms),
-        str(swap.during.failed),
-        swap.reason,
-    )
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"

@@ -9,8 +9,8 @@ from typing import Annotated, Protocol, runtime_checkable
 import typer
 
 from controller import cli
-from controller.commands import demo as demo_command
 from controller.commands import (
+    client,
     deploy,
     device,
     example,
@@ -25,6 +25,7 @@ from controller.commands import (
     runs,
     up,
 )
+from controller.commands import demo as demo_command
 from controller.errors import LeptaError
 from firmware_profiles.profile import ProfileError
 
@@ -54,6 +55,7 @@ app.add_typer(job.app, name="job")
 app.add_typer(profile.app, name="profile")
 app.add_typer(example.app, name="example")
 app.add_typer(key.app, name="key")
+app.add_typer(client.app, name="client")
 
 
 @runtime_checkable

@@ -1,0 +1,87 @@
+"""Devices as text for people. Pure."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from controller.commands.layout import ms, size
+
+if TYPE_CHECKING:
+    from controller.replies import Device, ProfileMatch, TimedSwap
+
+HEADER = ("device", "state", "profile", "load", "models", "labels")
+SWAPS = ("model", "versions", "outcome", "moved", "took", "gap", "p99 before", "p99 during", "failed", "")
+
+
+def state_of(device: Device) -> str:
+    """`online` or `offline`, or that it waits or was shut out; and whether something about it is simulated."""
+    state = ("online" if device.online else "offline") if device.state == "approved" else device.state
+    return state + (", simulated" if device.simulated else "")
+
+
+def row(device: Device) -> tuple[str, ...]:
+    models = ", ".join(f"{m.model} {m.version}{'' if m.state == 'serving' else f' ({m.state})'}" for m in device.models)
+    profile = device.profile or "no profile fits"
+    return (device.name, state_of(device), profile, load(device.load), models or "-", labels(device))
+
+
+def labels(device: Device) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(device.labels.items())) or "-"
+
+
+def load(load: dict[str, Any] | None) -> str:
+    if not load:
+        return "-"
+    return f"cpu {float(load.get('cpu', 0)) * 100:.0f} %, memory {float(load.get('memory', 0)) * 100:.0f} %"
+
+
+def why(match: ProfileMatch) -> str:
+    """What decided: the conditions that do not hold, or all of them where all do."""
+    failed = [reason for reason in match.reasons if reason.startswith("no:")]
+    return "; ".join(reason.partition(": ")[2] for reason in failed or match.reasons)
+
+
+def identity(device: Device) -> list[tuple[str, str]]:
+    return [
+        ("state", device.state),
+        ("labels", labels(device)),
+        ("joined", day(device.enrolled_at)),
+        ("key", device.key or "-"),
+        ("hardware", device.hardware or "-"),
+        ("certificate", f"until {day(device.certificate_expires)}" if device.certificate_expires else "-"),
+    ]
+
+
+def facts(device: Device) -> list[tuple[str, str]]:
+    facts = device.facts
+    if facts is None:
+        return []
+    overridden = f"; set by hand: {', '.join(facts.overridden)}" if facts.overridden else ""
+    return [
+        ("machine", f"{facts.machine}, {facts.system}, {facts.cpus} processors, {facts.memory_mb} MB"),
+        ("board", facts.board or "-"),
+        ("accelerators", (", ".join(facts.accelerators) or "-") + overridden),
+        ("runtimes", ", ".join(facts.runtimes) or "-"),
+        ("load", load(device.load)),
+    ]
+
+
+def swap(swap: TimedSwap) -> tuple[str, ...]:
+    return (
+        swap.model,
+        f"{swap.from_version or '-'} -> {swap.to_version}",
+        swap.outcome,
+        size(swap.fetched_bytes),
+        f"{swap.total_s:.2f} s",
+        ms(swap.gap_ms),
+        ms(swap.control.p99_ms),
+        ms(swap.during.p99_ms),
+        str(swap.during.failed),
+        swap.reason,
+    )
+
+
+def day(at: float) -> str:
+    """Seconds since 1970 as a date, by this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
