@@ -158,6 +158,9 @@ class Claim(Reply, frozen=True, kw_only=True):
     url: str = ""
     ca_fingerprint: str = ""
     """SHA-256 of the CA's certificate, in hex; empty where the controller speaks no TLS."""
+    wheel_url: str = ""
+    """Where the device finds Lepta itself; empty where the controller serves its own machine only."""
+    wheel_sha256: str = ""
 
 
 class Authority(Reply, frozen=True, kw_only=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 
 import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from controller import records, replies, writes
+from controller import records, replies, wheel, writes
 from controller.api.access import JOINING, OPEN, OPERATE, caller_of, controller_of, hash_of
 from controller.api.errors import reply
 from controller.api.schemas import Enrolment, NewCertificate, NewClaim
@@ -41,14 +42,21 @@ async def make_claim(request: Request, body: NewClaim) -> Response:
         created_at=now,
     )
     await controller.store.commit([writes.drop_claims(now), writes.add_claim(claim, limits.claims)])
-    lan = controller.settings.lan
-    told = replies.Claim(
+    return reply(await _told(controller, token, claim.expires_at), 201, _ONCE)
+
+
+async def _told(controller: Controller, token: str, expires_at: float) -> replies.Claim:
+    if not controller.settings.lan:
+        return replies.Claim(token=token, expires_at=expires_at, url=controller.url)
+    own = await asyncio.to_thread(wheel.current)
+    return replies.Claim(
         token=token,
-        expires_at=claim.expires_at,
-        url=controller.public_url if lan else controller.url,
-        ca_fingerprint=controller.keys.authority.fingerprint if lan else "",
+        expires_at=expires_at,
+        url=controller.public_url,
+        ca_fingerprint=controller.keys.authority.fingerprint,
+        wheel_url=controller.public_url + own.path,
+        wheel_sha256=own.sha256,
     )
-    return reply(told, 201, _ONCE)
 
 
 @router.get("/ca", dependencies=OPEN)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,11 @@ def connect() -> Client:
 
 def screen() -> Screen:
     return open_screen()
+
+
+def beside(program: str) -> str:
+    """How this user calls a program that was installed with this one: by its name where PATH finds it."""
+    return program if shutil.which(program) else str(Path(sys.executable).with_name(program))
 
 
 def labels_of(text: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.commands import common, device_text
+from controller.commands.join_line import Installer, Invitation, line
 from controller.commands.layout import ago
 from controller.errors import UserError
 
@@ -30,31 +31,37 @@ def add(
         bool, typer.Option("--ask", help="A device that joins with it waits for `lepta device approve`.")
     ] = False,
     hardware: Annotated[str, typer.Option(help="Only this device, by the id that `lepta-agent facts` shows.")] = "",
+    with_: Annotated[
+        Installer, typer.Option("--with", help="What installs Lepta on the device: venv, uv or pipx.")
+    ] = "venv",
     out: Annotated[
         Path | None, typer.Option(help="Write the claim token to this file (mode 0600) instead of the screen.")
     ] = None,
 ) -> None:
-    """Make a claim token with which a new device joins, and say how."""
+    """Make a claim token with which a new device joins, and print the line to paste there."""
     from agent.contract.signing import write_secret
-    from controller.commands.join_line import Invitation, line
 
     put, remove = changes(label or [])
     if remove:
         raise UserError(f"a new device has no label {remove[0]!r} to remove", "use --label KEY=VALUE")
     with common.connect() as client:
         claim = client.claim(expires_s=expires, uses=uses, labels=put, approve=not ask, hardware=hardware)
-    invitation = Invitation(claim.url, claim.token, claim.ca_fingerprint)
+    invitation = Invitation(claim.url, claim.token, claim.ca_fingerprint, claim.wheel_url, claim.wheel_sha256)
+    program = common.beside("lepta-agent")
     screen = common.screen()
     until = device_text.day(claim.expires_at)
     if out is None:
-        screen.line(f"Paste this on the device (good for {_devices(uses)}, until {until}):")
-        screen.line(line(invitation))
+        where = "on the device" if claim.wheel_url else "into another terminal of this machine"
+        screen.line(f"Paste this {where} (good for {_devices(uses)}, until {until}):")
+        screen.line(line(invitation, with_, program=program))
     else:
         write_secret(out, claim.token + "\n")
         screen.line(f"Copy {out} to the device and run there (good for {_devices(uses)}, until {until}):")
-        screen.line(line(invitation, token_file=out.name))
+        screen.line(line(invitation, with_, token_file=out.name, program=program))
     if ask:
         screen.line("It waits then for `lepta device approve NAME`; `lepta device ls` shows its name.")
+    screen.line("Then, here, unless the fleet has a model already:")
+    screen.line("lepta deploy MODEL.keras --data DATA.npz")
 
 
 @app.command("ls")
