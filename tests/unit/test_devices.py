@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
+import pytest
 
 from agent.contract.manifest import FileRef
 from agent.contract.messages import (
@@ -24,6 +25,7 @@ from agent.contract.signing import PrivateKey, open_sealed
 from controller import records
 from controller.bus import Bus
 from controller.devices import Devices
+from controller.errors import Conflict, Forbidden, UserError
 from controller.outbox import Outbox
 from controller.recorder import Silence
 from controller.releases import Releases
@@ -67,8 +69,14 @@ class World:
         for name in names:
             self.enrol(name)
 
-    def enrol(self, name: str) -> None:
-        self.turn(lambda tick: self.devices.joined(tick, record(name)))
+    def enrol(self, name: str, state: records.DeviceState = "approved") -> None:
+        self.turn(lambda tick: self.devices.joined(tick, record(name, state)))
+
+    def revoke(self, name: str) -> None:
+        self.turn(lambda tick: self.devices.revoke(tick, name))
+
+    def forget(self, name: str) -> None:
+        self.turn(lambda tick: self.devices.forget(tick, name))
 
     def turn(self, act: Callable[[Tick], object]) -> object:
         tick = Tick(self.now, 0.0)
@@ -104,8 +112,8 @@ class World:
         return cast(records.Rollout, self.turn(act))
 
 
-def record(name: str) -> records.Device:
-    return records.Device(name=name, public_key="", device_token_hash=name, facts=FACTS, enrolled_at=0.0)
+def record(name: str, state: records.DeviceState = "approved") -> records.Device:
+    return records.Device(name=name, public_key="", device_token_hash=name, facts=FACTS, enrolled_at=0.0, state=state)
 
 
 def artifact(version: int) -> records.Artifact:
@@ -241,3 +249,124 @@ def test_only_what_serves_is_a_candidate_for_requests() -> None:
     world.hello("b", models=(serving(2, "fetching"),))
     found = {c.device: c.artifact for c in world.devices.candidates("digits", lambda _: 0)}
     assert found == {"a": "1" * 64, "b": None}
+
+
+# -- who belongs to the fleet
+
+
+def test_a_device_that_waits_is_listed_and_neither_heard_nor_given_anything_until_it_is_approved() -> None:
+    world = World()
+    world.enrol("a", "pending")
+    load = Load(cpu=0.0, memory=0.0, queue=0, boot="b", seq=1)
+    assert world.devices.names() == ["a"]
+    assert not world.devices.is_new("a", load)
+    world.hello("a")
+    assert (world.deploy().state, world.bus.sent) == ("done", [])
+    assert (world.devices.online(), world.devices.facts()) == (frozenset(), {})
+    assert world.devices.candidates("digits", lambda _: 0) == []
+    world.turn(lambda tick: world.devices.approve(tick, "a"))
+    assert world.devices.is_new("a", load)
+    world.hello("a")
+    assert [d.models[0].version for d in world.bus.desired("a")] == [1]
+
+
+def test_a_revoked_device_is_lost_at_once_not_heard_and_sent_nothing() -> None:
+    world = World("a", "b")
+    lost: list[str] = []
+    world.devices.on_lost.append(lambda _, name: lost.append(name))
+    world.hello("a", models=(serving(1),))
+    world.hello("b")
+    world.revoke("a")
+    assert (lost, world.devices.online()) == (["a"], {"b"})
+    assert not world.devices.is_new("a", Load(cpu=0.0, memory=0.0, queue=0, boot="b", seq=9))
+    world.deploy()
+    assert world.bus.desired("a") == []
+    assert [c.device for c in world.devices.candidates("digits", lambda _: 0)] == ["b"]
+
+
+def test_what_came_just_before_a_revocation_changes_nothing_after_it() -> None:
+    world = World("a")
+    world.hello("a")
+    hello = Hello(agent="a", session="s", generation=0, facts=FACTS, models=(serving(1),), boot="b")
+
+    def turn(tick: Tick) -> None:
+        world.devices.set_desired(tick, "a", "digits", None)
+        world.devices.revoke(tick, "a")
+        world.devices.hello(tick, hello)
+        world.devices.returned(tick, "a")
+        world.devices.reported(tick, "a", Reported(generation=1, models=(serving(1),)))
+
+    world.turn(turn)
+    assert world.devices.online() == frozenset()
+    assert world.devices.require("a").record.reported == ()
+    assert world.bus.sent == []
+
+
+def test_a_revocation_is_for_good() -> None:
+    world = World("a")
+    world.revoke("a")
+    world.revoke("a")
+    with pytest.raises(Conflict, match="for good"):
+        world.turn(lambda tick: world.devices.approve(tick, "a"))
+    with pytest.raises(Forbidden, match="was revoked"):
+        world.enrol("a")
+
+
+def test_only_who_was_shut_out_is_forgotten() -> None:
+    world = World("a")
+    with pytest.raises(Conflict, match="is approved"):
+        world.forget("a")
+
+
+def test_a_rollout_goes_on_and_can_be_aborted_when_one_of_its_devices_is_removed() -> None:
+    world = World("a", "b")
+    world.hello("a")
+    world.hello("b")
+    rollout = world.deploy()
+    world.revoke("a")
+    world.forget("a")
+    world.now += 1
+    world.turn(world.releases.tick)
+    world.turn(lambda tick: world.releases.abort(tick, rollout.id))
+    assert [d.generation for d in world.bus.desired("a")] == [1]
+    assert [m for d in world.bus.desired("b") for m in d.models][-1:] != []
+
+
+def test_the_name_of_a_removed_device_is_a_new_devices_and_that_gets_what_the_fleet_runs() -> None:
+    world = World("a")
+    world.hello("a")
+    world.deploy(1)
+    world.report("a", "serving", 1)
+    world.revoke("a")
+    world.forget("a")
+    world.bus.sent.clear()
+    world.enrol("a")
+    world.hello("a")
+    assert [(d.generation, d.models[0].version) for d in world.bus.desired("a")] == [(1, 1)]
+
+
+def test_asking_again_changes_who_a_device_is_and_not_what_it_runs() -> None:
+    world = World("a")
+    world.hello("a")
+    world.deploy(1)
+    fresh = msgspec.structs.replace(record("a"), device_token_hash="new", labels={"site": "north"})
+    world.turn(lambda tick: world.devices.joined(tick, fresh))
+    now = world.devices.require("a").record
+    assert (now.device_token_hash, now.labels, now.desired_generation) == ("new", {"site": "north"}, 1)
+    assert world.devices.online() == {"a"}
+
+
+def test_an_operators_labels_stand_above_those_that_the_device_says() -> None:
+    world = World("a")
+    facts = msgspec.structs.replace(FACTS, labels={"room": "cellar", "rack": "2"})
+
+    def label(put: dict[str, str], *remove: str, most: int = 9) -> dict[str, str]:
+        world.turn(lambda tick: world.devices.label(tick, "a", put, remove, most))
+        hello = Hello(agent="a", session="s", generation=0, facts=facts, boot="b")
+        world.turn(lambda tick: world.devices.hello(tick, hello))
+        return world.devices.require("a").labels
+
+    assert label({"room": "attic", "x": "1"}) == {"room": "attic", "rack": "2", "x": "1"}
+    assert label({}, "room", "never") == {"room": "cellar", "rack": "2", "x": "1"}
+    with pytest.raises(UserError, match="2 labels"):
+        label({"y": "1"}, most=1)
