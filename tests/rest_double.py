@@ -54,6 +54,9 @@ class RestDouble:
         self.run_ends: dict[str, Any] = {"state": "done", "rollout": "roll-1"}
         self.rollout_devices: list[dict[str, Any]] = [{"device": "pi-1", "profile": "x86-cpu", "state": "serving"}]
         self.broken_download = False
+        self.by_broker = True
+        self.asked: dict[str, Any] = {}
+        """The last body of a claim, a device's verb or a client."""
 
     # -- answers
 
@@ -125,6 +128,23 @@ class RestDouble:
         body, length = oip.encode(asked, answer, {"model_name": "digits", "id": "req-1", "parameters": told})
         return Response(body, headers={oip.HEADER_LENGTH: str(length)} if length else {})
 
+    async def claim(self, request: Request) -> Response:
+        self.asked = await request.json()
+        told = {"token": "claim-of-the-test", "expires_at": 1.0, "url": self.url, "ca_fingerprint": "f0" * 32}
+        return JSONResponse(told, 201)
+
+    async def device_verb(self, request: Request) -> Response:
+        verb = request.path_params.get("verb", "rm")
+        self.asked = {"verb": verb, **(await request.json() if verb == "labels" else {})}
+        out = {"device": "fpga-1", "by_broker": self.by_broker}
+        return JSONResponse(out if verb in ("revoke", "rm") else DEVICE)
+
+    async def client(self, request: Request) -> Response:
+        if request.method == "POST":
+            self.asked = await request.json()
+            return JSONResponse({**CLIENT, "password": "password-of-the-test"}, 201)
+        return JSONResponse([CLIENT] if request.method == "GET" else CLIENT)
+
     async def metadata(self, request: Request) -> Response:
         if request.path_params["model"] != "digits":
             return _error(404, "user", "no model is called that", "lepta model ls")
@@ -156,7 +176,11 @@ class RestDouble:
             fixed(f"{api}/rollouts", lambda: [self.rollout()]),
             fixed(f"{api}/devices", [DEVICE]),
             fixed(f"{api}/devices/fpga-1", DEVICE),
-            fixed(f"{api}/claims", {"token": "claim-of-the-test", "expires_at": 1.0}, 201),
+            Route(f"{api}/devices/fpga-1/{{verb}}", self.device_verb, methods=["POST"]),
+            Route(f"{api}/devices/fpga-1", self.device_verb, methods=["DELETE"]),
+            Route(f"{api}/claims", self.claim, methods=["POST"]),
+            Route(f"{api}/clients", self.client, methods=["GET", "POST"]),
+            Route(f"{api}/clients/shop", self.client, methods=["DELETE"]),
             fixed(f"{api}/requests/req-1", REQUEST),
             fixed(f"{api}/jobs", {"id": "job-1", "model": "digits", "state": "queued"}, 202),
             fixed(f"{api}/jobs/job-1", JOB),
@@ -173,6 +197,18 @@ DEVICE = {
     "match": [{"profile": "rpi4", "fits": False, "reasons": ["no: machine x86_64, wanted aarch64"]}],
     "load": {"cpu": 0.25, "memory": 0.5},
     "last_seen_s": 0.4,
+    "labels": {"site": "north"},
+    "key": "e" * 64,
+    "hardware": "12345678",
+    "certificate_expires": 1.0,
+}
+CLIENT = {
+    "name": "shop",
+    "predictions": ["digits"],
+    "created_at": 1.0,
+    "host": "10.0.0.5",
+    "port": 8884,
+    "ca": "-----BEGIN CERTIFICATE-----\n",
 }
 REQUEST = {
     "id": "req-1",
