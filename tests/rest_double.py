@@ -54,6 +54,8 @@ class RestDouble:
         self.run_ends: dict[str, Any] = {"state": "done", "rollout": "roll-1"}
         self.rollout_devices: list[dict[str, Any]] = [{"device": "pi-1", "profile": "x86-cpu", "state": "serving"}]
         self.broken_download = False
+        self.refuse = False
+        """Answer everything with 503."""
         self.by_broker = True
         self.asked: dict[str, Any] = {}
         """The last body of a claim, a device's verb or a client."""
@@ -260,7 +262,9 @@ def _app(double: RestDouble) -> Any:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         held = dict(scope["headers"]).get(b"authorization", b"").decode()
-        if held == f"Bearer {TOKEN}":
+        if double.refuse:
+            await _error(503, "us", "not now", None)(scope, receive, send)
+        elif held == f"Bearer {TOKEN}":
             await inner(scope, receive, send)
         else:
             await _error(401, "user", "the token is wrong", "see LEPTA_TOKEN_FILE")(scope, receive, send)

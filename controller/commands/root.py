@@ -23,6 +23,7 @@ from controller.commands import (
     pubsub,
     rollout,
     runs,
+    top,
     up,
 )
 from controller.commands import demo as demo_command
@@ -45,6 +46,7 @@ app.command("deploy", short_help="Optimize a model for the fleet, roll it out, w
 app.command("infer")(infer.infer)
 app.command("trace", short_help="The way of a request, with the time of each step.")(infer.trace)
 app.command("optimize", short_help="A model to int8 .tflite files, without a controller.")(optimize.optimize)
+app.command("top", short_help="The devices live: load, models, rate, p95.")(top.top)
 app.command("sub")(pubsub.sub)
 app.command("pub")(pubsub.pub)
 app.add_typer(model.app, name="model")
