@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.commands import common, top_table
-from controller.commands.layout import ago, aligned
+from controller.commands.layout import ago
 from controller.commands.top_table import Order
 from controller.errors import LeptaError
 
@@ -50,7 +50,8 @@ def top(
 
 def _print(devices: list[Device], order: Order) -> None:
     rows = [row.cells for group in top_table.rows(devices, order) for row in group]
-    for text in [top_table.summary(devices), *(aligned([top_table.HEADER, *rows], top_table.RIGHT) if rows else [])]:
+    print(top_table.summary(devices))
+    for text in top_table.lines(rows, sys.maxsize) if rows else []:
         print(text)
 
 
@@ -120,7 +121,7 @@ def frame(watch: Watch, console: Console) -> Text:
     groups = top_table.rows(watch.devices, watch.order)
     rows, left_out = top_table.fit(groups, console.height - 4)
     if rows:
-        header, *lines = aligned([top_table.HEADER, *(row.cells for row in rows)], top_table.RIGHT)
+        header, *lines = top_table.lines([row.cells for row in rows], console.width)
         text.append(f"\n{header}\n", "bold")
         for row, line in zip(rows, lines, strict=True):
             text.append(f"{line}\n", "dim" if watch.trouble else _STYLES[row.mood])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from controller.commands import device_text
-from controller.commands.layout import ago
+from controller.commands.layout import ago, aligned
 
 if TYPE_CHECKING:
     from agent.contract.messages import ModelState
@@ -18,6 +18,8 @@ Mood = Literal["well", "busy", "ill", "away"]
 
 HEADER = ("device", "state", "profile", "cpu", "mem", "temp", "queue", "model", "rows/s", "p95 ms", "agent")
 RIGHT = (3, 4, 5, 6, 8, 9)
+_SPARED = (10, 2, 5, 6)
+"""What a narrow terminal does without, the first one first."""
 _BUSY, _HOT = 0.9, 80.0
 _NO_DEVICE = ("",) * 7
 
@@ -48,6 +50,18 @@ def fit(groups: Sequence[Sequence[Row]], height: int) -> tuple[list[Row], int]:
             return shown, len(groups) - number
         shown += group
     return shown, 0
+
+
+def lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The header and `rows`, aligned; columns that can be spared go until it fits into `width`."""
+    columns = list(range(len(HEADER)))
+    for spared in (*_SPARED, None):
+        shown = [[row[i] for i in columns] for row in (HEADER, *rows)]
+        text = aligned(shown, [columns.index(i) for i in RIGHT if i in columns])
+        if spared is None or max(map(len, text)) <= width:
+            break
+        columns.remove(spared)
+    return text
 
 
 def summary(devices: Sequence[Device]) -> str:

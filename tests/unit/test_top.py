@@ -106,6 +106,15 @@ def test_no_more_lines_than_there_is_room_for_and_what_is_left_out_is_counted(he
     assert left_out == 0 if height >= 8 else left_out > 0
 
 
+@pytest.mark.parametrize("width", [70, 80, 100, 200])
+def test_a_narrow_terminal_does_without_what_matters_least(width: int) -> None:
+    header, row = top_table.lines(cells(device("pi-1", rate=1234.0, p95=2.5)), width)
+    assert max(len(header), len(row)) <= width
+    assert {"device", "rows/s", "p95"} <= set(header.split())
+    assert "1,234     2.5" in row
+    assert ("agent" in header) == (width >= 100)
+
+
 def test_the_summary_counts_the_fleet() -> None:
     fleet = [
         device("a", rate=2.0),
