@@ -19,6 +19,7 @@ from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.errors import LeptaError
 from controller.identity.api_keys import ApiKeys
+from controller.identity.authority import CA_CERTIFICATE
 from controller.identity.gate import Gate
 from controller.optimizations import Optimizations
 from controller.parts import Controller
@@ -38,11 +39,14 @@ class Assembly:
         self.server = serving.files(settings, secret.authority, time.time())
         stamper = Stamper(wiring.new_id("boot"))
         limits = settings.limits
-        self.broker = broker.create(settings, secret.broker_password)
+        self.broker = broker.create(
+            settings, secret.broker_password, self.server, secret.authority.folder / CA_CERTIFICATE
+        )
         self.bus = Bus(
             self.broker,
             limits,
-            client_id=f"lepta-{stamper.boot}",
+            # Capital: no device's and no client's name begins with one.
+            client_id=f"Lepta-{stamper.boot}",
             status=lambda online: stamper.encode(ControllerStatus(online=online)),
             draw=random.random,
         )

@@ -152,6 +152,7 @@ class Bus:
             client_id=self._client_id,
             will_topic=topics.CONTROLLER_STATUS,
             will=self._status(False),
+            tls=broker.tls,
         )
 
     def _received(self, topic: str, payload: bytes) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,8 @@ class Login:
     client_id: str
     will_topic: str
     will: bytes
+    tls: bool = False
+    """Trust whom this machine trusts."""
 
 
 @dataclass
@@ -128,6 +131,8 @@ class Connection:
         client.connect_timeout = self._limits.connect_s
         client.max_inflight_messages_set(at_once)
         client.will_set(login.will_topic, login.will, qos=1, retain=True)
+        if login.tls:
+            client.tls_set_context(ssl.create_default_context())
         if login.username:
             client.username_pw_set(login.username, login.password)
         client.on_connect = self._on_connect
@@ -209,6 +214,9 @@ class Connection:
 
     def _readable(self) -> None:
         self._guarded(self._client.loop_read)
+        # What TLS has decrypted already makes no socket readable.
+        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._guarded(self._client.loop_read)
         if self._socket is not None:
             wire.quick_ack(self._socket)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
+_FILES = 65_536
 
 
 def order(command: Sequence[str]) -> str:
@@ -25,4 +27,13 @@ def main() -> NoReturn:
         # The parent may have died before the kernel was told.
         if os.getppid() != given["parent"]:
             sys.exit("the parent is gone")
+    _raise_file_limit()
     os.execvp(given["command"][0], given["command"])
+
+
+def _raise_file_limit() -> None:
+    """A connection is a file to a broker, and 1024 files are the usual first limit."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

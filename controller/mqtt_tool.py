@@ -109,9 +109,9 @@ def _plain(value: Any) -> Any:
 
 
 def _client(access: BrokerAccess) -> mqtt.Client:
-    client = mqtt.Client(
-        CallbackAPIVersion.VERSION2, client_id=f"lepta-cli-{uuid.uuid4().hex[:12]}", protocol=mqtt.MQTTv5
-    )
+    # Capital: no device's and no client's name begins with one, so none can be put out by this.
+    client_id = f"Lepta-cli-{uuid.uuid4().hex[:12]}"
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
     if access.username:
         client.username_pw_set(access.username, access.password)
     if access.tls:

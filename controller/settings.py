@@ -118,6 +118,8 @@ class Limits:
     broker_stop_s: float = 5.0
     broker_restart_first_s: float = 0.2
     broker_restart_most_s: float = 10.0
+    broker_log_bytes: int = 4 * MIB
+    """A broker's log that is longer begins again."""
 
     # Optimizer
     runs_waiting: int = 100

@@ -166,7 +166,7 @@ def test_a_port_in_use_is_named(settings: Settings) -> None:
 def test_other_machines_are_refused(settings: Settings, host: str) -> None:
     with pytest.raises(UserError, match="this machine only") as caught:
         broker.create(replace(settings, broker_host=host), SECRET)
-    assert "mqtt://" in str(caught.value.hint)
+    assert "lepta up --lan" in str(caught.value.hint)
 
 
 def test_a_broker_that_cannot_start_says_what_it_said(settings: Settings) -> None:
@@ -207,11 +207,17 @@ def test_it_does_not_outlive_a_controller_that_is_killed(settings: Settings) -> 
 # -- choosing
 
 
-@pytest.mark.parametrize("address", ["nonsense", "http://host", "mqtt://", "mqtt://host:port", "mqtts://host"])
+@pytest.mark.parametrize("address", ["nonsense", "http://host", "mqtt://", "mqtt://host:port", "mqtts://"])
 def test_an_unusable_address_is_refused_with_what_is_allowed(tmp_path: Path, address: str) -> None:
     with pytest.raises(UserError) as caught:
         broker.create(Settings(data=tmp_path, broker=address), SECRET)
-    assert "mqtt://" in str(caught.value.hint)
+    assert "mqtt[s]://" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("address", "port"), [("mqtts://example.org", 8883), ("mqtts://example.org:1", 1)])
+def test_mqtts_speaks_tls(tmp_path: Path, address: str, port: int) -> None:
+    made = broker.create(Settings(data=tmp_path, broker=address), SECRET)
+    assert (made.host, made.port, made.tls) == ("example.org", port, True)
 
 
 def test_an_address_gives_host_port_and_credentials(tmp_path: Path) -> None:
