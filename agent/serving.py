@@ -47,6 +47,8 @@ class Member:
         self.on_event: Callable[[Member, Event], None] = _nobody
         self.ready: frames.Ready | None = None
         self.holding: dict[int, Waiting] = {}
+        self.measuring: dict[int, tuple[float, Callable[[float | None], None]]] = {}
+        """When each was asked for, and who waits for it."""
         self.state: Literal["starting", "ready", "draining", "gone"] = "starting"
         self.timer: Timer | None = None
 
@@ -86,7 +88,6 @@ class Serving:
         self._numbers = itertools.count(1)
         self._line = Line(limits.queue, limits.shards)
         self._leaving: list[Member] = []
-        self._measuring: dict[int, Callable[[float | None], None]] = {}
         self._restart = Backoff(loop, limits.restart_first, limits.restart_most)
         self._down_since: float | None = None
         self.member: Member | None = None
@@ -95,6 +96,8 @@ class Serving:
         """When an old worker had last finished and gone."""
         self.downtime = 0.0
         """Seconds without a ready worker while one should serve, since the start."""
+        self.answers = 0
+        """Times that the serving worker answered anything, since the start."""
 
     def __len__(self) -> int:
         members = [*self._leaving, *([self.member] if self.member else [])]
@@ -146,12 +149,24 @@ class Serving:
 
     def measure(self, runs: int, done: Callable[[float | None], None]) -> None:
         """Median milliseconds of one row in the serving worker; None without one."""
-        if self.member is None or self.member.ready is None or self.member.worker is None:
+        member = self.member
+        if member is None or member.ready is None or member.worker is None:
             done(None)
             return
         number = next(self._numbers)
-        self._measuring[number] = done
-        self.member.worker.measure(frames.Measure(id=number, runs=runs))
+        member.measuring[number] = (self._loop.now(), done)
+        self._look_after(member)
+        member.worker.measure(frames.Measure(id=number, runs=runs))
+
+    @property
+    def live(self) -> bool:
+        """Has it a worker that should answer?"""
+        return self.member is not None and self.member.state == "ready"
+
+    def prod(self, done: Callable[[], None]) -> None:
+        """Have the worker run its model once; `answers` counts it. One that never answers is ended as any other."""
+        if self.member is not None and self.live and not self.member.measuring:
+            self.measure(1, lambda _: done())
 
     # -- workers
 
@@ -164,8 +179,8 @@ class Serving:
         match event:
             case frames.Computed():
                 self._computed(member, event)
-            case frames.Measured(id=number, median_ms=median):
-                self._measuring.pop(number, _ignore)(median)
+            case frames.Measured():
+                self._measured(member, event)
             case frames.Ready():
                 member.stop_timer()
                 if member is self.member:
@@ -195,7 +210,9 @@ class Serving:
             self._leaving.remove(member)
             self.last_exit = self._loop.now()
         self._retry(held, reason)
-        for done in self._take_measuring():
+        measuring = [done for _, done in member.measuring.values()]
+        member.measuring.clear()
+        for done in measuring:
             done(None)
         if member is not self.member:
             self._pump()
@@ -265,8 +282,7 @@ class Serving:
         number = next(self._numbers)
         member.holding[number] = item
         item.sent = now
-        if member.timer is None:
-            member.timer = self._loop.call_later(self._limits.compute, lambda: self._check_stuck(member))
+        self._look_after(member)
         assert member.worker is not None
         if item.blob:
             assert item.message.blob is not None
@@ -274,12 +290,18 @@ class Serving:
         else:
             member.worker.compute(frames.Compute(id=number, inputs=item.message.inputs))
 
+    def _look_after(self, member: Member) -> None:
+        """One timer per worker, not per request."""
+        if member.timer is None:
+            member.timer = self._loop.call_later(self._limits.compute, lambda: self._check_stuck(member))
+
     def _check_stuck(self, member: Member) -> None:
-        """One timer per worker, not per request: look again when the oldest could be overdue."""
+        """Look again when the oldest could be overdue."""
         member.timer = None
-        if not member.holding or member.state != "ready":
+        asked = [*(item.sent for item in member.holding.values()), *(asked for asked, _ in member.measuring.values())]
+        if not asked or member.state != "ready":
             return
-        oldest = min(item.sent for item in member.holding.values())
+        oldest = min(asked)
         left = oldest + self._limits.compute - self._loop.now()
         if left <= 0:
             self._stuck(member)
@@ -288,12 +310,19 @@ class Serving:
 
     def _computed(self, member: Member, computed: frames.Computed) -> None:
         item = member.holding.pop(computed.id, None)
+        self.answers += member is self.member
         self._pump()  # The worker goes on while the answer is sent.
         if item is None:
             return
         self._restart.reset()
         self.service.add(computed.rows, computed.service_ms)
         self._observer.answered(item, computed, member)
+
+    def _measured(self, member: Member, measured: frames.Measured) -> None:
+        self.answers += member is self.member
+        asked = member.measuring.pop(measured.id, None)
+        if asked is not None:
+            asked[1](measured.median_ms)
 
     def _retry(self, held: list[Waiting], reason: str) -> None:
         """What a dead worker held is tried once more; a request that ends workers must not end them for ever."""
@@ -308,15 +337,6 @@ class Serving:
     def _refuse(self, item: Waiting, reason: str) -> None:
         self._observer.answered(item, frames.Computed(id=0, fault=Fault(who="device", message=reason)), self.member)
 
-    def _take_measuring(self) -> list[Callable[[float | None], None]]:
-        waiting = list(self._measuring.values())
-        self._measuring.clear()
-        return waiting
-
 
 def _nobody(_member: Member, _event: Event) -> None:
-    return
-
-
-def _ignore(_median: float | None) -> None:
     return

@@ -45,7 +45,7 @@ from agent.load import Sampler
 from agent.loop import Loop, Timer
 from agent.mqtt_source import MqttSource
 from agent.pointers import Pointers
-from agent.serving import Member
+from agent.serving import Member, Serving
 from agent.settings import AgentSettings
 from agent.slot import Slot
 from agent.workers import Workers
@@ -59,6 +59,9 @@ class Supervisor:
 
     `new_id` makes boot and session ids; `random_` gives jitter in [0, 1).
     """
+
+    on_change: Callable[[], None] = staticmethod(lambda: None)
+    """Called when the connection or a model's state may have changed."""
 
     def __init__(
         self,
@@ -138,6 +141,15 @@ class Supervisor:
         """Every model here and what is on its way."""
         return tuple(state for slot in self._slots.values() for state in slot.states())
 
+    @property
+    def connected(self) -> bool:
+        return self._link.connected
+
+    @property
+    def servings(self) -> dict[str, Serving]:
+        """Who serves each model."""
+        return {model: slot.serving for model, slot in self._slots.items()}
+
     def _wait_idle(self, deadline: float) -> None:
         busy = self._keeper.busy or not all(slot.idle for slot in self._slots.values())
         if busy and self._loop.now() < deadline:
@@ -152,12 +164,14 @@ class Supervisor:
 
     def link_up(self) -> None:
         _log.info("connected as %s", self._identity.agent)
+        self.on_change()
         self._publish("status", AgentStatus(online=True, session=self._state.session), qos=1, retain=True)
         self._decide(session.Connected(self._new_id()))
         self._fetcher.link_up()
 
     def link_down(self, reason: str) -> None:
         _log.warning("disconnected (%s); what is loaded keeps serving", reason)
+        self.on_change()
         self._decide(session.Disconnected())
         self._fetcher.link_down()
 
@@ -300,6 +314,7 @@ class Supervisor:
 
     def _report_now(self) -> None:
         self._reporting = False
+        self.on_change()
         self._publish("reported", self._reported(None), qos=1)
 
     def _reported(self, record: SwapRecord | None) -> Reported:
