@@ -29,11 +29,12 @@ class Started(NamedTuple):
 class Program:
     """One program of Lepta with everything that it starts, and its log."""
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, prefix: Sequence[str] = ()) -> None:
+        """`prefix` is a command that runs another one in its place."""
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [*children.command(module), *arguments],
+                [*prefix, *children.command(module), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
