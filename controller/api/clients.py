@@ -41,9 +41,7 @@ async def remove_client(request: Request, name: str) -> Response:
 
 def _clients(controller: Controller) -> Clients:
     limits = controller.settings.limits
-    return Clients(
-        controller.store, controller.gate, port=getattr(controller.broker, "clients_port", 0), most=limits.clients
-    )
+    return Clients(controller.store, controller.gate, port=controller.broker.clients_port, most=limits.clients)
 
 
 def _reply(controller: Controller, client: records.Client, password: str = "") -> replies.BrokerClient:
@@ -52,7 +50,7 @@ def _reply(controller: Controller, client: records.Client, password: str = "") -
         predictions=client.predictions,
         created_at=client.created_at,
         host=urlsplit(controller.public_url).hostname or "",
-        port=getattr(controller.broker, "clients_port", 0),
+        port=controller.broker.clients_port,
         password=password,
         ca=controller.keys.authority.pem,
     )

@@ -154,11 +154,9 @@ def _identity(controller: Controller, device: records.Device, token: str, issued
 
 def _broker(controller: Controller) -> replies.DeviceBroker:
     broker = controller.broker
-    port: int = getattr(broker, "agents_port", 0)
-    if port:
+    if broker.agents_port:
         # No host: devices follow the controller by name.
-        return replies.DeviceBroker(port=port, tls=True)
-    tls: bool = getattr(broker, "tls", False)
+        return replies.DeviceBroker(port=broker.agents_port, tls=True)
     return replies.DeviceBroker(
-        host=broker.host, port=broker.port, username=broker.username, password=broker.password, tls=tls
+        host=broker.host, port=broker.port, username=broker.username, password=broker.password, tls=broker.tls
     )

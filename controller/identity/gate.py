@@ -50,7 +50,7 @@ class Gate:
     @property
     def knows_everybody(self) -> bool:
         """The broker tells devices apart; elsewhere they share a password, and none of them can be shut out."""
-        return bool(getattr(self._broker, "agents_port", 0))
+        return bool(self._broker.agents_port)
 
     async def refresh(self) -> None:
         """Tell the broker who may come in, as the store has it now. Before it starts too."""
@@ -60,8 +60,6 @@ class Gate:
             now = self._wall()
             serials = await self._store.read(reads.revoked_serials(now))
             rights = tuple(ClientRight(c.name, c.password, c.predictions) for c in clients)
-            if not hasattr(self._broker, "admit"):
-                return
             self._broker.admit(Admission(rights, self._authority.revocations(serials, now)))
 
     async def shut_out(self, name: str) -> None:
@@ -96,8 +94,7 @@ class Gate:
                 return
 
     async def _put_out(self, name: str) -> bool:
-        if hasattr(self._broker, "expel"):
-            await self._broker.expel(name)
+        await self._broker.expel(name)
         # Last: putting a device out makes the broker publish its will, which is retained.
         return name in self._out and self._clear(name)
 

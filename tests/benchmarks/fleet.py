@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -21,16 +22,18 @@ from tests.builders import RUNTIMES, file_ref, golden_for
 
 
 class Fleet:
-    """`lepta up` with the embedded broker in a fresh data folder. Use as a context manager."""
+    """`lepta up` in a fresh data folder. Use as a context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = ("--broker", "embedded")) -> None:
+        """`options` of `lepta up`."""
         self.folder = folder
+        self.options = tuple(options)
         self.data = folder / "controller"
         self.agents: dict[str, Program] = {}
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        arguments = ["up", "--data", str(self.data), "--port", "0", "--broker", "embedded"]
+        arguments = ["up", "--data", str(self.data), "--port", "0", *self.options]
         self.controller = Program("controller.cli", arguments, self.folder / "up.log")
         self.up = self.controller.until(self._is_ready, "the controller's start")
         self.client = Client(locate.in_folder(self.data)).__enter__()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import httpx
 import msgspec
@@ -17,11 +19,12 @@ from tests.builders import RUNTIMES, file_ref, golden_for
 class World(Fleet):
     """`http` calls the API without the client's help; `restart_controller` brings a killed one back, ports and all."""
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         super().__enter__()
         place = self.client.place
         token = {"Authorization": f"Bearer {place.token()}"}
-        self.http = httpx.Client(base_url=place.url, headers=token, timeout=20, trust_env=False)
+        verify = True if place.ca is None else ssl.create_default_context(cafile=place.ca)
+        self.http = httpx.Client(base_url=place.url, headers=token, timeout=20, trust_env=False, verify=verify)
         return self
 
     def __exit__(
@@ -32,7 +35,7 @@ class World(Fleet):
 
     def restart_controller(self) -> None:
         port = httpx.URL(self.client.place.url).port
-        arguments = ["up", "--data", str(self.data), "--port", str(port), "--broker", "embedded"]
+        arguments = ["up", "--data", str(self.data), "--port", str(port), *self.options]
         self.controller = Program("controller.cli", arguments, self.folder / "up-again.log")
         self.controller.until(self._is_ready, "the controller's second start")
 
