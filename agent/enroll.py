@@ -1,28 +1,33 @@
-"""First start: make a key, trade the claim token for an identity, and keep it. Later starts need no controller."""
+"""Who this agent is: the identity that a controller gave it, and the files that keep it."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from agent.contract.signing import PrivateKey, SignatureError, write_secret
-from agent.contract.topics import TopicError, check_name
+from agent.contract.signing import write_secret
 from agent.link import Broker
-from firmware_profiles.profile import Facts
 
-_KEY = "agent.key"
-_IDENTITY = "identity.json"
-_MAX_ANSWER = 1 << 20
+KEY = "agent.key"
+IDENTITY = "identity.json"
+CERTIFICATE = "agent.pem"
+JOINING = "joining.json"
+_POINTERS = "state.json"
 
 
 class EnrollError(Exception):
-    """The agent has no identity and got none. `fatal` says that waiting does not help."""
+    """The agent has no identity and got none; waiting does not help."""
 
 
 class Unreachable(EnrollError):
     """Nobody answers at the controller's URL."""
+
+
+class Revoked(EnrollError):
+    """The controller does not take this identity any more."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +35,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str
     broker: Broker
+    """`host` "": where the controller is, which is asked for by name at each connection."""
     controller_key: str
     """PEM; signs `desired` and `cmd`."""
     release_key: str
@@ -48,14 +54,15 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Where this identity was made: a copy of it on another machine is not used."""
 
 
-class Refusal(msgspec.Struct):
-    error: str = ""
-    hint: str | None = None
+class Joining(msgspec.Struct, frozen=True, kw_only=True):
+    """A join that began: the key is on disk, and perhaps the controller took it already. Holds no secret."""
+
+    controller: str
 
 
 def stored(folder: Path) -> Identity | None:
     """The identity kept in `folder`; None before the first enrolment. Raises EnrollError if it cannot be read."""
-    path = folder / _IDENTITY
+    path = folder / IDENTITY
     try:
         return msgspec.json.decode(path.read_bytes(), type=Identity)
     except FileNotFoundError:
@@ -64,48 +71,36 @@ def stored(folder: Path) -> Identity | None:
         raise EnrollError(f"{path} cannot be read: {error}; restore it, or remove it and enroll again") from error
 
 
-def enroll(folder: Path, controller: str, token: str, name: str, facts: Facts, timeout: float) -> Identity:
-    """Trade `token` for an identity and keep it in `folder`. Raises EnrollError with what to do."""
+def begun(folder: Path) -> Joining | None:
+    """The join that was interrupted, if one was."""
     try:
-        key = PrivateKey.load_or_create(folder / _KEY)
-    except (OSError, SignatureError) as error:
-        raise EnrollError(f"the agent's key cannot be kept: {error}") from error
-    request = {"token": token, "name": name or None, "public_key": key.public.pem(), "facts": facts}
-    base = controller.rstrip("/")
-    answer = _post(f"{base}/api/v1/enroll", msgspec.json.encode(request), timeout)
-    try:
-        identity = msgspec.structs.replace(msgspec.json.decode(answer, type=Identity), controller=base)
-        check_name(identity.agent, "agent name")
-    except (msgspec.DecodeError, TopicError, ValueError) as error:
-        raise EnrollError(f"{controller} answers, but not as a Lepta controller: {error}") from error
-    write_secret(folder / _IDENTITY, msgspec.json.encode(identity).decode())
-    return identity
+        return msgspec.json.decode((folder / JOINING).read_bytes(), type=Joining)
+    except (OSError, msgspec.DecodeError, ValueError):
+        return None
 
 
-def _post(url: str, body: bytes, timeout: float) -> bytes:
-    # Imported for this one request: an enrolled agent never needs these 4 MB.
-    import urllib.error
-    import urllib.parse
-    import urllib.request
-
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise EnrollError(f"{url}: a controller's URL starts with http:// or https://")
-    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"}, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            content: bytes = response.read(_MAX_ANSWER)
-            return content
-    except urllib.error.HTTPError as error:
-        told = _reason(error.read(_MAX_ANSWER))
-        raise EnrollError(f"the controller refused the enrolment ({error.code}): {told}") from error
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason: object = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise Unreachable(f"no controller at {url}: {reason}; is `lepta up` running there?") from error
+def begin(folder: Path, controller: str) -> None:
+    write_secret(folder / JOINING, msgspec.json.encode(Joining(controller=controller)).decode())
 
 
-def _reason(body: bytes) -> str:
-    try:
-        refusal = msgspec.json.decode(body, type=Refusal)
-    except (msgspec.DecodeError, ValueError):
-        return "no reason given"
-    return refusal.error + (f"; {refusal.hint}" if refusal.hint else "")
+def keep(folder: Path, identity: Identity) -> None:
+    """Write the identity; the certificate goes first, so that a kill between the two leaves an older, good pair."""
+    lay_out(folder, identity)
+    write_secret(folder / IDENTITY, msgspec.json.encode(identity).decode())
+    (folder / JOINING).unlink(missing_ok=True)
+
+
+def lay_out(folder: Path, identity: Identity) -> None:
+    """Put the certificate where TLS reads it, if it is not there."""
+    path = folder / CERTIFICATE
+    with contextlib.suppress(OSError):
+        if path.read_text(encoding="ascii") == identity.certificate:
+            return
+    if identity.certificate:
+        write_secret(path, identity.certificate)
+
+
+def forget(folder: Path) -> None:
+    """Become nobody: key, identity and what a controller wished of it go; blobs are checked by digest and stay."""
+    for name in (IDENTITY, KEY, CERTIFICATE, JOINING, _POINTERS):
+        (folder / name).unlink(missing_ok=True)

@@ -47,6 +47,8 @@ class Link:
     """Connects, stays connected, and hands over messages.
 
     Reconnects with exponential backoff and jitter from `random_`. Subscriptions are made again on every connection.
+    `connect` gets address and timeout, resolves the name, and returns the socket, after TLS's handshake if the broker
+    wants one; it runs on a thread.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class Link:
         client_id: str,
         limits: Limits,
         random_: Callable[[], float] = random.random,
+        connect: Callable[[tuple[str, int], float], socket.socket] = socket.create_connection,
     ) -> None:
         self._loop = loop
         self._broker = broker
         self._limits = limits
         self._random = random_
+        self._dial = connect
         self._listener: Listener | None = None
         self._topics: dict[str, int] = {}
         self._outbox = Outbox(limits.outbox, limits.outbox_mb << 20)
@@ -133,7 +137,7 @@ class Link:
             return
         self._connecting = True
         address = (self._broker.host, self._broker.port)
-        self._loop.in_thread(lambda: socket.create_connection(address, self._limits.connect), self._reached)
+        self._loop.in_thread(lambda: self._dial(address, self._limits.connect), self._reached)
 
     def _reached(self, sock: socket.socket | Exception) -> None:
         self._connecting = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+DEFAULT_CONFIG = Path("/etc/lepta/agent.toml")
+"""Read where no other is named, if it is there."""
 
 
 class SettingsError(ValueError):
@@ -69,6 +74,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_first: float = 0.2
     reconnect_most: float = 30.0
     http: float = 30.0
+    log_mb: float = 1.0
+    """Size at which `log_file` is put aside; three old ones are kept."""
+    approval_first: float = 2.0
+    """A device that must be approved asks again after this long; doubles up to `approval_most`."""
+    approval_most: float = 30.0
+    renew_first: float = 30.0
+    """Wait before a certificate that was not renewed is asked for again; doubles up to `renew_most`."""
+    renew_most: float = 3600.0
+    """And at least this often the agent looks at the clock."""
 
 
 class Simulate(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,14 +97,21 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     controller: str = ""
     """URL; needed only for the first start."""
     name: str = ""
-    """Empty: the controller gives one."""
-    data: str = "~/.local/share/lepta-agent"
+    """Empty: made from the hardware's id, so that one image suits a whole fleet."""
+    data: str = ""
+    """Empty: `/var/lib/lepta` for root, `~/.local/share/lepta-agent` for others."""
     token_file: str = ""
     """File that holds the claim token for the first start."""
+    ca_fingerprint: str = ""
+    """SHA-256 of the controller's CA, in hex; needed for the first start with an https:// controller."""
+    insecure: bool = False
+    """Let the first start send the token to another machine without TLS."""
     runtime: Literal["", "ai-edge-litert", "tflite-runtime"] = ""
     """Empty: whatever is installed, best first."""
     fetch: Literal["mqtt", "http"] = "mqtt"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_file: str = ""
+    """Written instead of standard error, where no service manager collects that; 0600, at most four times `log_mb`."""
     facts: dict[str, Any] = {}
     labels: dict[str, str] = {}
     simulate: Simulate = Simulate()
@@ -98,7 +119,12 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> Path:
-        return Path(self.data).expanduser()
+        return Path(self.data).expanduser() if self.data else default_folder()
+
+
+def default_folder() -> Path:
+    """Where an agent that was told nothing keeps its data."""
+    return Path("/var/lib/lepta") if os.geteuid() == 0 else Path("~/.local/share/lepta-agent").expanduser()
 
 
 def read(path: Path) -> AgentSettings:

@@ -8,36 +8,46 @@ import logging
 import os
 import secrets
 import signal
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from agent import enroll, facts
+from agent import enroll, facts, hardware
 from agent.blobs import Blobs
 from agent.cli import DATA, OK, REFUSED, UNREACHABLE, USAGE, CliError
+from agent.clock import Clock
 from agent.disk import RealDisk
 from agent.keeper import Keeper
 from agent.link import Link
 from agent.loop import Loop
 from agent.memory import share_one_heap, trim
 from agent.pointers import PointerError, PointerFile
-from agent.settings import AgentSettings, SettingsError, read
+from agent.renewal import Renewal
+from agent.service.notify import Notifier
+from agent.service.presence import Presence
+from agent.settings import DEFAULT_CONFIG, AgentSettings, SettingsError, read
 from agent.supervisor import Supervisor
+from agent.trust import Door
 from agent.workers import ZygoteWorkers
 from firmware_profiles.profile import Facts, builtin, match
 
+if TYPE_CHECKING:
+    from agent.join import Invitation
+
 _log = logging.getLogger("lepta.agent")
 _MOST_BUGS = 20
+_TOLD = ("name", "data", "token_file", "ca_fingerprint", "runtime")
 
 
 def run(options: argparse.Namespace) -> int:
     """`lepta-agent run`: enroll if needed, then serve until SIGTERM or SIGINT. Returns the exit status."""
     settings = settings_from(options)
-    _log_to_stderr(settings.log_level)
+    _log_somewhere(settings)
     share_one_heap()
-    with _own_folder(settings.folder):
+    with own_folder(settings.folder):
         here = facts_of(settings)
         loop = Loop()
         workers = ZygoteWorkers(loop, here.runtimes)
@@ -46,16 +56,23 @@ def run(options: argparse.Namespace) -> int:
         identity = _identity(settings, here)
         workers.warm()
         try:
-            supervisor = assemble(loop, workers, settings, identity, here)
+            clock = Clock(settings.folder, until=identity.not_after)
+            supervisor = assemble(loop, workers, settings, identity, here, clock)
         except PointerError as error:
             workers.close()
             raise CliError(DATA, str(error)) from error
+        notifier = Notifier.of(os.environ, os.getpid())
+        presence = Presence(loop, settings.folder, supervisor, notifier, settings.limits)
         _log.info("agent %s, data in %s", identity.agent, settings.folder)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: loop.call_soon(supervisor.stop))
-        supervisor.start()
+            signal.signal(number, lambda *_: loop.call_soon(presence.stop))
+        presence.start()
+        renewal = Renewal(loop, settings, identity, clock) if identity.broker.tls else None
         trim()
         status = _turn(loop, lambda: supervisor.stopped)
+        if renewal is not None:
+            renewal.stop()
+        presence.close()
         loop.close()
     return status
 
@@ -75,13 +92,13 @@ def _turn(loop: Loop, over: Callable[[], bool]) -> int:
 
 
 def assemble(
-    loop: Loop, workers: ZygoteWorkers, settings: AgentSettings, identity: enroll.Identity, here: Facts
+    loop: Loop, workers: ZygoteWorkers, settings: AgentSettings, identity: enroll.Identity, here: Facts, clock: Clock
 ) -> Supervisor:
     """One supervisor with everything real but what is given."""
     disk = RealDisk()
     return Supervisor(
         loop=loop,
-        link=Link(loop, identity.broker, identity.agent, settings.limits),
+        link=link_to(loop, settings, identity, clock),
         workers=workers,
         blobs=Blobs(settings.folder, disk, settings.limits.disk_mb << 20),
         keeper=Keeper(loop, PointerFile(settings.folder, disk)),
@@ -92,6 +109,21 @@ def assemble(
     )
 
 
+def link_to(loop: Loop, settings: AgentSettings, identity: enroll.Identity, clock: Clock | None = None) -> Link:
+    """The connection to the identity's broker, with TLS if it says so."""
+    broker, folder = identity.broker, settings.folder
+    if not broker.host:
+        host = urllib.parse.urlsplit(identity.controller).hostname or ""
+        broker = msgspec.structs.replace(broker, host=host)
+    if not broker.tls:
+        return Link(loop, broker, identity.agent, settings.limits)
+    enroll.lay_out(folder, identity)
+    clock = clock or Clock(folder)
+    clock.at_least(identity.not_before)
+    door = Door(identity.ca, clock, (folder / enroll.CERTIFICATE, folder / enroll.KEY))
+    return Link(loop, broker, identity.agent, settings.limits, connect=door.connect)
+
+
 def show_facts(options: argparse.Namespace) -> int:
     """`lepta-agent facts`."""
     settings = settings_from(options)
@@ -100,6 +132,7 @@ def show_facts(options: argparse.Namespace) -> int:
     for name, value in msgspec.to_builtins(here).items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value
         print(f"  {name:<14}{shown if shown not in ('', {}) else '-'}{'  (set)' if name in here.overridden else ''}")
+    print(f"  {'hardware':<14}{hardware.identify() or '-'}")
     for profile in builtin().values():
         fit = match(profile, here)
         print(f"\nProfile {profile.name}: {'fits' if fit.fits else 'does not fit'}")
@@ -110,13 +143,20 @@ def show_facts(options: argparse.Namespace) -> int:
 
 def settings_from(options: argparse.Namespace) -> AgentSettings:
     """The configuration file, with what the command line says on top."""
+    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     try:
-        settings = read(options.config) if options.config else AgentSettings()
+        settings = read(config) if config else AgentSettings()
     except SettingsError as error:
         raise CliError(USAGE, str(error)) from error
-    told = {name: getattr(options, name, None) for name in ("controller", "name", "data", "token_file", "runtime")}
-    changes = {name: str(value) for name, value in told.items() if value}
+    told = {name: getattr(options, name, None) for name in _TOLD} | {"controller": _controller(options)}
+    changes: dict[str, Any] = {name: str(value) for name, value in told.items() if value}
+    if getattr(options, "insecure", False):
+        changes["insecure"] = True
     return msgspec.structs.replace(settings, **changes)
+
+
+def _controller(options: argparse.Namespace) -> str | None:
+    return getattr(options, "controller", None) or getattr(options, "url", None)
 
 
 def facts_of(settings: AgentSettings) -> Facts:
@@ -129,29 +169,62 @@ def facts_of(settings: AgentSettings) -> Facts:
 def _identity(settings: AgentSettings, here: Facts) -> enroll.Identity:
     """The stored one; an enrolled agent starts without its controller."""
     try:
-        known = enroll.stored(settings.folder)
-        if known is not None:
+        known = _usable(settings, enroll.stored(settings.folder))
+        if known is not None and known.state == "approved":
             return known
-        if not settings.controller:
-            raise CliError(USAGE, "the first start needs --controller URL and --token-file FILE")
-        token = _token(settings)
-        return enroll.enroll(settings.folder, settings.controller, token, settings.name, here, settings.limits.http)
+        from agent import join  # What an enrolled agent never needs: TLS by hand, HTTP.
+
+        if known is None:
+            known = join.join(settings.folder, _invitation(settings), here, settings.limits)
+            _log.info("joined %s as %s", known.controller, known.agent)
+        return join.wait_for_approval(settings.folder, known, settings.limits, _log.warning)
     except enroll.Unreachable as error:
         raise CliError(UNREACHABLE, str(error)) from error
     except enroll.EnrollError as error:
         raise CliError(REFUSED, str(error)) from error
 
 
-def _token(settings: AgentSettings) -> str:
+def _usable(settings: AgentSettings, known: enroll.Identity | None) -> enroll.Identity | None:
+    """The identity, unless it was copied here from another machine: two devices under one name put each other out."""
+    here = hardware.identify()
+    if known is None or not known.hardware or not here or known.hardware == here:
+        return known
+    if settings.controller and settings.token_file:
+        _log.warning("the data folder was copied from another machine (%s): joining anew", known.agent)
+        enroll.forget(settings.folder)
+        return None
+    wipe = f"lepta-agent wipe --data {settings.folder}"
+    raise CliError(
+        DATA,
+        f"{settings.folder} holds the identity of {known.agent}, which was made on another machine (hardware "
+        f"{known.hardware}, here it is {here}). If the folder was copied: {wipe}, then join with a new claim. If the "
+        "board was replaced, do the same, after `lepta device rm` on the controller",
+    )
+
+
+def _invitation(settings: AgentSettings) -> Invitation:
+    from agent.join import Invitation
+
+    begun = enroll.begun(settings.folder)
+    if not settings.controller and begun is not None:
+        raise CliError(USAGE, f"joining {begun.controller} was interrupted: run the same `lepta-agent join` line again")
+    if not settings.controller:
+        raise CliError(USAGE, "the first start needs --controller URL and --token-file FILE, or `lepta-agent join`")
     if not settings.token_file:
         raise CliError(USAGE, "the first start needs a claim token: --token-file FILE (`lepta device add` makes one)")
+    token = token_in(settings.token_file)
+    return Invitation(settings.controller, token, settings.ca_fingerprint, settings.name, settings.insecure)
+
+
+def token_in(file: str) -> str:
+    """The claim token in a file. Raises CliError."""
     try:
-        return Path(settings.token_file).expanduser().read_text(encoding="utf-8").strip()
+        return Path(file).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CliError(USAGE, f"the token file {settings.token_file} cannot be read: {error}") from error
+        raise CliError(USAGE, f"the token file {file} cannot be read: {error}") from error
 
 
-def _own_folder(folder: Path) -> IO[str]:
+def own_folder(folder: Path) -> IO[str]:
     """Make the data folder ours alone; the lock goes with the process."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -169,6 +242,11 @@ def _own_folder(folder: Path) -> IO[str]:
     return lock
 
 
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("lepta").setLevel(level.upper())
+def _log_somewhere(settings: AgentSettings) -> None:
+    handlers = None
+    if settings.log_file:
+        from agent.service.logfile import handler  # Only where nobody collects standard error.
+
+        handlers = [handler(Path(settings.log_file).expanduser(), settings.limits.log_mb)]
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", handlers=handlers)
+    logging.getLogger("lepta").setLevel(settings.log_level.upper())

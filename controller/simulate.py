@@ -25,6 +25,7 @@ from agent.blobs import Blobs
 from agent.contract.messages import ProbeResult
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
 from agent.disk import RealDisk
+from agent.join import Invitation, join
 from agent.keeper import Keeper
 from agent.link import Link
 from agent.load import Sampler
@@ -193,7 +194,7 @@ class SimulatedFleet:
         folder.mkdir(parents=True, exist_ok=True)
         settings = AgentSettings(controller=controller, name=name, data=str(folder))
         limits = settings.limits
-        identity = enroll.stored(folder) or enroll.enroll(folder, controller, token, name, here, limits.http)
+        identity = enroll.stored(folder) or join(folder, Invitation(controller, token, name=name), here, limits)
         disk = RealDisk()
         return Supervisor(
             loop=self._loop,

@@ -2,72 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agent import enroll
 from agent.contract import children
 from agent.contract.signing import PrivateKey
+from agent.join import Invitation, join
+from agent.settings import Limits
 from firmware_profiles.profile import Facts
-
-
-class Desk(ThreadingHTTPServer):
-    """Answers `POST /api/v1/enroll` as the controller does."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.keys = PrivateKey.generate(), PrivateKey.generate()
-        self.asked: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.answer: bytes | None = None
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Desk
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(asked)
-        if self.path != "/api/v1/enroll" or asked["token"] != "good":
-            self._send(403, b'{"error": "the claim token is not valid", "who": "user", "hint": "make a new one"}')
-            return
-        controller, release = (key.public.pem() for key in self.server.keys)
-        identity = {
-            "agent": asked["name"] or "agent-1", "device_token": "t",
-            "controller_key": controller, "release_key": release,
-            "broker": {"host": "127.0.0.1", "port": 9, "username": "u", "password": "p"},
-        }  # fmt: skip
-        self._send(201, self.server.answer or json.dumps(identity).encode())
-
-    def _send(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        return
+from tests.desk import Desk
 
 
 @pytest.fixture
 def desk() -> Iterator[Desk]:
-    desk = Desk()
-    thread = threading.Thread(target=desk.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield desk
-    desk.shutdown()
-    thread.join()
-    desk.server_close()
+    with Desk() as desk:
+        yield desk
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
@@ -79,12 +36,12 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
 
 def test_the_token_is_traded_once_for_an_identity_that_only_the_owner_can_read(desk: Desk, tmp_path: Path) -> None:
     here = Facts(machine="x86_64")
-    identity = enroll.enroll(tmp_path, desk.url + "/", "good", "edge-7", here, 5.0)
+    identity = join(tmp_path, Invitation(desk.url + "/", "good", name="edge-7"), here, Limits())
     assert (identity.agent, identity.controller, identity.broker.password) == ("edge-7", desk.url, "p")
     assert enroll.stored(tmp_path) == identity
     for name in ("identity.json", "agent.key"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-    assert desk.asked[0]["public_key"] == PrivateKey.load_or_create(tmp_path / "agent.key").public.pem()
+    assert desk.key_of(desk.asked[0]) == PrivateKey.load_or_create(tmp_path / "agent.key").public.pem()
     assert desk.asked[0]["facts"]["machine"] == "x86_64"
 
 
@@ -101,7 +58,7 @@ def test_a_refused_token_is_said_with_the_controllers_own_words(desk: Desk, tmp_
 def test_an_answer_that_is_no_identity_is_refused_and_nothing_is_kept(desk: Desk, tmp_path: Path) -> None:
     desk.answer = b"<html>"
     with pytest.raises(enroll.EnrollError, match="not as a Lepta controller"):
-        enroll.enroll(tmp_path, desk.url, "good", "", Facts(machine="x"), 5.0)
+        join(tmp_path, Invitation(desk.url, "good"), Facts(machine="x"), Limits())
     assert enroll.stored(tmp_path) is None
 
 
@@ -167,7 +124,7 @@ def test_the_version_is_printed_without_importing_anything_heavy() -> None:
 
 
 def test_an_enrolled_agent_starts_without_its_controller_and_stops_cleanly(desk: Desk, tmp_path: Path) -> None:
-    enroll.enroll(tmp_path, desk.url, "good", "edge-7", Facts(machine="x"), 5.0)
+    join(tmp_path, Invitation(desk.url, "good", name="edge-7"), Facts(machine="x"), Limits())
     process = subprocess.Popen(
         [*children.command("agent.cli"), "run", "--data", str(tmp_path)],
         stderr=subprocess.PIPE,
