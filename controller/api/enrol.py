@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from agent.contract.faults import fault
 from controller import records, replies, wheel, writes
 from controller.api.access import JOINING, OPEN, OPERATE, caller_of, controller_of, hash_of
 from controller.api.errors import reply
@@ -78,6 +79,7 @@ async def enroll(request: Request, body: Enrolment) -> Response:
     joining = writes.join(application, limits.devices, limits.devices_pending, now)
     # Claim and device in one commit: of two who race for a claim one wins, and a crash loses neither.
     [device] = await controller.store.commit([joining])
+    fault("enrol.committed")
     device = await controller.fleet.do(lambda tick: controller.fleet.devices.joined(tick, device))
     controller.gate.let_in(device.name)
     return await _answer(controller, device, token, body.csr, 201)

@@ -53,9 +53,9 @@ class LanWorld(World):
         assert answer.status_code == 201, answer.text
         return Device(self, key, answer.json())
 
-    def device(self, before: Device, told: dict[str, Any]) -> Device:
-        """The same one with what it was told later."""
-        return Device(self, before.key, told)
+    def device_of(self, key: PrivateKey, told: dict[str, Any]) -> Device:
+        """One that was told this."""
+        return Device(self, key, told)
 
 
 class Device:

@@ -92,7 +92,7 @@ def test_its_token_and_its_key_are_void_and_a_revocation_is_for_good(world: LanW
 
 def test_a_renewed_certificate_is_void_too(world: LanWorld) -> None:
     device = world.join("pi-4")
-    renewed = world.device(device, device.renew().json())
+    renewed = world.device_of(device.key, device.renew().json())
     with renewed.connect() as login:
         assert login.is_up()
     world.client.revoke_device("pi-4")
