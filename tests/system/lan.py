@@ -34,6 +34,9 @@ class LanWorld(World):
     def ca(self) -> Path:
         return self.data / "ca" / "ca.pem"
 
+    def agent_arguments(self, name: str) -> list[str]:
+        return [*super().agent_arguments(name), "--ca-fingerprint", self.client.claim().ca_fingerprint]
+
     def operator(self) -> Login:
         """Sees everything, on the listener of this machine."""
         access = self.client.broker()

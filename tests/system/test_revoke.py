@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent.contract import topics
@@ -63,6 +64,25 @@ def test_a_revoked_device_is_off_within_ten_seconds_and_leaves_nothing(world: La
         assert _online(world, "pi-2")
     assert world.client.device("pi-1").state == "revoked"
     assert not _online(world, "pi-1")
+
+
+def test_a_real_agent_is_put_out_too_and_requests_go_to_the_others(tmp_path: Path) -> None:
+    with LanWorld(tmp_path) as world:
+        for name in ("pi-1", "pi-2"):
+            world.add_agent(name)
+        world.roll_out("toy", world.push("toy", builders.classifier()))
+        began = time.monotonic()
+        world.client.revoke_device("pi-1")
+        log = tmp_path / "pi-1.log"
+        until(lambda: "disconnected" in log.read_text(), "the agent loses its connection", OFF_S)
+        until(lambda: not world.retained("agents/pi-1/#"), "nothing is retained", OFF_S - (time.monotonic() - began))
+        x = np.zeros((1, 16), np.float32)
+        for _ in range(10):
+            world.client.infer("toy", {"x": x})
+        assert not _online(world, "pi-1")
+        time.sleep(6)
+        assert world.retained("agents/pi-1/#") == set()
+        assert _online(world, "pi-2")
 
 
 def test_a_device_that_comes_back_again_and_again_while_it_is_revoked_is_out_after_ten_seconds(world: LanWorld) -> None:
