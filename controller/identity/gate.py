@@ -16,8 +16,8 @@ from controller.store import Store
 
 log = logging.getLogger("lepta.gate")
 
-# What the broker may hold of a device.
-_RETAINED = ("desired", "status")
+# What the broker may hold of a device: its desired state, and whatever it chose to leave there itself.
+_RETAINED = ("desired", *topics.AGENT_UP)
 _PAUSE_S = 0.5
 _MOST_TRIES = 1000
 

@@ -47,6 +47,7 @@ def test_a_revoked_device_is_off_within_ten_seconds_and_leaves_nothing(world: La
     world.client.start_rollout(world.client.release("toy", world.push("toy", builders.classifier())).id)
     with device.connect() as login, other.connect() as bystander:
         _speak(login, "pi-1")
+        login.publish(topics.agent("pi-1", "load"), b"left behind", retain=True)
         _speak(bystander, "pi-2")
         until(lambda: _online(world, "pi-1") and _online(world, "pi-2"), "both are online")
         assert {"agents/pi-1/desired", "agents/pi-1/status"} <= world.retained("agents/+/+")
