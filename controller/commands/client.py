@@ -45,6 +45,9 @@ def add(
     screen.line("It may ask every model and read its own answers" + _granted(made) + ". Then:")
     for line in examples(made):
         screen.line(f"  {folder}{line}")
+    screen.line(
+        f'REQUEST.json: {{"client": "{made.name}", "inputs": [{{"name": "x", "shape": [1, 2], "data": [1, 2]}}]}}'
+    )
     screen.line("One program at a time: a second one with the same name puts the first one out.")
 
 
@@ -83,7 +86,9 @@ def examples(made: BrokerClient) -> list[str]:
     from agent.contract import topics
 
     listening = [f"mosquitto_sub -v -t '{topics.predictions(model, '+')}'" for model in made.predictions]
-    asking = f"mosquitto_rr -t {topics.ROOT}/models/MODEL/infer -e {topics.client_answer(made.name)} -f REQUEST"
+    # Its -f and -s send nothing (mosquitto 2.0.11): the request goes through the shell.
+    where = f"-t {topics.ROOT}/models/MODEL/infer -e {topics.client_answer(made.name)}"
+    asking = f'mosquitto_rr {where} -m "$(cat REQUEST.json)"'
     return [*listening, asking]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from agent.contract import topics
+from agent.contract import children, topics
 from agent.contract.messages import AgentStatus, Hello, Stamper
 from agent.contract.signing import PrivateKey
 from firmware_profiles.profile import Facts
@@ -176,3 +178,34 @@ def test_a_restart_of_the_controller_keeps_who_is_shut_out(tmp_path: Path) -> No
         with Login(world.clients_port, context, user=("shop", client.password)) as shop:
             assert shop.is_up()
         assert bad.renew().status_code == 403
+
+
+def test_mosquittos_own_tools_work_with_what_client_add_wrote(world: LanWorld, tmp_path: Path) -> None:
+    place = {"LEPTA_DATA": str(world.data)}
+    add = [
+        *children.command("controller.cli"),
+        "client",
+        "add",
+        "tools",
+        "--predictions",
+        "toy",
+        "--out",
+        str(tmp_path),
+    ]
+    said = subprocess.run(add, env=children.environment(place), capture_output=True, text=True, check=True).stdout
+    listen = next(line.strip() for line in said.splitlines() if "mosquitto_sub" in line and "-t" in line)
+    device = world.join("pi-8")
+    command = ["sh", "-c", f"exec env {listen} -C 1 -W 20"]
+    with device.connect() as agent, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tool:
+        while tool.poll() is None:
+            agent.publish(topics.predictions("other", "pi-8"), b"not for it")
+            agent.publish(topics.predictions("toy", "pi-8"), b"for it")
+            time.sleep(0.1)
+        assert tool.stdout is not None
+        assert tool.stdout.read() == "lepta/v1/predictions/toy/pi-8 for it\n"
+    ask = next(line.strip() for line in said.splitlines() if "mosquitto_rr" in line and "-t" in line)
+    request = next(line.partition(": ")[2] for line in said.splitlines() if line.startswith("REQUEST.json"))
+    (tmp_path / "request.json").write_text(request)
+    ask = ask.replace("MODEL", "nothing").replace("REQUEST.json", str(tmp_path / "request.json"))
+    answer = subprocess.run(["sh", "-c", f"exec env {ask} -W 20"], capture_output=True, check=True).stdout
+    assert msgspec.json.decode(answer)["error"] == "no model is called 'nothing'"
