@@ -62,6 +62,8 @@ def add(
         screen.line("It waits then for `lepta device approve NAME`; `lepta device ls` shows its name.")
     screen.line("Then, here, unless the fleet has a model already:")
     screen.line("lepta deploy MODEL.keras --data DATA.npz")
+    screen.line("or, for a small one to try:")
+    screen.line("lepta example digits --out digits")
 
 
 @app.command("ls")
