@@ -172,16 +172,22 @@ def _go_on(options: argparse.Namespace, settings: AgentSettings) -> int:
     if options.run:
         from agent import start
 
-        sys.stdout.flush()
+        print("serving; then, on the controller, unless it has a model: lepta deploy MODEL.keras --data DATA.npz")
+        print(f"Ctrl-C stops it; to start it with the machine: {_program()} install", flush=True)
         return start.run(options)
     default = settings.folder == AgentSettings().folder
     data = "" if default else f" --data {settings.folder}"
-    print(f"next: lepta-agent run{data}")
+    print(f"next: {_program()} run{data}")
     if Path("/run/systemd/system").is_dir():
-        print(
-            f"or, as a service that starts with the machine: {'' if os.geteuid() == 0 else 'sudo '}lepta-agent install"
-        )
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        print(f"or, as a service that starts with the machine: {sudo}{_program()} install")
     return OK
+
+
+def _program() -> str:
+    """How this program was called: in a virtual environment its bare name would not be found."""
+    called = sys.argv[0]
+    return called if Path(called).name == "lepta-agent" else "lepta-agent"
 
 
 def _token(options: argparse.Namespace) -> str:
