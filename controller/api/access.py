@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from fastapi import Depends, Request
 
-from controller import reads, records
+from controller import records
 from controller.errors import Forbidden, TooMany, Unauthorized
 from controller.identity.addresses import is_loopback, stranger
 from controller.identity.api_keys import SCOPES
@@ -57,7 +57,7 @@ class Needs:
     async def __call__(self, request: Request) -> None:
         # A coroutine: FastAPI would send a plain function to a thread.
         access: Access = request.app.state.access
-        request.state.caller = await access.admit(request, self)
+        request.state.caller = access.admit(request, self)
 
 
 def needs(*scopes: Scope) -> list[Any]:
@@ -85,7 +85,7 @@ class Access:
         self._callers, self._strangers = Rates(self._limits.rates_kept), Rates(self._limits.rates_kept)
         self._device_names: dict[str, str] = {}
 
-    async def admit(self, request: Request, wanted: Needs) -> Caller:
+    def admit(self, request: Request, wanted: Needs) -> Caller:
         """Raises Unauthorized, Forbidden or TooMany."""
         address = stranger(request.client.host) if request.client else ""
         if wanted.open:
@@ -95,7 +95,7 @@ class Access:
         key = self._controller.api_keys.find(token)
         if key is not None:
             return self._key(key, wanted, address)
-        device = await self._device_of(token, address)
+        device = self._device_of(token)
         if device is not None:
             return self._device(device, wanted, address)
         raise self._refusal(address, "the API key is wrong" if token else "no API key was sent")
@@ -122,24 +122,19 @@ class Access:
             raise Forbidden(f"the device {device.name} waits for approval", f"lepta device approve {device.name}")
         return Caller("device", device.name, wanted.of_devices, device, address)
 
-    async def _device_of(self, token: str, address: str) -> records.Device | None:
+    def _device_of(self, token: str) -> records.Device | None:
+        """As the loop knows it. Looked for in memory alone, so that nobody can keep the database busy with guesses."""
         if not token:
             return None
-        digest = hash_of(token)
-        device = self._in_memory(self._device_names.get(digest, ""), digest)
-        # Strangers cannot keep the database busy: beyond their rate nothing is looked up.
-        if device is None and not self._strangers.wait(address, self._stranger_rate(address), time.monotonic()):
-            device = await self._controller.store.read(reads.device_of_token(digest))
-            if device is not None:
+        devices, digest = self._controller.fleet.devices, hash_of(token)
+        known = devices.get(self._device_names.get(digest, ""))
+        if known is None or known.record.device_token_hash != digest:
+            known = next((each for each in devices.all() if each.record.device_token_hash == digest), None)
+            if known is not None:
                 if len(self._device_names) >= self._limits.devices:
                     self._device_names.clear()
-                self._device_names[digest] = device.name
-                device = self._in_memory(device.name, digest) or device
-        return device
-
-    def _in_memory(self, name: str, digest: str) -> records.Device | None:
-        known = self._controller.fleet.devices.get(name)
-        return known.record if known is not None and known.record.device_token_hash == digest else None
+                self._device_names[digest] = known.name
+        return None if known is None else known.record
 
     def _refusal(self, address: str, why: str) -> Unauthorized:
         self._count_stranger(address)

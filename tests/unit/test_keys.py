@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 import pytest
 
+from agent.contract.signing import write_secret
 from controller import keys
 from controller.errors import UserError
 from controller.keys import KeyFileError
@@ -23,6 +25,19 @@ def test_keys_are_made_once_and_are_private(tmp_path: Path) -> None:
     assert first.api_token != first.broker_password
     for path in tmp_path.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
+
+
+def test_the_first_api_key_is_told_apart_from_one_that_was_there(tmp_path: Path) -> None:
+    made = keys.load_or_create(tmp_path, NOW)
+    assert made.first
+    assert re.fullmatch("lepta_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", made.api_token)
+    assert not keys.load_or_create(tmp_path, NOW).first
+
+
+def test_a_token_of_an_older_version_goes_on_working(tmp_path: Path) -> None:
+    write_secret(tmp_path / keys.API_TOKEN, "R4nd0m_text-of-an-older-version\n")
+    found = keys.load_or_create(tmp_path, NOW)
+    assert (found.api_token, found.first) == ("R4nd0m_text-of-an-older-version", False)
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
