@@ -70,9 +70,10 @@ def show_outcome(screen: Screen, client: Client, run: Run, rollout: Rollout) -> 
 def use_lines(model: str, client: Client) -> list[str]:
     """Commands that ask the model, over REST and over MQTT."""
     place, broker = client.place, client.broker()
+    trust = f" --cacert {place.ca}" if place.ca else ""
     return [
         f"lepta infer {model} FILE",
-        f"lepta infer {model} FILE --as-json | curl -s {place.url}/v2/models/{model}/infer -d @- \\",
+        f"lepta infer {model} FILE --as-json | curl -s{trust} {place.url}/v2/models/{model}/infer -d @- \\",
         f'    -H "Content-Type: application/json" -H "Authorization: Bearer $(cat {place.token_file})"',
         "lepta sub lepta/v1/clients/me/answer --count 1 &",
         f"lepta infer {model} FILE --as-json --client me | lepta pub lepta/v1/models/{model}/infer -",
