@@ -34,11 +34,14 @@ class Commands:
         self._reply = reply
         self._done: dict[str, None] = {}
 
-    def execute(self, payload: bytes) -> None:
-        """Raises SignatureError or MessageError for what is not a command of our controller to us."""
+    def execute(self, payload: bytes, session: str) -> None:
+        """Raises SignatureError or MessageError for what is not a command of our controller to us in this session."""
         command = decode_as(Cmd, "agents/cmd", open_sealed(payload, CMD_TYPE, [self._controller_key()]))
         if command.agent != self._agent:
             raise MessageError(f"a command for another agent ({command.agent})")
+        if command.session != session:
+            # Ids are remembered until a restart only; what somebody recorded before it must not count after it.
+            raise MessageError(f"a command for another session ({command.session or 'none'})")
         if command.id in self._done:
             return
         self._done[command.id] = None

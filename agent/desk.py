@@ -150,8 +150,11 @@ def _ask(
         connection.request(method, f"{address.path}/api/v1{path}", body, {**headers, "Connection": "close"})
         response = connection.getresponse()
         return _Answer(response.status, response.read(_MAX_ANSWER))
-    except ssl.SSLError as error:
-        raise _unreachable(address, trust.explain(error)) from error
+    except trust.Untrusted as error:
+        raise _unreachable(address, error) from error
+    except (ConnectionResetError, BrokenPipeError) as error:
+        https = "; is its address https:// and not http://?" if connect is None else ""
+        raise _unreachable(address, f"it hung up{https}") from error
     except OSError as error:
         raise _unreachable(address, f"{error}; is `lepta up` running there?") from error
     except (HTTPException, ValueError) as error:
@@ -160,7 +163,7 @@ def _ask(
         connection.close()
 
 
-def _unreachable(address: Address, why: str) -> Unreachable:
+def _unreachable(address: Address, why: object) -> Unreachable:
     return Unreachable(f"no controller at {address.url}: {why}")
 
 

@@ -207,7 +207,7 @@ class Supervisor:
         self._decide(session.Leased(decode_as(Work, "agents/work", payload)))
 
     def _on_cmd(self, payload: bytes) -> None:
-        self._commands.execute(payload)
+        self._commands.execute(payload, self._state.session)
 
     def _on_other(self, topic: str, payload: bytes) -> None:
         parsed = topics.parse(topic)

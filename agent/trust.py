@@ -26,6 +26,10 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 
 
+class Untrusted(ConnectionError):
+    """TLS did not come about: why, and what to do."""
+
+
 class Door:
     """Makes connections that only a server of our controller can take part in.
 
@@ -49,15 +53,18 @@ class Door:
         return context
 
     def connect(self, address: tuple[str, int], timeout: float) -> ssl.SSLSocket:
-        """Resolve, connect and shake hands; `timeout` in seconds for each step. Raises OSError."""
-        try:
-            return self._connect(address, timeout, self.context())
-        except ssl.SSLCertVerificationError as error:
-            if error.verify_code != _NOT_YET_VALID:
-                raise
+        """Resolve, connect and shake hands; `timeout` in seconds for each step. Raises Untrusted or another OSError."""
         context = self.context()
-        context.verify_flags |= _NO_CHECK_TIME
-        return self._connect(address, timeout, context)
+        try:
+            try:
+                return self._connect(address, timeout, context)
+            except ssl.SSLCertVerificationError as error:
+                if error.verify_code != _NOT_YET_VALID:
+                    raise
+                context.verify_flags |= _NO_CHECK_TIME
+                return self._connect(address, timeout, context)
+        except ssl.SSLError as error:
+            raise Untrusted(explain(error)) from error
 
     def _connect(self, address: tuple[str, int], timeout: float, context: ssl.SSLContext) -> ssl.SSLSocket:
         host, _ = address
@@ -65,7 +72,7 @@ class Door:
         try:
             wire.no_delay(plain)
             secured = context.wrap_socket(plain, server_hostname=host.partition("%")[0])
-        except BaseException:
+        except (OSError, ValueError):
             plain.close()
             raise
         valid_from = (secured.getpeercert() or {}).get("notBefore")
@@ -82,7 +89,10 @@ def unverified(address: tuple[str, int], timeout: float) -> ssl.SSLSocket:
     plain = socket.create_connection(address, timeout)
     try:
         return context.wrap_socket(plain, server_hostname=address[0].partition("%")[0])
-    except BaseException:
+    except ssl.SSLError as error:
+        plain.close()
+        raise Untrusted(explain(error)) from error
+    except OSError:
         plain.close()
         raise
 

@@ -34,6 +34,7 @@ from agent.contract.messages import (
     ControllerStatus,
     Desired,
     DesiredModel,
+    Hello,
     Infer,
     Message,
     ModelState,
@@ -164,8 +165,11 @@ class FakeController:
     def result(self, **fields: Any) -> Result:
         return self.wait(Result, lambda r: all(getattr(r, k) == v for k, v in fields.items()), f"a result {fields}")
 
-    def command(self, agent: str, verb: Any, id_: str = "one", **arguments: str) -> None:
-        cmd = Cmd(agent=agent, id=id_, verb=verb, ttl_ms=10_000, arguments=arguments)
+    def command(self, agent: str, verb: Any, id_: str = "one", session: str | None = None, **arguments: str) -> None:
+        """Without `session`: for the one of the agent's last hello."""
+        if session is None:
+            session = self.session_of(agent)
+        cmd = Cmd(agent=agent, id=id_, verb=verb, ttl_ms=10_000, arguments=arguments, session=session)
         self.publish(topics.agent(agent, "cmd"), seal(self.stamper.encode(cmd), CMD_TYPE, self.controller_key))
 
     def say_online(self, boot: str | None = None) -> None:
@@ -237,6 +241,14 @@ class FakeController:
 
     # -- MQTT
 
+    def session_of(self, agent: str) -> str:
+        """The session of its last hello; waits for the first."""
+        self.wait(Hello, lambda hello: hello.agent == agent, f"a hello of {agent}")
+        with self._news:
+            heard = [message for name, message in self._heard[Hello] if name == agent]
+        assert isinstance(heard[-1], Hello)
+        return heard[-1].session
+
     def _connect(self) -> mqtt.Client:
         client = mqtt.Client(CallbackAPIVersion.VERSION2, "lepta-controller", protocol=MQTTProtocolVersion.MQTTv5)
         client.username_pw_set(self.broker.username, self.broker.password)
@@ -296,8 +308,15 @@ class AgentProcess:
     """A real `lepta-agent` with an identity that needs no HTTP."""
 
     def __init__(
-        self, folder: Path, controller: FakeController, name: str = "edge-1", config: str = "", controller_url: str = ""
+        self,
+        folder: Path,
+        controller: FakeController,
+        name: str = "edge-1",
+        config: str = "",
+        controller_url: str = "",
+        **identity_: Any,
     ) -> None:
+        """`identity_`: fields of the identity that differ."""
         self.name = name
         self.folder = folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -306,6 +325,7 @@ class AgentProcess:
             release_key=controller.release_key.public.pem(), device_token="device-token",
             controller=controller_url,
         )  # fmt: skip
+        identity = msgspec.structs.replace(identity, **identity_)
         write_secret(self.folder / "identity.json", msgspec.json.encode(identity).decode())
         self._config = folder / f"{name}.toml"
         self._config.write_text(config or "[limits]\nwatch_s = 0.15\nretry_first = 0.2\nload_idle = 0.5\n")
@@ -313,13 +333,13 @@ class AgentProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._tree: list[psutil.Process] = []
 
-    def start(self, faults: str = "") -> AgentProcess:
+    def start(self, faults: str = "", **environment: str) -> AgentProcess:
         arguments = ["run", "--data", str(self.folder), "--config", str(self._config)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*children.command("agent.cli"), *arguments],
                 stderr=log,
-                env=children.environment({"LEPTA_FAULTS": faults}),
+                env=children.environment({"LEPTA_FAULTS": faults, **environment}),
             )
         return self
 

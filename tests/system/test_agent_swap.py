@@ -191,6 +191,16 @@ def test_a_signed_command_is_executed_once(controller: FakeController, agent: Ag
     assert replies[0].values["latency_ms"] > 0
 
 
+def test_a_recorded_command_does_nothing_in_another_session(controller: FakeController, agent: AgentProcess) -> None:
+    assert controller.session_of(agent.name)
+    for session in ("", "an-earlier-one"):
+        controller.command(agent.name, "log-level", f"replayed {session}", session=session, level="debug")
+    controller.command(agent.name, "log-level", "now", level="info")
+    controller.wait(Reply, lambda r: r.id == "now" and r.ok, "the command of this session")
+    assert [r.id for r in controller.heard(Reply)] == ["now"]
+    assert "a command for another session (an-earlier-one)" in agent.log.read_text()
+
+
 def _serving(controller: FakeController, agent: AgentProcess, version: int) -> DesiredModel:
     return controller.serve(agent.name, builders.classifier(version), version=version)
 
