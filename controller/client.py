@@ -160,11 +160,12 @@ class Client(Connection):
     def label_device(self, device: str, put: Mapping[str, str], remove: Sequence[str] = ()) -> replies.Device:
         return self._post(f"/devices/{part(device)}/labels", {"put": put, "remove": list(remove)}, replies.Device)
 
-    def revoke_device(self, device: str) -> replies.Revoked:
-        return self._post(f"/devices/{part(device)}/revoke", None, replies.Revoked)
+    def revoke_device(self, device: str, *, claim: bool = False) -> replies.Revoked:
+        """`claim`: what it joined with is void too."""
+        return self._post(f"/devices/{part(device)}/revoke{_too(claim)}", None, replies.Revoked)
 
-    def remove_device(self, device: str) -> replies.Revoked:
-        return read(self._send("DELETE", f"{API}/devices/{part(device)}"), replies.Revoked)
+    def remove_device(self, device: str, *, claim: bool = False) -> replies.Revoked:
+        return read(self._send("DELETE", f"{API}/devices/{part(device)}{_too(claim)}"), replies.Revoked)
 
     # -- API keys
 
@@ -241,3 +242,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise ApiError(f"{path} cannot be read: {error.strerror}", who="user") from error
     with file:
         yield file
+
+
+def _too(claim: bool) -> str:
+    return "?claim=true" if claim else ""

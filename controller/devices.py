@@ -156,12 +156,15 @@ class Devices:
             raise UserError(f"{name!r} would have {len(labels)} labels, {most} at most")
         self._set(tick, known, labels=labels)
 
-    def revoke(self, tick: Tick, name: str) -> None:
-        """From now on nothing that it says is heard, and nothing is sent to it. May run twice."""
+    def revoke(self, tick: Tick, name: str, *, void_claim: bool = False) -> None:
+        """From now on nothing that it says is heard, and nothing is sent to it. May run twice. `void_claim`: nobody
+        joins any more with what it joined with."""
         known = self.require(name)
         online = known.online
         self._set(tick, known, state="revoked", desired=(), reported=(), session="")
         tick.save(writes.revoke_certificates(name, tick.wall))
+        if void_claim:
+            tick.save(writes.remove(records.Claim, known.record.claim))
         if online:
             self._lose(tick, known)
 

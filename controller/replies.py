@@ -199,6 +199,8 @@ class Revoked(Reply, frozen=True, kw_only=True):
 
     device: str
     by_broker: bool
+    claim_uses: int = 0
+    """How many devices may still join with the claim that it joined with: it knows that token."""
 
 
 class BrokerClient(Reply, frozen=True, kw_only=True):

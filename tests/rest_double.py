@@ -138,7 +138,7 @@ class RestDouble:
     async def device_verb(self, request: Request) -> Response:
         verb = request.path_params.get("verb", "rm")
         self.asked = {"verb": verb, **(await request.json() if verb == "labels" else {})}
-        out = {"device": "fpga-1", "by_broker": self.by_broker}
+        out = {"device": "fpga-1", "by_broker": self.by_broker, "claim_uses": 2}
         return JSONResponse(out if verb in ("revoke", "rm") else DEVICE)
 
     async def client(self, request: Request) -> Response:

@@ -45,25 +45,29 @@ async def label_device(request: Request, name: str, body: LabelChange) -> Respon
 
 
 @router.post("/devices/{name}/revoke", dependencies=OPERATE)
-async def revoke_device(request: Request, name: str) -> Response:
-    """Shut a device out, for good. It stays in the list."""
+async def revoke_device(request: Request, name: str, claim: bool = False) -> Response:
+    """Shut a device out, for good. It stays in the list. `claim`: what it joined with is void too."""
     controller = controller_of(request)
-    return reply(await _revoke(controller, name))
+    return reply(await _revoke(controller, name, claim))
 
 
 @router.delete("/devices/{name}", dependencies=OPERATE)
-async def remove_device(request: Request, name: str) -> Response:
-    """Shut a device out and forget it: another one may have its name."""
+async def remove_device(request: Request, name: str, claim: bool = False) -> Response:
+    """Shut a device out and forget it: another one may have its name. `claim`: what it joined with is void too."""
     controller = controller_of(request)
-    revoked = await _revoke(controller, name)
+    revoked = await _revoke(controller, name, claim)
     await controller.fleet.do(lambda tick: controller.fleet.devices.forget(tick, name))
     return reply(revoked)
 
 
-async def _revoke(controller: Controller, name: str) -> replies.Revoked:
-    await controller.fleet.do(lambda tick: controller.fleet.devices.revoke(tick, name))
+async def _revoke(controller: Controller, name: str, void_claim: bool) -> replies.Revoked:
+    device = controller.fleet.devices.require(name).record
+    await controller.fleet.do(lambda tick: controller.fleet.devices.revoke(tick, name, void_claim=void_claim))
     await controller.gate.shut_out(name)
-    return replies.Revoked(device=name, by_broker=controller.gate.knows_everybody)
+    claim = await controller.store.read(reads.find(records.Claim, device.claim))
+    good = claim is not None and claim.expires_at > controller.fleet.wall()
+    uses = claim.uses_left if claim is not None and good else 0
+    return replies.Revoked(device=name, by_broker=controller.gate.knows_everybody, claim_uses=uses)
 
 
 async def _shown(controller: Controller, name: str) -> Response:

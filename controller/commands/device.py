@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The devices of the fleet.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The device's name.")]
+Claim = Annotated[bool, typer.Option("--claim", help="The claim that it joined with is void from now on, too.")]
 
 
 @app.command()
@@ -128,18 +129,18 @@ def label(
 
 
 @app.command()
-def revoke(name: Name) -> None:
+def revoke(name: Name, claim: Claim = False) -> None:
     """Shut a device out, for good: it may only join anew. It stays in the list."""
     with common.connect() as client:
-        revoked = client.revoke_device(name)
+        revoked = client.revoke_device(name, claim=claim)
     _say_out(revoked, "revoked")
 
 
 @app.command()
-def rm(name: Name) -> None:
+def rm(name: Name, claim: Claim = False) -> None:
     """Shut a device out and forget it: another one may have its name."""
     with common.connect() as client:
-        revoked = client.remove_device(name)
+        revoked = client.remove_device(name, claim=claim)
     _say_out(revoked, "removed")
 
 
@@ -167,11 +168,14 @@ def _say_out(revoked: Revoked, what: str) -> None:
     screen = common.screen()
     if revoked.by_broker:
         screen.line(f"{revoked.device} is {what}: its connection is closed, and its certificate is void")
-        return
-    screen.line(f"{revoked.device} is {what}: nothing that it says is heard, and nothing is sent to it any more")
-    screen.line(
-        "  The broker cannot shut it out: devices share one password here. `lepta up --lan` gives each its own."
-    )
+    else:
+        screen.line(f"{revoked.device} is {what}: nothing that it says is heard, and nothing is sent to it any more")
+        screen.line(
+            "The broker cannot shut it out: devices share one password here. `lepta up --lan` tells them apart."
+        )
+    if revoked.claim_uses:
+        open_to = _devices(revoked.claim_uses)
+        screen.line(f"It knows a token with which {open_to} may still join; `--claim` makes that void, too.")
 
 
 def _devices(count: int) -> str:

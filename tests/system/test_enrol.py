@@ -127,6 +127,17 @@ def test_what_is_no_request_of_a_key_is_refused_and_uses_up_nothing(world: World
     assert _ask(world, application(token, PrivateKey.generate())).status_code == 201
 
 
+def test_a_device_that_is_shut_out_can_take_its_claim_with_it(world: World) -> None:
+    token = world.client.claim(uses=5).token
+    for name in ("fleet-1", "fleet-2"):
+        assert _ask(world, application(token, PrivateKey.generate(), name)).status_code == 201
+    assert world.client.revoke_device("fleet-1").claim_uses == 3
+    assert _ask(world, application(token, PrivateKey.generate(), "fleet-3")).status_code == 201
+    assert world.client.remove_device("fleet-1", claim=True).claim_uses == 0
+    assert _ask(world, application(token, PrivateKey.generate(), "fleet-4")).status_code == 403
+    assert world.client.device("fleet-2").state == "approved"
+
+
 def test_labels_of_a_claim_are_the_devices_and_can_be_changed(world: World) -> None:
     token = world.client.claim(labels={"site": "north", "rack": "1"}).token
     facts = {"machine": "x86_64", "labels": {"room": "cellar", "rack": "9"}}

@@ -75,7 +75,9 @@ def test_where_devices_share_a_password_it_is_said_that_the_broker_cannot_shut_o
     controller: RestDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
     controller.by_broker = False
-    assert "The broker cannot shut it out" in _said(capsys, "device", "revoke", "fpga-1")
+    said = _said(capsys, "device", "revoke", "fpga-1", "--claim")
+    assert "The broker cannot shut it out" in said
+    assert "2 devices may still join" in said
 
 
 def test_a_new_client_is_told_how_to_use_what_it_got(

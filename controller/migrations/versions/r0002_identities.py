@@ -15,6 +15,8 @@ def upgrade() -> None:
         devices.add_column(sa.Column("hardware", sa.String(), nullable=False, server_default=""))
         devices.add_column(sa.Column("claim", sa.String(), nullable=False, server_default=""))
         devices.add_column(sa.Column("certificate_expires", sa.Float(), nullable=True))
+    # They were copies of what devices say; from now on they are the operator's.
+    op.execute("UPDATE devices SET labels = '{}'")
     op.create_index("ix_devices_public_key", "devices", ["public_key"])
     with op.batch_alter_table("claims") as claims:
         claims.add_column(sa.Column("labels", sa.JSON(), nullable=False, server_default="{}"))
