@@ -19,7 +19,7 @@ from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.errors import LeptaError
 from controller.identity.api_keys import ApiKeys
-from controller.identity.authority import CA_CERTIFICATE
+from controller.identity.authority import CA_CERTIFICATE, ServerFiles
 from controller.identity.gate import Gate
 from controller.optimizations import Optimizations
 from controller.parts import Controller
@@ -117,6 +117,8 @@ class Assembly:
             bus.listen(fleet.deliver, on_lost=fleet.broker_lost)
             await bus.start()
             await stack.enter_async_context(_background(self._sweep()))
+            if self.server is not None:
+                await stack.enter_async_context(_background(self._renew(self.server)))
             await stack.enter_async_context(_background(self.controller.gate.clear_revoked()))
             yield self.controller
 
@@ -135,6 +137,20 @@ class Assembly:
         async with _background(_every(limits.last_used_s, note)):
             yield
         await note()
+
+    async def _renew(self, server: ServerFiles) -> None:
+        """The server's certificate, in time: connections that there are stay, new ones see the new certificate."""
+        controller = self.controller
+        while True:
+            await asyncio.sleep(controller.settings.limits.certificate_check_s)
+            try:
+                if serving.renewed(controller.settings, controller.keys.authority, server, time.time()):
+                    log.info("the server's certificate was signed anew")
+                    await controller.gate.refresh()
+                    for tell in controller.on_certificate:
+                        tell()
+            except (LeptaError, OSError) as error:
+                log.warning("the server's certificate could not be renewed: %s", error)
 
     def _optimizer_said(self, request_id: str, event: dict[str, Any]) -> None:
         if self.controller.examples.knows(request_id):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from controller.artifacts import Signer
@@ -41,4 +42,6 @@ class Controller:
     profiles: dict[str, Profile]
     server: ServerFiles | None = None
     """What TLS is served with; None: plain HTTP."""
+    on_certificate: list[Callable[[], None]] = field(default_factory=list)
+    """Called when `server` holds a new certificate."""
     started_at: float = field(default_factory=time.time)

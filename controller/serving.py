@@ -74,6 +74,13 @@ def files(settings: Settings, authority: Authority, now: float) -> ServerFiles |
     return authority.server(addresses.names_of(settings).every, now, settings.limits.server_certificate_s)
 
 
+def renewed(settings: Settings, authority: Authority, server: ServerFiles, now: float) -> bool:
+    """Look at the certificate again; True if it was signed anew."""
+    before = server.certificate.read_bytes()
+    files(settings, authority, now)
+    return server.certificate.read_bytes() != before
+
+
 def ca_file(settings: Settings, authority: Authority) -> Path | None:
     """What callers are to trust; None where TLS is not served."""
     return authority.folder / CA_CERTIFICATE if settings.lan else None

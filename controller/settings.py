@@ -57,6 +57,8 @@ class Limits:
     certificate_s: float = 90 * 86400.0
     """How long a device's certificate is good for; it is renewed after two thirds of that."""
     server_certificate_s: float = 365 * 86400.0
+    certificate_check_s: float = 86400.0
+    """How often the server's certificate is looked at: near its end, or with other addresses, it is signed anew."""
     certificates: int = 32
     """Of one device, unexpired; it has two when it renews in time."""
     devices_pending: int = 1000

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,7 +89,7 @@ class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: it would end the process by the signal that stopped it."""
 
     def __init__(self, controller: Controller, on_ready: Callable[[], None]) -> None:
-        limits, server = controller.settings.limits, controller.server
+        limits, tls = controller.settings.limits, _tls(controller)
         super().__init__(
             uvicorn.Config(
                 create_app(controller),
@@ -99,7 +100,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,
-                ssl_context_factory=(lambda _config, _default: serving.tls(server)) if server else None,
+                ssl_context_factory=(lambda _config, _default: tls) if tls else None,
                 timeout_keep_alive=limits.keep_alive_s,
                 timeout_graceful_shutdown=round(limits.shutdown_s),
             )
@@ -113,6 +114,15 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _tls(controller: Controller) -> ssl.SSLContext | None:
+    server = controller.server
+    if server is None:
+        return None
+    context = serving.tls(server)
+    controller.on_certificate.append(lambda: context.load_cert_chain(server.certificate, server.key))
+    return context
 
 
 def _ready(controller: Controller) -> None:
