@@ -27,6 +27,8 @@ from controller.settings import Limits, Settings
 USERNAME = "lepta"
 _KINDS = "auto, embedded, mosquitto, or mqtt[s]://[USER:PASSWORD@]HOST[:PORT]"
 _EVERYWHERE = ("", "::")
+# mosquitto reads no longer salt.
+_SALT_BYTES = 12
 _INSTALL = "apt install mosquitto"
 _PLAIN, _TLS = ("mqtt", 1883), ("mqtts", 8883)
 
@@ -136,13 +138,13 @@ class _Mosquitto:
         self._folder, self._limits = settings.data / "broker", settings.limits
 
     def prepare(self, listen: Listen, lan: Lan | None) -> tuple[list[str], str]:
-        passwd = broker_config.mosquitto_passwd(listen.username, listen.password, secrets.token_bytes(12))
+        passwd = broker_config.mosquitto_passwd(listen.username, listen.password, secrets.token_bytes(_SALT_BYTES))
         self._write(broker_config.PASSWORD_FILE, passwd)
         path = self._write("mosquitto.conf", self._configuration(listen, lan))
         return children.command("controller.guard"), guard.order([self._program, "-c", str(path)])
 
     def admit(self, admission: Admission) -> None:
-        nobody = secrets.token_bytes(24)
+        nobody = secrets.token_bytes(_SALT_BYTES)
         self._write(broker_config.AGENTS_ACL_FILE, broker_config.agents_acl())
         self._write(broker_config.CLIENTS_ACL_FILE, broker_config.clients_acl(admission.clients))
         self._write(broker_config.CLIENTS_FILE, broker_config.clients_passwords(admission.clients, nobody))
