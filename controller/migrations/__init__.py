@@ -20,12 +20,12 @@ def revision(connection: Connection) -> str | None:
     return None if number is None else str(number)
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the schema to HEAD, inside the caller's transaction."""
+def upgrade(connection: Connection, to: str = HEAD) -> None:
+    """Bring the schema to a revision, inside the caller's transaction."""
     from alembic import command
     from alembic.config import Config
 
     config = Config(attributes={"connection": connection})
     # The configuration file's syntax gives '%' a meaning.
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    command.upgrade(config, "head")
+    command.upgrade(config, to)

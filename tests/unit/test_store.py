@@ -18,6 +18,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from agent.contract.children import environment
 from agent.contract.manifest import FileRef, Preprocessing
@@ -442,6 +443,26 @@ def test_the_known_revisions_are_those_of_the_scripts() -> None:
     known = [script.revision for script in scripts.walk_revisions()]
     assert tuple(reversed(known)) == migrations.REVISIONS
     assert scripts.get_current_head() == migrations.HEAD
+
+
+def test_a_database_from_before_certificates_keeps_its_devices_approved(tmp_path: Path) -> None:
+    path = tmp_path / "lepta.db"
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        migrations.upgrade(connection, "0001")
+        said = '{"machine": "x86_64", "labels": {"a": "b"}}', '{"a": "b"}'
+        connection.exec_driver_sql(
+            "INSERT INTO devices VALUES ('pi-1', 'PEM', 'hash', '', ?, ?, 0, '', '', 7, '[]', 0, 7, '[]', 1.0, NULL)",
+            said,
+        )
+        connection.exec_driver_sql("INSERT INTO swaps VALUES (1, 'pi-1', 'digits', 1.0, '{}')")
+        connection.exec_driver_sql("INSERT INTO claims VALUES ('t', 9.0, 1, 1.0)")
+    store = Store(path)
+    [device] = store.read_now(reads.every(Device))
+    assert (device.state, device.labels, device.desired_generation) == ("approved", {}, 7)
+    assert store.read_now(reads.get(Claim, "t")).approve
+    store.commit_now(writes.put(device))
+    assert store.read_now(reads.count(Swap, device="pi-1")) == 1
+    store.close()
 
 
 def test_an_up_to_date_database_opens_without_alembic(tmp_path: Path) -> None:
