@@ -18,14 +18,21 @@ class MqttSource:
 
     def __init__(self, link: Link, agent: str, encode: Callable[[Message], bytes]) -> None:
         self._link = link
+        self._agent = agent
         self._topic = topics.agent(agent, "need")
         self._encode = encode
 
     def begin(self, digest: str) -> None:
-        self._link.subscribe(topics.blob(digest, "+"))
+        for topic in self._topics(digest):
+            self._link.subscribe(topic)
 
     def ask(self, digest: str, size: int | None, ranges: Ranges) -> None:
         self._link.publish(self._topic, self._encode(Need(digest=digest, ranges=ranges)), qos=1)
 
     def end(self, digest: str) -> None:
-        self._link.unsubscribe(topics.blob(digest, "+"))
+        for topic in self._topics(digest):
+            self._link.unsubscribe(topic)
+
+    def _topics(self, digest: str) -> tuple[str, str]:
+        """Who sends a blob knows whether it is for everybody or for this agent only."""
+        return topics.blob(digest, "+"), topics.agent_blob(self._agent, digest, "+")

@@ -211,10 +211,10 @@ class Supervisor:
 
     def _on_other(self, topic: str, payload: bytes) -> None:
         parsed = topics.parse(topic)
-        if parsed is None or parsed.kind != "blobs":
+        if parsed is None or parsed.kind not in ("blobs", "agents/blobs"):
             raise MessageError(f"nothing is expected on {topic[:100]!r}")
-        digest, number = parsed.names
-        chunk = decode("blobs", payload)
+        digest, number = parsed.names[-2:]
+        chunk = decode(parsed.kind, payload)
         assert isinstance(chunk, Chunk)
         self._fetcher.chunk(digest, int(number), chunk.size, chunk.data)
 

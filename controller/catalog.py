@@ -100,6 +100,10 @@ class Catalog:
         places = (self._place(digest), self._passing / digest)
         return next((path for path in places if path.is_file()), None)
 
+    def is_passing(self, digest: str) -> bool:
+        """Is it only here for its way to a device, by `keep`?"""
+        return is_digest(digest) and not self._place(digest).is_file() and (self._passing / digest).is_file()
+
     def path(self, digest: str) -> Path:
         """Where the bytes lie; raises NotFound."""
         found = self.locate(digest)

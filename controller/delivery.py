@@ -2,6 +2,7 @@
 
 An agent that needs a blob subscribes to its topic and tells which chunks are missing. What several agents ask for while
 a blob is on its way is merged, so late joiners share the rest of the sending and get only its beginning a second time.
+A private blob, the inputs of a request or a shard, goes on the asking agent's own topic, which no other agent may read.
 """
 
 from __future__ import annotations
@@ -26,41 +27,59 @@ class Sender(Protocol):
         """Publish with QoS 1; False while there is no connection (nothing is queued)."""
 
 
+class Files(Protocol):
+    """What delivery needs of the catalog."""
+
+    def locate(self, digest: str) -> Path | None:
+        """A digest's file."""
+
+    def is_passing(self, digest: str) -> bool:
+        """Is it on its way to one agent only?"""
+
+
 @dataclass
 class _Sending:
+    digest: str
+    agent: str
+    """Whom it is for; empty: for everybody."""
     path: Path
     size: int
     missing: dict[int, None] = field(default_factory=dict)
     """Chunk numbers still to send, in order of asking; a dict because it is an ordered set."""
 
+    def topic(self, number: int) -> str:
+        return topics.agent_blob(self.agent, self.digest, number) if self.agent else topics.blob(self.digest, number)
+
 
 class Delivery:
     """Owned by the event loop; call it from there only."""
 
-    def __init__(self, bus: Sender, locate: Callable[[str], Path | None], *, window: int, most_blobs: int) -> None:
-        """`locate`: a digest's file or None. `window`: chunks in flight at the broker. `most_blobs`: sent at a time."""
+    def __init__(self, bus: Sender, files: Files, *, window: int, most_blobs: int) -> None:
+        """`window`: chunks in flight at the broker. `most_blobs`: sent at a time."""
         self._bus = bus
-        self._locate = locate
+        self._files = files
         self._window = window
         self._most_blobs = most_blobs
         self._in_flight = 0
         self._epoch = 0
-        self._sendings: dict[str, _Sending] = {}
+        self._sendings: dict[tuple[str, str], _Sending] = {}
         self.bytes_sent = 0
         self.refused = 0
 
-    def need(self, need: Need) -> None:
+    def need(self, agent: str, need: Need) -> None:
         """An agent misses chunks. Unknown blobs and more blobs than allowed are refused; the agent asks again."""
-        sending = self._sendings.get(need.digest)
+        reader = agent if self._files.is_passing(need.digest) else ""
+        sending = self._sendings.get((need.digest, reader))
         if sending is None:
-            path = self._locate(need.digest)
+            path = self._files.locate(need.digest)
             if path is None or len(self._sendings) >= self._most_blobs:
                 self.refused += 1
                 log.warning(
                     "not sending blob %s: %s", need.digest[:12], "unknown" if path is None else "too many at once"
                 )
                 return
-            sending = self._sendings[need.digest] = _Sending(path, path.stat().st_size)
+            sending = _Sending(need.digest, reader, path, path.stat().st_size)
+            self._sendings[need.digest, reader] = sending
         chunks = -(-sending.size // CHUNK_BYTES) or 1
         for first, last in need.ranges:
             sending.missing.update(dict.fromkeys(range(first, min(last, chunks - 1) + 1)))
@@ -75,18 +94,18 @@ class Delivery:
     def _pump(self) -> None:
         while self._in_flight < self._window and self._sendings:
             # Blobs take turns, so that a large one does not keep a small one waiting.
-            digest, sending = next(iter(self._sendings.items()))
-            del self._sendings[digest]
+            key, sending = next(iter(self._sendings.items()))
+            del self._sendings[key]
             if not sending.missing:
                 continue
             number = next(iter(sending.missing))
             del sending.missing[number]
-            self._sendings[digest] = sending
-            if not self._send(digest, sending, number):
+            self._sendings[key] = sending
+            if not self._send(sending, number):
                 self._sendings.clear()
                 return
 
-    def _send(self, digest: str, sending: _Sending, number: int) -> bool:
+    def _send(self, sending: _Sending, number: int) -> bool:
         chunk = Chunk(size=sending.size, data=_read(sending.path, number * CHUNK_BYTES))
         epoch = self._epoch
 
@@ -95,7 +114,7 @@ class Delivery:
                 self._in_flight -= 1
                 self._pump()
 
-        if not self._bus.send(topics.blob(digest, number), chunk, on_acked=acked):
+        if not self._bus.send(sending.topic(number), chunk, on_acked=acked):
             return False
         self._in_flight += 1
         self.bytes_sent += len(chunk.data)

@@ -181,7 +181,7 @@ class Fleet:
                 if not self.devices.loaded(time.monotonic(), device, message):
                     self._put(lambda tick: self.devices.returned(tick, device))
             case Need():
-                self.delivery.need(message)
+                self.delivery.need(device, message)
             case Hello() if message.agent == device:
                 self._put(lambda tick: self.devices.hello(tick, message))
             case Reported():

@@ -78,7 +78,7 @@ def build(ground: Ground) -> Built:
         runs=_runs(ground, late, signer, releases),
         jobs=_jobs(ground, late, devices, outbox, recorder),
         inference=inference,
-        delivery=Delivery(outbox, catalog.locate, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
+        delivery=Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
         recorder=recorder,
         limits=limits,
         restore=lambda tick: restore(tick, late.fleet, store, catalog),

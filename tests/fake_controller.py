@@ -90,7 +90,8 @@ class FakeBroker:
 
 
 class FakeController:
-    """Speaks the contract. `loses` names chunks that are not sent the first time; `sent` counts chunks per blob."""
+    """Speaks the contract. `loses` names chunks that are not sent the first time; `sent` counts chunks per blob;
+    `private` blobs go on the asking agent's own topic."""
 
     def __init__(self, broker: Broker) -> None:
         self.controller_key, self.release_key = PrivateKey.generate(), PrivateKey.generate()
@@ -99,6 +100,7 @@ class FakeController:
         self.blobs: dict[str, bytes] = {}
         self.loses: set[tuple[str, int]] = set()
         self.changes: set[tuple[str, int]] = set()
+        self.private: set[str] = set()
         self.stalls_after: int | None = None
         self.sent: dict[str, list[int]] = defaultdict(list)
         self.generation = 0
@@ -278,18 +280,18 @@ class FakeController:
             self._heard[type(message)].append((topic.names[0], message))
             self._news.notify_all()
         if isinstance(message, Need):
-            self._deliver(message)
+            self._deliver(topic.names[0], message)
 
-    def _deliver(self, need: Need) -> None:
+    def _deliver(self, agent: str, need: Need) -> None:
         content = self.blobs.get(need.digest)
         if content is None:
             return
         count = -(-len(content) // CHUNK_BYTES)
         for first, last in need.ranges:
             for number in range(first, min(last, count - 1) + 1):
-                self._send_chunk(need.digest, number, content)
+                self._send_chunk(agent, need.digest, number, content)
 
-    def _send_chunk(self, digest: str, number: int, content: bytes) -> None:
+    def _send_chunk(self, agent: str, digest: str, number: int, content: bytes) -> None:
         key = (digest, number)
         if key in self.loses:
             self.loses.discard(key)
@@ -301,7 +303,8 @@ class FakeController:
             self.changes.discard(key)
             data = builders.changed_byte(data)
         self.sent[digest].append(number)
-        self.publish(topics.blob(digest, number), self.stamper.encode(Chunk(size=len(content), data=data)))
+        topic = topics.agent_blob(agent, digest, number) if digest in self.private else topics.blob(digest, number)
+        self.publish(topic, self.stamper.encode(Chunk(size=len(content), data=data)))
 
 
 class AgentProcess:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,7 @@ import pytest
 from agent.contract import topics
 from agent.contract.messages import CHUNK_BYTES, AgentStatus, Answer, Hello, Load, Need, Result, encode_tensors
 from tests import builders
+from tests.certificates import TestAuthority
 from tests.fake_controller import AgentProcess, FakeBroker, FakeController, arrays, tensors, until
 
 ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
@@ -334,13 +336,16 @@ def test_an_expired_request_is_not_computed(controller: FakeController, agent: A
     assert answered >= set(patient)
 
 
+@pytest.mark.parametrize("private", [False, True])
 def test_a_shard_whose_inputs_come_as_a_blob_is_fetched_and_computed(
-    controller: FakeController, agent: AgentProcess
+    controller: FakeController, agent: AgentProcess, private: bool
 ) -> None:
     agent.start()
     wanted = controller.serve(agent.name, builders.classifier(1))
     rows = np.tile(ROW["x"], (4000, 1))
-    controller.lease(agent.name, wanted, {}, shard=3, blob=controller.add(encode_tensors(tensors({"x": rows}))))
+    blob = controller.add(encode_tensors(tensors({"x": rows})))
+    controller.private = {blob.digest} if private else set()
+    controller.lease(agent.name, wanted, {}, shard=3, blob=blob)
     result = controller.result(shard=3)
     assert result.fault is None
     assert arrays(result.outputs)["scores"].shape == (4000, builders.CLASSES)
@@ -379,16 +384,23 @@ class _FilesHandler(BaseHTTPRequestHandler):
         return
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 def test_over_http_a_cut_costs_only_the_missing_bytes_and_the_token_goes_to_the_controller(
-    controller: FakeController, tmp_path: Path
+    controller: FakeController, tmp_path: Path, scheme: str
 ) -> None:
     wanted = controller.release(builders.slow(60))
     files = _Files(controller.blobs)
+    authority = TestAuthority()
+    if scheme == "https":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*authority.server(tmp_path))
+        files.socket = context.wrap_socket(files.socket, server_side=True)
     serving = threading.Thread(target=files.serve_forever, kwargs={"poll_interval": 0.01})
     serving.start()
     config = 'fetch = "http"\n[limits]\nwatch_s = 0.1\nchunk_silence = 0.2\n'
-    url = f"http://127.0.0.1:{files.server_port}"
-    with AgentProcess(tmp_path, controller, "edge-http", config, controller_url=url) as mine:
+    url = f"{scheme}://127.0.0.1:{files.server_port}"
+    ca = authority.pem if scheme == "https" else ""
+    with AgentProcess(tmp_path, controller, f"edge-{scheme}", config, controller_url=url, ca=ca) as mine:
         controller.desire(mine.name, wanted)
         controller.state(wanted, "serving")
         record = controller.swap(wanted)

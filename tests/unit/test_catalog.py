@@ -154,6 +154,15 @@ def test_bytes_kept_for_their_way_are_found_and_swept_by_age(catalog: Catalog, s
     assert catalog.locate(file.digest) is None
 
 
+def test_what_is_only_passing_is_told_from_what_everybody_may_have(catalog: Catalog) -> None:
+    file = catalog.keep(b"tensors")
+    assert catalog.is_passing(file.digest)
+    asyncio.run(catalog.put_bytes(b"tensors"))
+    assert not catalog.is_passing(file.digest)
+    assert not catalog.is_passing("c" * 64)
+    assert not catalog.is_passing("../lepta.db")
+
+
 _SCRIPT = """
 import asyncio, sys
 from pathlib import Path
