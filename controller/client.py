@@ -173,7 +173,7 @@ class Client(Connection):
         """The only answer that holds the key itself."""
         return self._post("/keys", {"name": name, "scopes": list(scopes), "expires_s": expires_s}, replies.ApiKey)
 
-    def keys(self) -> list[replies.ApiKey]:
+    def api_keys(self) -> list[replies.ApiKey]:
         return self._get("/keys", list[replies.ApiKey])
 
     def remove_key(self, key: str) -> replies.ApiKey:

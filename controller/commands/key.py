@@ -46,7 +46,7 @@ def add(
 def list_keys() -> None:
     """Every key: what it is good for, until when, and when it was used last."""
     with common.connect() as client:
-        keys = client.keys()
+        keys = client.api_keys()
     now = time.time()
     rows = [(key.id, key.name, ", ".join(key.scopes), _expires(key, now), _used(key, now)) for key in keys]
     common.screen().table(("id", "name", "scopes", "expires", "last used"), rows)
