@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import urllib.error
 import urllib.parse
@@ -23,12 +24,22 @@ class HttpSource:
 
     way: Literal["mqtt", "http"] = "http"
 
-    def __init__(self, loop: Loop, controller: str, token: str, timeout: float, fetcher: Callable[[], Fetcher]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        controller: str,
+        token: str,
+        timeout: float,
+        fetcher: Callable[[], Fetcher],
+        context: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        """`context` makes what https:// trusts; it is asked at each download, as the clock may have been set."""
         self._loop = loop
         self._base = f"{controller}/api/v1/files/"
         self._token = token
         self._timeout = timeout
-        self._opener = urllib.request.build_opener(_SameOrigin(controller))
+        self._origin = controller
+        self._context = context
         self._running: dict[str, threading.Event] = {}
         self._fetcher = fetcher
 
@@ -49,13 +60,13 @@ class HttpSource:
             stop.set()
 
     def _read_all(self, digest: str, size: int | None, ranges: Ranges, stop: threading.Event) -> None:
-        ahead = threading.Semaphore(_AHEAD)
+        ahead, opener = threading.Semaphore(_AHEAD), self._opener()
         for first, last in ranges:
             start = first * CHUNK_BYTES
             end = "" if size is None else str(min((last + 1) * CHUNK_BYTES, size) - 1)
             headers = {"Authorization": f"Bearer {self._token}", "Range": f"bytes={start}-{end}"}
             request = urllib.request.Request(self._base + digest, headers=headers)
-            with self._opener.open(request, timeout=self._timeout) as response:
+            with opener.open(request, timeout=self._timeout) as response:
                 total = _total(response.headers, start if response.status == 206 else 0)
                 number = first if response.status == 206 else 0
                 while not stop.is_set() and (data := response.read(CHUNK_BYTES)):
@@ -64,6 +75,10 @@ class HttpSource:
                     ahead.acquire()
                     self._loop.call_soon(self._delivery(digest, number, total, data, ahead))
                     number += 1
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        secured = [urllib.request.HTTPSHandler(context=self._context())] if self._context is not None else []
+        return urllib.request.build_opener(_SameOrigin(self._origin), *secured)
 
     def _delivery(
         self, digest: str, number: int, total: int, data: bytes, ahead: threading.Semaphore

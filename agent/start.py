@@ -25,17 +25,16 @@ from agent.link import Link
 from agent.loop import Loop
 from agent.memory import share_one_heap, trim
 from agent.pointers import PointerError, PointerFile
-from agent.renewal import Renewal
 from agent.service.notify import Notifier
 from agent.service.presence import Presence
 from agent.settings import DEFAULT_CONFIG, AgentSettings, SettingsError, read
 from agent.supervisor import Supervisor
-from agent.trust import Door
 from agent.workers import ZygoteWorkers
 from firmware_profiles.profile import Facts, builtin, match
 
 if TYPE_CHECKING:
     from agent.join import Invitation
+    from agent.renewal import Renewal
 
 _log = logging.getLogger("lepta.agent")
 _MOST_BUGS = 20
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.call_soon(presence.stop))
         presence.start()
-        renewal = Renewal(loop, settings, identity, clock) if identity.broker.tls else None
+        renewal = _renewal(loop, settings, identity, clock) if identity.broker.tls else None
         trim()
         status = _turn(loop, lambda: supervisor.stopped)
         if renewal is not None:
@@ -109,6 +108,12 @@ def assemble(
     )
 
 
+def _renewal(loop: Loop, settings: AgentSettings, identity: enroll.Identity, clock: Clock) -> Renewal:
+    from agent.renewal import Renewal
+
+    return Renewal(loop, settings, identity, clock)
+
+
 def link_to(loop: Loop, settings: AgentSettings, identity: enroll.Identity, clock: Clock | None = None) -> Link:
     """The connection to the identity's broker, with TLS if it says so."""
     broker, folder = identity.broker, settings.folder
@@ -117,6 +122,8 @@ def link_to(loop: Loop, settings: AgentSettings, identity: enroll.Identity, cloc
         broker = msgspec.structs.replace(broker, host=host)
     if not broker.tls:
         return Link(loop, broker, identity.agent, settings.limits)
+    from agent.trust import Door  # Here, as without TLS it is never needed.
+
     enroll.lay_out(folder, identity)
     clock = clock or Clock(folder)
     clock.at_least(identity.not_before)

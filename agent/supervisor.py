@@ -382,10 +382,14 @@ class Supervisor:
     def _source(self, settings: AgentSettings) -> Source:
         if settings.fetch == "mqtt":
             return MqttSource(self._link, self._identity.agent, self._stamper.encode)
-        from agent.http_source import HttpSource  # urllib is 4 MB that most agents never need
+        from agent.clock import Clock
+        from agent.http_source import HttpSource  # Most agents never need it.
+        from agent.trust import Door
 
         identity, timeout = self._identity, settings.limits.http
-        return HttpSource(self._loop, identity.controller, identity.device_token, timeout, lambda: self._fetcher)
+        trusted = Door(identity.ca, Clock(settings.folder)).context if identity.ca else None
+        token = identity.device_token
+        return HttpSource(self._loop, identity.controller, token, timeout, lambda: self._fetcher, trusted)
 
     @cached_property
     def _controller_key(self) -> PublicKey:
