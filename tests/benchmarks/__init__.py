@@ -16,5 +16,5 @@ BENCHMARKS = {
         "swaps under load, cost of a request, batch job, footprint and start of agent and controller, MQTT delivery",
         ("start", "agent", "invoke", "swap", "wire", "batch"),
     ),
-    "devices": Benchmark("devices that join, and what each of them may do", ("matrix", "races", "join")),
+    "devices": Benchmark("devices that join, and what each of them may do", ("matrix", "rogue", "races", "join")),
 }
