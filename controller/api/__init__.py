@@ -51,10 +51,11 @@ def add_routes(app: FastAPI, controller: Controller) -> None:
     app.add_middleware(Bodies, limit=controller.settings.limits.json_bytes, own=_STREAMED)
     app.add_middleware(Guard, settings=controller.settings)
     add_error_handlers(app)
+    # Routes are looked through in this order: inference first, it is asked most.
+    app.include_router(infer.router)
     app.include_router(health.probes)
     for part in _PARTS:
         app.include_router(part.router, prefix=PREFIX)
-    app.include_router(infer.router)
     app.include_router(install.router)
     list(declared(app))
 
