@@ -31,6 +31,8 @@ class Broker(msgspec.Struct, frozen=True):
     password: str = ""
     tls: bool = False
     """Speak TLS, trust the controller's CA only, and show the agent's certificate."""
+    public: bool = False
+    """Somebody else's broker: with TLS, the system's trust store says whether it is the right one."""
 
 
 class Listener(Protocol):

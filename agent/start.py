@@ -124,8 +124,10 @@ def link_to(loop: Loop, settings: AgentSettings, identity: enroll.Identity, cloc
         return Link(loop, broker, identity.agent, settings.limits)
     from agent.trust import Door  # Here, as without TLS it is never needed.
 
-    enroll.lay_out(folder, identity)
     clock = clock or Clock(folder)
+    if broker.public:
+        return Link(loop, broker, identity.agent, settings.limits, connect=Door("", clock).connect)
+    enroll.lay_out(folder, identity)
     clock.at_least(identity.not_before)
     door = Door(identity.ca, clock, (folder / enroll.CERTIFICATE, folder / enroll.KEY))
     return Link(loop, broker, identity.agent, settings.limits, connect=door.connect)

@@ -33,7 +33,8 @@ class Untrusted(ConnectionError):
 class Door:
     """Makes connections that only a server of our controller can take part in.
 
-    `own` names the files of our certificate and key; they are read at each connection, so a renewed one counts at once.
+    `ca` empty: a server that the system's trust store vouches for. `own` names the files of our certificate and key;
+    they are read at each connection, so a renewed one counts at once.
     """
 
     def __init__(self, ca: str, clock: Clock, own: tuple[Path, Path] | None = None) -> None:
@@ -45,7 +46,10 @@ class Door:
         """Raises OSError or ssl.SSLError where our certificate or key cannot be read."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_verify_locations(cadata=self._ca)
+        if self._ca:
+            context.load_verify_locations(cadata=self._ca)
+        else:
+            context.load_default_certs()
         if self._own is not None:
             context.load_cert_chain(*self._own)
         if self._clock.wrong:

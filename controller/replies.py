@@ -176,6 +176,7 @@ class DeviceBroker(Reply, frozen=True, kw_only=True):
     username: str = ""
     password: str = ""
     tls: bool = False
+    public: bool = False
 
 
 class Identity(Reply, frozen=True, kw_only=True):

@@ -160,5 +160,10 @@ def _broker(controller: Controller) -> replies.DeviceBroker:
         # No host: devices follow the controller by name.
         return replies.DeviceBroker(port=broker.agents_port, tls=True)
     return replies.DeviceBroker(
-        host=broker.host, port=broker.port, username=broker.username, password=broker.password, tls=broker.tls
+        host=broker.host,
+        port=broker.port,
+        username=broker.username,
+        password=broker.password,
+        tls=broker.tls,
+        public=broker.tls,
     )

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agent.contract import topics
 from agent.contract.signing import PrivateKey, PublicKey, SignatureError, write_secret
 from controller.errors import Internal, UserError
 
@@ -92,6 +93,8 @@ class Authority:
     def sign_device(self, request: str, name: str, now: float, lifetime_s: float) -> Issued:
         """A client certificate for the key of a certification request (PEM); raises as `public_key_of` does."""
         key = _key_of(request)
+        # A name of another form could be the controller's own client id at the broker.
+        topics.check_name(name, "device name")
         signed = self._sign(name, key, now, lifetime_s, None)
         return Issued(
             pem=_pem(signed),

@@ -91,6 +91,26 @@ def test_a_broker_that_is_not_the_controllers_never_learns_who_we_are(
         assert front.peers == []
 
 
+@pytest.mark.parametrize("vouched", [True, False])
+def test_somebody_elses_broker_is_trusted_only_if_the_systems_store_vouches_for_it(place: Place, vouched: bool) -> None:
+    files = place.authority.server(place.folder)
+    store = place.folder / "store.pem"
+    store.write_text((place.authority if vouched else TestAuthority()).pem)
+    with ExitStack() as stack:
+        front = stack.enter_context(TlsFront(place.broker.port, files, ""))
+        there = place.broker.broker
+        public = Broker("127.0.0.1", front.port, there.username, there.password, tls=True, public=True)
+        agent = AgentProcess(place.folder, place.controller, broker=public, ca=place.authority.pem)
+        stack.callback(agent.stop)
+        agent.start(SSL_CERT_FILE=str(store), SSL_CERT_DIR=str(place.folder / "none"))
+        if vouched:
+            place.controller.wait(Hello, lambda hello: hello.agent == agent.name, "a hello")
+            assert front.peers == ["nobody"]
+        else:
+            until(lambda: "not the controller that this device trusts" in agent.log.read_text(), "a refusal")
+            assert front.peers == []
+
+
 def test_a_device_whose_clock_is_years_behind_comes_back_and_remembers_the_time(place: Place) -> None:
     ahead = time.time() + 14 * YEAR
     front = place.front(start=ahead, end=ahead + YEAR)

@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from agent.contract.signing import PrivateKey
+from agent.contract.topics import TopicError
 from controller.errors import Internal, UserError
 from controller.identity.authority import Authority
 
@@ -110,3 +111,9 @@ def test_the_revocation_list_names_what_was_revoked(tmp_path: Path) -> None:
     crl = x509.load_pem_x509_crl(ca.revocations([issued.serial], NOW).encode())
     assert crl.get_revoked_certificate_by_serial_number(int(issued.serial, 16)) is not None
     assert crl.get_revoked_certificate_by_serial_number(7) is None
+
+
+@pytest.mark.parametrize("name", ["Lepta-boot-1", "+", "#", "a/b", "$SYS", ""])
+def test_no_certificate_is_made_for_what_is_no_devices_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TopicError):
+        Authority.load_or_create(tmp_path, NOW).sign_device(_request(PrivateKey.generate().signer), name, NOW, DAY)
