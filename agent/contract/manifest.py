@@ -17,7 +17,7 @@ FORMAT = 1
 ROLES = ("model", "parity", "acceptance")
 
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of the exact bytes, in lower-case hex")]
-Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
 class ManifestError(ValueError):
