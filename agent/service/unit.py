@@ -41,7 +41,7 @@ class Plan(NamedTuple):
 
 def system_unit(plan: Plan) -> str:
     """For the system's manager: an account that exists only while it runs, and nothing but what an agent needs."""
-    homes = tuple(folder for folder in plan.program_folders if _in_home(folder))
+    homes = tuple(folder for folder in plan.program_folders if in_home(folder))
     sections = [
         ("Unit", [*_UNIT, "Wants=network-online.target"]),
         ("Service", [*_service(plan), *_SANDBOX, *_home(homes), *_devices(plan.devices), *_SECCOMP]),
@@ -155,7 +155,8 @@ def _memory(megabytes: int) -> list[str]:
     return [f"MemoryMax={megabytes}M"] if megabytes else []
 
 
-def _in_home(folder: str) -> bool:
+def in_home(folder: str) -> bool:
+    """Is it hidden from services by ProtectHome=?"""
     return any(PurePosixPath(folder).is_relative_to(home) for home in ("/home", "/root", "/run/user"))
 
 
