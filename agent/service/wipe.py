@@ -16,7 +16,7 @@ from agent.cli import DATA, OK, USAGE, CliError
 from agent.service import files
 from agent.service.install import places_of
 from agent.service.manager import Manager, Systemd
-from agent.service.places import Places
+from agent.service.places import Places, system, user
 from agent.service.uninstall import take_away
 
 
@@ -37,8 +37,11 @@ def wipe(where: Places, manager: Manager, sure: Callable[[str], bool]) -> int:
         if not sure(f"Remove the identity, the models and the settings of this device ({data})?"):
             print("nothing was removed")
             return OK
-        take_away(where, manager)
-        _remove_all(where, data)
+        if _is_the_services(where):
+            take_away(where, manager)
+            _remove_all(where, data)
+        else:
+            files.remove(data)
     except OSError as error:
         raise CliError(DATA, f"not everything could be removed: {error}; run this as root") from error
     print(
@@ -52,6 +55,13 @@ def _check_ours(data: Path) -> None:
     ours = any((data / name).exists() for name in (files.IDENTITY, files.LOCK, "agent.key"))
     if data.is_dir() and any(data.iterdir()) and not ours:
         raise CliError(USAGE, f"{data} does not look like an agent's data folder; nothing was removed")
+
+
+def _is_the_services(where: Places) -> bool:
+    """Another agent's data folder goes alone; the installed service stays."""
+    unit = where.on_disk(where.unit)
+    usual = (system() if not where.user else user(Path.home())).data
+    return where.data == usual or (unit.is_file() and f"--data {where.data}" in unit.read_text(encoding="utf-8"))
 
 
 def _remove_all(where: Places, data: Path) -> None:
