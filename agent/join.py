@@ -116,6 +116,7 @@ def checked(invitation: Invitation) -> Address:
 def run(options: argparse.Namespace) -> int:
     """`lepta-agent join URL`."""
     from agent import start
+    from agent.service.files import hand_over
 
     settings = start.settings_from(options)
     try:
@@ -127,6 +128,7 @@ def run(options: argparse.Namespace) -> int:
         raise CliError(UNREACHABLE, f"{error}") from error
     except EnrollError as error:
         raise CliError(REFUSED, f"{error}") from error
+    hand_over(settings.folder)
     return _go_on(options, settings)
 
 
