@@ -24,20 +24,6 @@ ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -
 PATCH = {"x": np.ones((1, 32, 32, 32), np.int8)}
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeBroker]:
-    broker = FakeBroker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def controller(broker: FakeBroker) -> Iterator[FakeController]:
-    controller = FakeController(broker.broker)
-    yield controller
-    controller.close()
-
-
 @pytest.fixture
 def agent(tmp_path: Path, controller: FakeController, request: pytest.FixtureRequest) -> Iterator[AgentProcess]:
     """Not started yet. A name of its own: retained messages of other tests are not for it."""

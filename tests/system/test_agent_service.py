@@ -63,20 +63,6 @@ class Manager:
         self._socket.close()
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeBroker]:
-    broker = FakeBroker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def controller(broker: FakeBroker) -> Iterator[FakeController]:
-    controller = FakeController(broker.broker)
-    yield controller
-    controller.close()
-
-
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
     manager = Manager(tmp_path / "notify")

@@ -16,23 +16,9 @@ from agent.contract.manifest import Acceptance, Limits, Manifest, Parity
 from agent.contract.messages import Answer, Desired, DesiredModel, Hello, Load, Reply, Reported
 from agent.contract.signing import PrivateKey
 from tests import builders
-from tests.fake_controller import AgentProcess, FakeBroker, FakeController, arrays, until
+from tests.fake_controller import AgentProcess, FakeController, arrays, until
 
 ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeBroker]:
-    broker = FakeBroker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.stop()
-
-
-@pytest.fixture
-def controller(broker: FakeBroker) -> Iterator[FakeController]:
-    controller = FakeController(broker.broker)
-    yield controller
-    controller.close()
 
 
 @pytest.fixture

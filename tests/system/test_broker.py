@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from controller import broker
 from controller.broker import Broker, BrokerError, Spawned
 from controller.errors import Conflict, UserError
 from controller.settings import Limits, Settings
+from tests.waiting import until
 
 SECRET = "correct horse"
 
@@ -68,26 +68,17 @@ def _client(made: Broker, password: str = SECRET, name: str = "probe") -> Iterat
         client.loop_stop()
 
 
-def _until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
-
-
 def _delivers(made: Broker, payload: bytes) -> bool:
     got: list[bytes] = []
     with _client(made, name="taker") as taker, _client(made, name="giver") as giver:
         subscribed: list[object] = []
         taker.on_subscribe = lambda *values: subscribed.append(values)
         taker.on_message = lambda _client, _data, message: got.append(bytes(message.payload))
-        assert _until(taker.is_connected)
+        assert until(taker.is_connected)
         taker.subscribe("some/topic", 1)
-        assert _until(lambda: subscribed)
+        assert until(lambda: subscribed)
         giver.publish("some/topic", payload, 1).wait_for_publish(5)
-        return _until(lambda: got == [payload], 5)
+        return until(lambda: got == [payload], 5)
 
 
 def test_it_carries_messages_larger_than_the_contract_allows_and_stops_without_a_trace(settings: Settings) -> None:
@@ -102,9 +93,9 @@ def test_it_carries_messages_larger_than_the_contract_allows_and_stops_without_a
 def test_a_wrong_password_is_refused(settings: Settings, password: str) -> None:
     def tries(made: Spawned) -> None:
         with _client(made, password) as client:
-            assert not _until(client.is_connected, 1.0)
+            assert not until(client.is_connected, 1.0)
         with _client(made) as client:
-            assert _until(client.is_connected)
+            assert until(client.is_connected)
 
     async def act(made: Spawned) -> None:
         await asyncio.to_thread(tries, made)
@@ -119,7 +110,7 @@ def test_a_broker_that_dies_is_started_again_on_the_same_port(settings: Settings
             child.kill()
             await asyncio.sleep(0.1)
             assert not made.alive
-            assert await asyncio.to_thread(_until, lambda: made.alive)
+            assert await asyncio.to_thread(until, lambda: made.alive)
         assert await asyncio.to_thread(_delivers, made, b"again")
 
     _scene(settings, act)

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from controller.errors import Conflict
-from tests.benchmarks.devices.lan import DAY_S, SECRET, Lan, until
+from tests.benchmarks.devices.lan import DAY_S, SECRET, Lan
 from tests.benchmarks.devices.peers import Peer, Refused
+from tests.waiting import until
 
 pytestmark = pytest.mark.debian
 PREDICTION = "lepta/v1/predictions/digits/pi-a"

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from agent.contract.children import environment
+from tests.waiting import until
 
 _LEPTA = "import sys; from controller.cli import main; sys.exit(main())"
 
@@ -66,7 +67,7 @@ def _up(data: Path, *options: str, broker: str = "embedded") -> Iterator[Up]:
     """A controller that is ready; ended at the latest when the test does."""
     up = _start(data, *options, broker=broker)
     try:
-        assert _until(lambda: up.ready or up.process.poll() is not None)
+        assert until(lambda: up.ready or up.process.poll() is not None)
         assert up.process.poll() is None, up.process.communicate()[1]
         yield up
     finally:
@@ -90,15 +91,6 @@ def _in_session(leader: int) -> Iterator[psutil.Process]:
         with contextlib.suppress(OSError):
             if os.getsid(process.pid) == leader:
                 yield process
-
-
-def _until(condition: Callable[[], object], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
 
 
 def test_it_gets_ready_with_private_files_and_without_tensorflow(tmp_path: Path, kind: str) -> None:
@@ -161,8 +153,8 @@ def test_a_kill_leaves_no_child_and_the_next_start_works(tmp_path: Path, kind: s
 def test_it_survives_the_death_of_its_broker(tmp_path: Path, kind: str) -> None:
     with _up(tmp_path, broker=kind) as up:
         up.family()[1].kill()
-        assert _until(lambda: up.get("/readyz").status_code == 503)
-        assert _until(lambda: up.get("/readyz").status_code == 200)
+        assert until(lambda: up.get("/readyz").status_code == 503)
+        assert until(lambda: up.get("/readyz").status_code == 200)
         assert up.get("/healthz").status_code == 200
 
 

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from controller.client import Client, Unreachable
 from controller.identity.authority import Authority
 from controller.locate import CA_FILE, DATA, TOKEN_FILE, URL, Place, in_folder, locate
 from tests.system.lan import free_ports
+from tests.waiting import until
 
 pytestmark = pytest.mark.debian
 
@@ -94,20 +95,11 @@ def _lan(data: Path, *options: str, **variables: str) -> Up:
 @contextlib.contextmanager
 def _up(up: Up) -> Iterator[Up]:
     try:
-        assert _until(lambda: up.ready or up.process.poll() is not None)
+        assert until(lambda: up.ready or up.process.poll() is not None)
         assert up.process.poll() is None, up.process.communicate()[1]
         yield up
     finally:
         up.stop()
-
-
-def _until(condition: Callable[[], object], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return bool(condition())
 
 
 def _lepta(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -214,8 +206,8 @@ def test_the_certificate_is_renewed_while_it_runs_for_the_api_and_the_broker(tmp
     with _up(_started(tmp_path, _SHORT, arguments, (port, agents))) as up, Client(in_folder(tmp_path)) as client:
         first = up.certificate()
         assert up.certificate(port=agents) == first
-        assert _until(lambda: up.certificate() != first)
-        assert _until(lambda: up.certificate(port=agents) == up.certificate())
+        assert until(lambda: up.certificate() != first)
+        assert until(lambda: up.certificate(port=agents) == up.certificate())
         assert client.ready()
 
 

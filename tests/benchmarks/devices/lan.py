@@ -8,7 +8,7 @@ import secrets
 import ssl
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +123,3 @@ def _issue(authority: Authority, name: str) -> tuple[str, str]:
     builder = builder.not_valid_before(root.not_valid_before_utc).not_valid_after(root.not_valid_after_utc)
     signed = builder.sign(signer, hashes.SHA256())
     return private + signed.public_bytes(serialization.Encoding.PEM).decode(), f"{signed.serial_number:x}"
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
