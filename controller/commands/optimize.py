@@ -48,7 +48,7 @@ def needs_optimizer() -> None:
     """Raise UserError where the optimizer's libraries are missing, before anything was started."""
     import importlib.util
 
-    from controller.cli import EXTRAS, install_line
+    from controller.endings import EXTRAS, install_line
 
     missing = [name for name in EXTRAS["optimizer"].split() if importlib.util.find_spec(name) is None]
     if missing:

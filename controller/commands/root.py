@@ -8,7 +8,7 @@ from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 
-from controller import cli
+from controller import endings
 from controller.commands import (
     client,
     deploy,
@@ -81,16 +81,16 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result = app(list(arguments), prog_name="lepta", standalone_mode=False)
     except LeptaError as error:
-        return cli.fail(error.message, error.hint)
+        return endings.fail(error.message, error.hint)
     except ProfileError as error:
-        return cli.fail(str(error), "lepta profile ls")
+        return endings.fail(str(error), "lepta profile ls")
     except (KeyboardInterrupt, typer.Abort):
-        result = cli.INTERRUPTED
+        result = endings.INTERRUPTED
     except Exception as error:
         if not isinstance(error, _Usage):
             raise
         return _wrong_usage(error)
-    if result == cli.INTERRUPTED:
+    if result == endings.INTERRUPTED:
         # Newer versions of typer turn Ctrl-C into this status by themselves.
         print("stopped", file=sys.stderr)
     return result if isinstance(result, int) else 0
@@ -101,6 +101,6 @@ def _wrong_usage(error: _Usage) -> int:
     if text.startswith("Usage:"):
         # A group without a command: its help is the answer.
         print(text, file=sys.stderr)
-        return cli.USAGE
+        return endings.USAGE
     context = getattr(error, "ctx", None)
-    return cli.fail(text, f"{context.command_path if context else 'lepta'} --help", cli.USAGE)
+    return endings.fail(text, f"{context.command_path if context else 'lepta'} --help", endings.USAGE)
