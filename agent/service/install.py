@@ -83,8 +83,8 @@ def put(where: Places, wishes: Wishes, manager: Manager) -> int:
 def _check(where: Places, wishes: Wishes) -> None:
     if not where.user and not where.data.is_relative_to("/var/lib"):
         raise CliError(USAGE, f"--data {where.data}: a service keeps its data below /var/lib; mount another disk there")
-    if not where.user and unit.in_home(str(where.config)):
-        raise CliError(USAGE, f"--config {where.config}: a service cannot look into a home; /etc/lepta is the place")
+    if not where.user and unit.hidden(str(where.config)):
+        raise CliError(USAGE, f"--config {where.config}: a service cannot look there; put it below /etc/lepta")
     if bool(wishes.controller) != bool(wishes.token_file):
         raise CliError(USAGE, "--controller URL and --token-file FILE go together (and --ca-fingerprint with https://)")
     if wishes.controller.startswith("https://") and not wishes.ca_fingerprint:
