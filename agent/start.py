@@ -8,8 +8,10 @@ import logging
 import os
 import secrets
 import signal
+import time
 import urllib.parse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ from agent.memory import share_one_heap, trim
 from agent.pointers import PointerError, PointerFile
 from agent.service.notify import Notifier
 from agent.service.presence import Presence
-from agent.settings import DEFAULT_CONFIG, AgentSettings, SettingsError, read
+from agent.settings import DEFAULT_CONFIG, AgentSettings, Limits, SettingsError, read
 from agent.supervisor import Supervisor
 from agent.workers import ZygoteWorkers
 from firmware_profiles.profile import Facts, builtin, match
@@ -52,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
         workers = ZygoteWorkers(loop, here.runtimes)
         if not here.runtimes:
             _log.error("no interpreter is installed; this device can be seen but serves nothing")
-        identity = _identity(settings, here)
+        notifier = Notifier.of(os.environ, os.getpid())
+        identity = _identity(settings, here, notifier)
         workers.warm()
         try:
             clock = Clock(settings.folder, until=identity.not_after)
@@ -60,7 +63,6 @@ def run(options: argparse.Namespace) -> int:
         except PointerError as error:
             workers.close()
             raise CliError(DATA, str(error)) from error
-        notifier = Notifier.of(os.environ, os.getpid())
         presence = Presence(loop, settings.folder, supervisor, notifier, settings.limits)
         _log.info("agent %s, data in %s", identity.agent, settings.folder)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -175,7 +177,7 @@ def facts_of(settings: AgentSettings) -> Facts:
         raise CliError(USAGE, str(error)) from error
 
 
-def _identity(settings: AgentSettings, here: Facts) -> enroll.Identity:
+def _identity(settings: AgentSettings, here: Facts, notifier: Notifier) -> enroll.Identity:
     """The stored one; an enrolled agent starts without its controller."""
     try:
         known = _usable(settings, enroll.stored(settings.folder))
@@ -186,11 +188,21 @@ def _identity(settings: AgentSettings, here: Facts) -> enroll.Identity:
         if known is None:
             known = join.join(settings.folder, _invitation(settings), here, settings.limits)
             _log.info("joined %s as %s", known.controller, known.agent)
-        return join.wait_for_approval(settings.folder, known, settings.limits, _log.warning)
+        told = f"waiting for approval; on the controller: lepta device approve {known.agent}"
+        patient = partial(_sleep_watched, notifier, told, settings.limits)
+        return join.wait_for_approval(settings.folder, known, settings.limits, _log.warning, patient)
     except enroll.Unreachable as error:
         raise CliError(UNREACHABLE, str(error)) from error
     except enroll.EnrollError as error:
         raise CliError(REFUSED, str(error)) from error
+
+
+def _sleep_watched(notifier: Notifier, told: str, limits: Limits, seconds: float) -> None:
+    """A manager that waits for us to be ready hears why it takes so long, and goes on waiting."""
+    notifier.status(told)
+    # Until the next word: this sleep, and a question at every address of the controller.
+    notifier.patience(seconds + 4 * limits.http)
+    time.sleep(seconds)
 
 
 def _usable(settings: AgentSettings, known: enroll.Identity | None) -> enroll.Identity | None:

@@ -40,6 +40,10 @@ class Notifier:
         """One line for people (`systemctl status`)."""
         self._send(f"STATUS={line.replace(os.linesep, ' ')[:500]}")
 
+    def patience(self, seconds: float) -> None:
+        """Starting takes longer: do not give up before that much more time, in which you will hear again."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
+
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()

@@ -41,10 +41,9 @@ class Plan(NamedTuple):
 
 def system_unit(plan: Plan) -> str:
     """For the system's manager: an account that exists only while it runs, and nothing but what an agent needs."""
-    homes = tuple(folder for folder in plan.program_folders if in_home(folder))
     sections = [
         ("Unit", [*_UNIT, "Wants=network-online.target"]),
-        ("Service", [*_service(plan), *_SANDBOX, *_home(homes), *_devices(plan.devices), *_SECCOMP]),
+        ("Service", [*_service(plan), *_SANDBOX, *_home(plan.program_folders), *_devices(plan.devices), *_SECCOMP]),
         ("Install", ["WantedBy=multi-user.target"]),
     ]
     return _text(sections)
@@ -137,10 +136,10 @@ _SECCOMP = [
 
 
 def _home(folders: tuple[str, ...]) -> list[str]:
-    """Homes are hidden; but where the program lies in one, empty homes that hold nothing else."""
-    if not folders:
-        return ["ProtectHome=yes"]
-    return ["ProtectHome=tmpfs", f"BindReadOnlyPaths={' '.join(map(_quoted, folders))}"]
+    """Homes and temporary files are hidden; where the program lies there, they hold nothing else."""
+    shown = " ".join(_quoted(folder) for folder in folders if hidden(folder))
+    homes = "tmpfs" if any(map(in_home, folders)) else "yes"
+    return [f"ProtectHome={homes}", *([f"BindReadOnlyPaths={shown}"] if shown else [])]
 
 
 def _devices(devices: tuple[Device, ...]) -> list[str]:
@@ -158,6 +157,11 @@ def _memory(megabytes: int) -> list[str]:
 def in_home(folder: str) -> bool:
     """Is it hidden from services by ProtectHome=?"""
     return any(PurePosixPath(folder).is_relative_to(home) for home in ("/home", "/root", "/run/user"))
+
+
+def hidden(folder: str) -> bool:
+    """Is it hidden from this service, by ProtectHome= or PrivateTmp=?"""
+    return in_home(folder) or any(PurePosixPath(folder).is_relative_to(top) for top in ("/tmp", "/var/tmp"))
 
 
 def _quoted(word: str) -> str:

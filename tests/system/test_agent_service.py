@@ -17,6 +17,7 @@ import pytest
 
 from agent.contract import children
 from tests import builders
+from tests.desk import Desk
 from tests.fake_controller import AgentProcess, FakeBroker, FakeController, until
 from tests.seccomp import no_code_from_data
 
@@ -98,6 +99,28 @@ def test_the_manager_hears_ready_then_life_while_models_answer_and_the_end(
         assert time.monotonic() - began < 8.0
     finally:
         again.__exit__(None, None, None)
+
+
+def test_while_a_device_waits_for_approval_its_manager_is_told_to_wait_at_every_question(
+    manager: Manager, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("good\n")
+    config = tmp_path / "agent.toml"
+    with Desk() as desk:
+        desk.approved = False
+        known = f'controller = "{desk.url}"\ntoken_file = "{tmp_path}/token"\nname = "edge-waits"\n'
+        config.write_text(f"{known}[limits]\napproval_first = 0.3\napproval_most = 0.3\nhttp = 2.0\n")
+        command = [*children.command("agent.cli"), "run", "--data", str(tmp_path / "data"), "--config", str(config)]
+        with subprocess.Popen(command, env=children.environment(manager.environment)) as agent:
+            try:
+                manager.hears("STATUS=waiting for approval; on the controller: lepta device approve edge-waits")
+                for _ in range(2):
+                    manager.hears("EXTEND_TIMEOUT_USEC=8300000")
+                assert not manager.told("READY=1")
+                desk.approved = True
+                manager.hears("READY=1")
+            finally:
+                agent.terminate()
 
 
 def test_a_worker_that_hangs_silences_the_agent_until_it_answers_again(

@@ -110,10 +110,12 @@ def test_only_named_devices_can_be_opened() -> None:
             devices.named([wrong])
 
 
-def test_a_program_in_a_home_is_reachable_and_nothing_else_there() -> None:
+def test_a_program_in_a_home_or_among_temporary_files_is_reachable_and_nothing_else_there() -> None:
     assert "ProtectHome=yes" in unit.system_unit(PLAN._replace(program_folders=("/usr", "/opt/venv")))
     text = unit.system_unit(PLAN._replace(program_folders=("/home/pi/.local/share/uv/tools/lepta", "/usr")))
     assert "ProtectHome=tmpfs\nBindReadOnlyPaths=/home/pi/.local/share/uv/tools/lepta\n" in text
+    text = unit.system_unit(PLAN._replace(program_folders=("/tmp/try/.venv", "/var/tmp/x", "/usr")))
+    assert "ProtectHome=yes\nBindReadOnlyPaths=/tmp/try/.venv /var/tmp/x\n" in text
     assert program.minimal(["/a/b/c", "/a/b", "/a/bc", "/a/b"]) == ("/a/b", "/a/bc")
     assert any(Path(os.__file__).is_relative_to(folder) for folder in program.installed().folders)
 
