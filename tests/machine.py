@@ -47,10 +47,12 @@ class Machine:
         )  # fmt: skip
 
     def do(self, *command: str, given: str = "") -> str:
-        """What it printed. Raises MachineError unless it ended with 0."""
+        """What it printed. Raises MachineError, with the end of the journal, unless it ended with 0."""
         done = self.run(*command, given=given)
         if done.returncode != 0:
-            raise MachineError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+            journal = self.run("journalctl", "--no-pager", "--lines", "20").stdout
+            said = f"{done.stdout}{done.stderr}\n{journal}"
+            raise MachineError(f"{' '.join(command)}: exit status {done.returncode}\n{said}")
         return done.stdout
 
     def path(self, path: str) -> Path:

@@ -47,8 +47,9 @@ class Manager(Protocol):
 class Systemd:
     """The system's manager, or with `user` the user's own."""
 
-    def __init__(self, *, user: bool = False) -> None:
+    def __init__(self, *, user: bool = False, wait_s: float = _WAIT_S) -> None:
         self._user = user
+        self._wait_s = wait_s
 
     def runs(self) -> bool:
         if not Path("/run/systemd/system").is_dir() or shutil.which("systemctl") is None:
@@ -96,6 +97,11 @@ class Systemd:
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["systemctl", *(["--user"] if self._user else []), "--no-pager", *arguments]
         try:
-            return subprocess.run(command, check=False, capture_output=True, text=True, timeout=_WAIT_S)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise CliError(FAILED, f"systemctl cannot be run: {error}") from error
+            return subprocess.run(command, check=False, capture_output=True, text=True, timeout=self._wait_s)
+        except subprocess.TimeoutExpired as error:
+            # A first start may wait for an operator's approval for days.
+            look = "lepta-agent status --user" if self._user else "lepta-agent status"
+            waited = f"`systemctl {' '.join(arguments)}` is not done after {self._wait_s:g} s"
+            raise CliError(FAILED, f"{waited}; it goes on by itself, and this shows how far it is: {look}") from error
+        except OSError as error:
+            raise CliError(FAILED, f"systemctl cannot be run: {error.strerror}") from error

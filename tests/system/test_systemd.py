@@ -151,10 +151,10 @@ def test_an_image_joins_by_itself_and_systemd_waits_until_it_is_approved(service
     """Comes after the removal of the device above."""
     world = service.world
     claim = world.client.claim(approve=False)
-    token = service.machine.path("/root/claim")
-    token.write_text(claim.token)
+    token = "/etc/claim-for-all"
+    service.machine.path(token).write_text(claim.token)
     known = ["--controller", world.client.place.url, "--ca-fingerprint", claim.ca_fingerprint]
-    service.agent("install", "--no-start", *known, "--token-file", "/root/claim")
+    service.agent("install", "--no-start", *known, "--token-file", token)
     with service.machine.path("/etc/lepta/agent.toml").open("a") as config:
         config.write("[limits]\napproval_first = 0.5\napproval_most = 1.0\n")
     service.change(f"TimeoutStartSec={START_S}")

@@ -22,7 +22,7 @@ from agent.service import devices, files, install, logs, places, program, status
 from agent.service.config import Fleet, config_text
 from agent.service.logfile import KEPT, handler
 from agent.service.look import Seen, look
-from agent.service.manager import State
+from agent.service.manager import State, Systemd
 from agent.service.presence import Shown
 from agent.service.uninstall import take_away
 from agent.settings import Limits, read
@@ -300,3 +300,15 @@ def _made(folder: Path) -> Path:
 
 def _tree(folder: Path) -> list[tuple[str, int]]:
     return sorted((str(path.relative_to(folder)), path.lstat().st_mode) for path in folder.rglob("*"))
+
+
+def test_a_start_that_waits_for_somebody_is_no_failure_of_systemctl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "systemctl").write_text("#!/bin/sh\nexec sleep 30\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(
+        CliError, match=r"`systemctl enable --now lepta-agent.service` is not done .* lepta-agent status$"
+    ):
+        Systemd(wait_s=0.2).enable(start=True)
