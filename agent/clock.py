@@ -2,11 +2,12 @@
 
 Many boards have no battery: until somebody tells them the time, their clock lies years back. The agent therefore keeps
 a floor: a time that certainly has passed (this program was written, our certificate was signed, a server's certificate
-that we verified became valid, the clock once showed it). A clock below the floor is wrong. While it is, TLS checks who
-signed a certificate and for which name, but not its times: nothing here could tell an expired one from a good one, and
-refusing every certificate would only keep the device off the fleet for good. The broker and the controller go on
-checking ours by their own clocks. A clock that runs ahead cannot be told from the truth; it never lifts the floor past
-the end of our own certificate, and each renewal puts the floor back to what the controller's clock says.
+that we verified became valid, the clock once showed it). A clock that lies more than a day below the floor is wrong.
+While it is, TLS checks who signed a certificate and for which name, but not its times: nothing here could tell an
+expired one from a good one, and refusing every certificate would only keep the device off the fleet for good. The
+broker and the controller go on checking ours by their own clocks. A clock that runs ahead cannot be told from the truth;
+it never lifts the floor past the end of our own certificate, and each renewal puts the floor back to what the
+controller's clock says.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ FILE = "clock"
 RELEASED = 1_790_000_000.0
 """Seconds since 1970: this program is not older."""
 _SAVE_EVERY_S = 3600.0
+_SLACK_S = 86400.0
+"""Clocks are set back a little all the time, and drift; the controller dates certificates a day back for that."""
 _OFFSET = "LEPTA_CLOCK_OFFSET_S"
 
 
@@ -56,8 +59,8 @@ class Clock:
 
     @property
     def wrong(self) -> bool:
-        """Is the machine's clock below what has certainly passed?"""
-        return self._wall() < self._passed()
+        """Does the machine's clock lie well below what has certainly passed?"""
+        return self._wall() < self._passed() - _SLACK_S
 
     def now(self) -> float:
         """The best that is known: the machine's clock, or the floor and what went by since it was set."""

@@ -42,6 +42,18 @@ def test_a_clock_that_is_set_right_is_believed() -> None:
     assert (clock.wrong, clock.now()) == (False, RELEASED + YEAR)
 
 
+def test_a_clock_that_drifts_or_is_set_back_by_hours_is_believed_and_one_that_falls_back_by_years_is_not() -> None:
+    times = Times(wall=RELEASED + YEAR)
+    clock = times.clock()
+    clock.note()
+    times.monotonic += 0.000_001
+    assert not clock.wrong
+    times.wall -= 6 * 3600.0
+    assert not clock.wrong
+    times.wall = 12.0
+    assert clock.wrong
+
+
 def test_the_floor_outlives_a_restart_and_is_private(tmp_path: Path) -> None:
     times = Times(wall=RELEASED + YEAR)
     clock = times.clock(tmp_path)
