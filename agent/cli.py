@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     next_ = join.add_mutually_exclusive_group()
     next_.add_argument("--run", action="store_true", help="and run the agent")
     next_.add_argument("--install", action="store_true", help="and install it as a service of the system")
-    join.set_defaults(handler="agent.join:run")
+    join.set_defaults(handler="agent.joining:run")
     run = commands.add_parser("run", help="serve a controller's models; join it first if need be", epilog=_EPILOG)
     run.add_argument("--controller", metavar="URL", help="needed for the first start only")
     run.set_defaults(handler="agent.start:run")

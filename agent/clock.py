@@ -5,8 +5,8 @@ a floor: a time that certainly has passed (this program was written, our certifi
 that we verified became valid, the clock once showed it). A clock that lies more than a day below the floor is wrong.
 While it is, TLS checks who signed a certificate and for which name, but not its times: nothing here could tell an
 expired one from a good one, and refusing every certificate would only keep the device off the fleet for good. The
-broker and the controller go on checking ours by their own clocks. A clock that runs ahead cannot be told from the truth;
-it never lifts the floor past the end of our own certificate, and each renewal puts the floor back to what the
+broker and the controller go on checking ours by their own clocks. A clock that runs ahead cannot be told from the
+truth; it never lifts the floor past the end of our own certificate, and each renewal puts the floor back to what the
 controller's clock says.
 """
 

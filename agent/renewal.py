@@ -138,9 +138,10 @@ class Renewal:
 
 def run(options: argparse.Namespace) -> int:
     """`lepta-agent renew`: ask for a new certificate once. The agent runs it; a person may, too."""
-    from agent import join, start
+    from agent import join
+    from agent.preparing import settings_from
 
-    settings = start.settings_from(options)
+    settings = settings_from(options)
     try:
         identity = enroll.stored(settings.folder)
         if identity is None or identity.state != "approved":

@@ -1,9 +1,8 @@
-"""Puts one agent together from its configuration and runs it until a signal."""
+"""`lepta-agent run`: puts one agent together from its configuration and runs it until a signal."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import logging
 import os
 import secrets
@@ -13,11 +12,11 @@ import urllib.parse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent import enroll, facts, hardware
+from agent import enroll, hardware
 from agent.blobs import Blobs
 from agent.cli import DATA, OK, REFUSED, UNREACHABLE, USAGE, CliError
 from agent.clock import Clock
@@ -27,9 +26,10 @@ from agent.link import Link
 from agent.loop import Loop
 from agent.memory import share_one_heap, trim
 from agent.pointers import PointerError, PointerFile
+from agent.preparing import facts_of, own_folder, settings_from, token_in
 from agent.service.notify import Notifier
 from agent.service.presence import Presence
-from agent.settings import DEFAULT_CONFIG, AgentSettings, Limits, SettingsError, read
+from agent.settings import AgentSettings, Limits
 from agent.supervisor import Supervisor
 from agent.workers import ZygoteWorkers
 from firmware_profiles.profile import Facts, builtin, match
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("lepta.agent")
 _MOST_BUGS = 20
-_TOLD = ("name", "data", "token_file", "ca_fingerprint", "runtime")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -152,31 +151,6 @@ def show_facts(options: argparse.Namespace) -> int:
     return OK
 
 
-def settings_from(options: argparse.Namespace) -> AgentSettings:
-    """The configuration file, with what the command line says on top."""
-    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
-    try:
-        settings = read(config) if config else AgentSettings()
-    except SettingsError as error:
-        raise CliError(USAGE, str(error)) from error
-    told = {name: getattr(options, name, None) for name in _TOLD} | {"controller": _controller(options)}
-    changes: dict[str, Any] = {name: str(value) for name, value in told.items() if value}
-    if getattr(options, "insecure", False):
-        changes["insecure"] = True
-    return msgspec.structs.replace(settings, **changes)
-
-
-def _controller(options: argparse.Namespace) -> str | None:
-    return getattr(options, "controller", None) or getattr(options, "url", None)
-
-
-def facts_of(settings: AgentSettings) -> Facts:
-    try:
-        return facts.gather(settings.folder, runtime=settings.runtime, overrides=settings.facts, labels=settings.labels)
-    except facts.FactsError as error:
-        raise CliError(USAGE, str(error)) from error
-
-
 def _identity(settings: AgentSettings, here: Facts, notifier: Notifier) -> enroll.Identity:
     """The stored one; an enrolled agent starts without its controller."""
     try:
@@ -235,32 +209,6 @@ def _invitation(settings: AgentSettings) -> Invitation:
         raise CliError(USAGE, "the first start needs a claim token: --token-file FILE (`lepta device add` makes one)")
     token = token_in(settings.token_file)
     return Invitation(settings.controller, token, settings.ca_fingerprint, settings.name, settings.insecure)
-
-
-def token_in(file: str) -> str:
-    """The claim token in a file. Raises CliError."""
-    try:
-        return Path(file).expanduser().read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliError(USAGE, f"the token file {file} cannot be read: {error}") from error
-
-
-def own_folder(folder: Path) -> IO[str]:
-    """Make the data folder ours alone; the lock goes with the process."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = open(folder / "agent.lock", "w", encoding="ascii")  # noqa: SIM115 - held as long as we live
-    except OSError as error:
-        raise CliError(DATA, f"the data folder {folder} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        message = f"another agent runs with the data folder {folder}; give this one its own --data"
-        raise CliError(DATA, message) from error
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
 
 
 def _log_somewhere(settings: AgentSettings) -> None:

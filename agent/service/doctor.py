@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agent import enroll, start
+from agent import enroll
 from agent.cli import OK, CliError
 from agent.clock import Clock
 from agent.enroll import Identity
+from agent.preparing import facts_of, settings_from
 from agent.service import files, network
 from agent.service.check import Check, failed, ok, warning
 from agent.service.install import places_of
@@ -31,7 +32,7 @@ _SECRETS = (enroll.KEY, enroll.IDENTITY, enroll.CERTIFICATE)
 def run(options: argparse.Namespace) -> int:
     """`lepta-agent doctor`. Exit status 1 if something failed."""
     where = places_of(options)
-    settings = start.settings_from(config_of(options, where))
+    settings = settings_from(config_of(options, where))
     found = []
     for check in checks(where, settings, Systemd(user=where.user)):
         found.append(check)
@@ -66,7 +67,7 @@ def checks(where: Places, settings: AgentSettings, manager: Manager) -> Iterator
 def _program(settings: AgentSettings, data: Path) -> Iterator[Check]:
     yield ok("python", f"{sys.version.split()[0]} in {sys.prefix}")
     try:
-        here = start.facts_of(settings)
+        here = facts_of(settings)
     except CliError as error:
         yield failed("facts", str(error), "mend the table [facts] in agent.toml")
         return

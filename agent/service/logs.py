@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from agent import start
 from agent.cli import DATA, OK, CliError
+from agent.preparing import settings_from
 from agent.service.install import places_of
 from agent.service.look import config_of
 from agent.service.manager import Systemd
@@ -20,7 +20,7 @@ _LOOK_S = 0.3
 def run(options: argparse.Namespace) -> int:
     """`lepta-agent logs`."""
     where = places_of(options)
-    file = start.settings_from(config_of(options, where)).log_file
+    file = settings_from(config_of(options, where)).log_file
     if file:
         return show(Path(file).expanduser(), max(0, options.lines), follow=options.follow)
     manager = Systemd(user=where.user)
