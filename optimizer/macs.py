@@ -1,6 +1,7 @@
 """How large a model is: parameters, and multiply-accumulates (MACs) for one row.
 
-MACs are those of convolutions and dense layers, which dominate; additions, pooling and activations count nothing.
+MACs are those of convolutions, dense and recurrent layers and attention, which dominate; additions, pooling and
+activations count nothing.
 """
 
 from __future__ import annotations
@@ -63,6 +64,32 @@ def _keras_separable(layer: Any) -> int:
     return positions * (_size(layer.depthwise_kernel.shape) + _size(pointwise))
 
 
+def _keras_recurrent(layer: Any) -> int:
+    steps = int(_tensors(layer.input)[0].shape[1])
+    return steps * (_size(layer.cell.kernel.shape) + _size(layer.cell.recurrent_kernel.shape))
+
+
+def _keras_bidirectional(layer: Any) -> int:
+    steps = int(_tensors(layer.input)[0].shape[1])
+    cells = (layer.forward_layer.cell, layer.backward_layer.cell)
+    return steps * sum(_size(cell.kernel.shape) + _size(cell.recurrent_kernel.shape) for cell in cells)
+
+
+def _keras_attention(layer: Any) -> int:
+    """Projections of query, key, value and output; scores of every pair of steps and the sums by them."""
+    query, value = (int(tensor.shape[1]) for tensor in (_tensors(layer.input) * 2)[:2])
+    projections = sum(
+        steps * _size(part.kernel.shape)
+        for steps, part in zip(
+            (query, value, value, query),
+            (layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense),
+            strict=True,
+        )
+    )
+    inner = sum(_size(part.kernel.shape[1:]) for part in (layer.key_dense, layer.value_dense))
+    return projections + query * value * inner
+
+
 _KERAS: dict[str, Callable[[Any], int]] = {
     "Dense": _keras_dense,
     "Conv1D": _keras_conv,
@@ -74,7 +101,14 @@ _KERAS: dict[str, Callable[[Any], int]] = {
     "DepthwiseConv2D": _keras_depthwise,
     "SeparableConv1D": _keras_separable,
     "SeparableConv2D": _keras_separable,
+    **dict.fromkeys(("SimpleRNN", "GRU", "LSTM"), _keras_recurrent),
+    "Bidirectional": _keras_bidirectional,
+    "MultiHeadAttention": _keras_attention,
 }
+
+
+def _tensors(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
 
 
 def _places(tensor: Any) -> int:
