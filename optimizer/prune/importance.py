@@ -80,7 +80,7 @@ def _gradients(
             value = loss(model(inputs, training=False), targets)
         return tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-    compiled = tf.function(gradients, reduce_retracing=True)
+    compiled = tf.function(gradients, autograph=False, reduce_retracing=True)
 
     def dense(inputs: Any, targets: Any) -> list[Any]:
         return [tf.convert_to_tensor(gradient) for gradient in compiled(inputs, targets)]

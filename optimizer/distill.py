@@ -1,0 +1,164 @@
+"""Fine-tunes a small model by labels and by what its teacher answered; AdamW, a cosine schedule, early stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import msgspec
+import numpy as np
+import tensorflow as tf
+
+from optimizer import losses
+from optimizer.data import Array
+from optimizer.errors import RefusedError
+
+Tell = Callable[[float, str], None]
+"""Fraction done, detail."""
+_PREDICT = 512
+
+
+class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to fine-tune. `alpha`: the teacher's share of the loss; `decay`: AdamW's (arXiv 1711.05101)."""
+
+    epochs: int = 10
+    batch: int = 64
+    rate: float = 2e-3
+    decay: float = 1e-4
+    temperature: float = 4.0
+    alpha: float = 0.9
+    patience: int = 5
+    """Epochs without a better loss on the check rows after which it ends."""
+    seed: int = 0
+
+
+class Taught(NamedTuple):
+    """Rows to learn from: inputs (rows, ...) by the model's inputs, labels or None, the teacher's logits or None."""
+
+    inputs: tuple[Array, ...]
+    labels: Array | None
+    teacher: Array | None
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def taken(self, rows: Array) -> Taught:
+        labels, teacher = (None if part is None else part[rows] for part in (self.labels, self.teacher))
+        return Taught(tuple(part[rows] for part in self.inputs), labels, teacher)
+
+
+class Tuned(NamedTuple):
+    """How it went: epochs done, and the loss on the check rows, best and by epoch."""
+
+    epochs: int
+    loss: float
+    losses: tuple[float, ...]
+
+
+class Goal(NamedTuple):
+    """The loss, and whether the model's outputs are probabilities (else logits or values)."""
+
+    loss: losses.Loss
+    probabilities: bool
+
+
+def goal_of(outputs: Array, loss: losses.Loss | None = None) -> Goal:
+    """From what the teacher gave; `loss` overrides what is guessed from it."""
+    return Goal(loss or losses.loss_for(outputs), losses.are_probabilities(outputs))
+
+
+def teach(teacher: Any, inputs: tuple[Array, ...], goal: Goal) -> Array:
+    """The teacher's logits (or values) on all rows, float32."""
+    answer = tf.function(
+        lambda given: losses.logits(_call(teacher, given, False), *goal), autograph=False, reduce_retracing=True
+    )
+    found: Array = np.concatenate([np.asarray(answer(part), np.float32) for part in _parts(inputs, _PREDICT)])
+    return found
+
+
+def tune(student: Any, rows: Taught, check: Taught, goal: Goal, settings: Tuning, tell: Tell) -> Tuned:
+    """Train `student` in place and leave it with its best weights on `check`.
+
+    Raises RefusedError where there is neither a label nor a teacher to learn from, or the loss is not a number.
+    """
+    objective = objective_of(rows, goal, settings)
+    steps = -(-len(rows) // settings.batch)
+    rate = keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=max(1, steps * settings.epochs))
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.decay, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    learn = _learner(student, optimizer, objective)
+    judge = judge_of(student, check, objective)
+    random = np.random.default_rng(settings.seed)
+    best, kept, seen = judge(), student.get_weights(), []
+    for epoch in range(settings.epochs):
+        order = random.permutation(len(rows))
+        for step in range(steps):
+            learn(rows.taken(order[step * settings.batch : (step + 1) * settings.batch]))
+            tell((epoch * steps + step + 1) / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}")
+        seen.append(judge())
+        if not np.isfinite(seen[-1]):
+            raise RefusedError("training diverged: the loss is no number any more; give a smaller learning rate")
+        if seen[-1] < best:
+            best, kept = seen[-1], student.get_weights()
+        elif epoch - int(np.argmin(seen)) >= settings.patience:
+            break
+    student.set_weights(kept)
+    return Tuned(len(seen), best, tuple(seen))
+
+
+def objective_of(rows: Taught, goal: Goal, settings: Tuning) -> Callable[[Any, Taught], Any]:
+    """The scalar loss of a model's outputs against a batch of rows: labels, teacher, or both by `alpha`."""
+    hard, soft = losses.hard(goal.loss), losses.soft(goal.loss, settings.temperature)
+    if rows.labels is None and rows.teacher is None:
+        raise RefusedError("there is nothing to learn from: give labels or a teacher")
+    share = 0.0 if rows.teacher is None else 1.0 if rows.labels is None else settings.alpha
+
+    def objective(outputs: Any, batch: Taught) -> Any:
+        given = losses.logits(outputs, *goal)
+        total = share * soft(given, batch.teacher) if share > 0 else 0.0
+        return total + (1 - share) * hard(given, batch.labels) if share < 1 else total
+
+    return objective
+
+
+def judge_of(model: Any, check: Taught, objective: Callable[[Any, Taught], Any]) -> Callable[[], float]:
+    """The mean objective over the check rows, whatever the model's weights are when it is called."""
+    judge = tf.function(
+        lambda part: objective(_call(model, part.inputs, False), part), autograph=False, reduce_retracing=True
+    )
+
+    def mean() -> float:
+        parts = [(len(part), float(judge(part))) for part in _batches(check, _PREDICT)]
+        return sum(count * loss for count, loss in parts) / sum(count for count, _ in parts)
+
+    return mean
+
+
+def _learner(student: Any, optimizer: Any, objective: Callable[[Any, Taught], Any]) -> Callable[[Taught], Any]:
+    optimizer.build(student.trainable_variables)
+
+    def learn(batch: Taught) -> Any:
+        with tf.GradientTape() as tape:
+            loss = objective(_call(student, batch.inputs, True), batch)
+            if student.losses:
+                loss += tf.add_n(student.losses)
+        optimizer.apply(tape.gradient(loss, student.trainable_variables))
+        return loss
+
+    found: Callable[[Taught], Any] = tf.function(learn, autograph=False, reduce_retracing=True)
+    return found
+
+
+def _call(model: Any, inputs: tuple[Any, ...], training: bool) -> Any:
+    return model(list(inputs) if len(inputs) > 1 else inputs[0], training=training)
+
+
+def _parts(inputs: tuple[Array, ...], size: int) -> Iterator[tuple[Array, ...]]:
+    for at in range(0, len(inputs[0]), size):
+        yield tuple(part[at : at + size] for part in inputs)
+
+
+def _batches(rows: Taught, size: int) -> Iterator[Taught]:
+    for at in range(0, len(rows), size):
+        yield rows.taken(np.arange(at, min(at + size, len(rows))))

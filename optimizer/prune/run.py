@@ -1,0 +1,159 @@
+"""Structured pruning in rounds: score, measure, choose, cut, fine-tune by the teacher, until the budget is met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from optimizer.data import Array
+from optimizer.distill import Goal, Taught, Tuned, Tuning, goal_of, judge_of, objective_of, teach, tune
+from optimizer.errors import RefusedError
+from optimizer.losses import Loss
+from optimizer.macs import Size
+from optimizer.prune.budget import Ratios, choose
+from optimizer.prune.coupling import Barrier, Coupling, couple
+from optimizer.prune.importance import by_loss, by_scales, by_weights
+from optimizer.prune.ledger import size_of
+from optimizer.prune.select import LEAST, Least, Scores, select
+from optimizer.prune.sensitivity import RATIOS, measure
+from optimizer.prune.surgery import cut
+
+Tell = Callable[[float, str], None]
+
+
+class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to prune. `budget`: the share of parameters (or MACs) that stays, above 0, at most 1."""
+
+    budget: float = 0.5
+    of: Literal["parameters", "macs"] = "parameters"
+    rounds: int = 3
+    importance: Literal["weights", "scales", "loss"] = "loss"
+    ratios: tuple[float, ...] = RATIOS
+    """At which every group is pruned alone to see what it loses."""
+    least: Least = LEAST
+    rows: int = 2048
+    """Of training data that score channels, and of check data that measure groups."""
+    between: Tuning = Tuning(epochs=3)
+    """Fine-tuning after every round but the last."""
+    after: Tuning = Tuning(epochs=15)
+    loss: Loss | None = None
+
+
+class Round(msgspec.Struct, frozen=True):
+    """What one round did; `ratios` of the channels that its model had."""
+
+    ratios: Ratios
+    size: Size
+    tuned: Tuned
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Sizes before and after, groups of the source (name -> channels, free ones), where nothing may be cut."""
+
+    before: Size
+    after: Size
+    groups: dict[str, tuple[int, int]]
+    barriers: tuple[Barrier, ...]
+    rounds: tuple[Round, ...]
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Inputs (rows, ...) by the model's inputs, and labels or None."""
+
+    inputs: tuple[Array, ...]
+    labels: Array | None = None
+
+
+def prune(teacher: Any, train: Rows, check: Rows, settings: Pruning, tell: Tell) -> tuple[Any, Report]:
+    """A smaller model taught by `teacher`, which stays as it is.
+
+    Raises RefusedError for a model without a graph, BudgetError for a budget out of reach.
+    """
+    if not 0 < settings.budget <= 1:
+        raise RefusedError(f"a budget of {settings.budget} is not a share between 0 and 1")
+    given = teach(teacher, train.inputs, goal := _goal(teacher, check, settings))
+    rows = Taught(train.inputs, train.labels, given)
+    judged = Taught(check.inputs, check.labels, teach(teacher, check.inputs, goal))
+    coupling = couple(teacher)
+    before = size_of(coupling, coupling.everything())
+    student, rounds, size = teacher, [], before
+    for at, share in enumerate(shares(settings.budget, settings.rounds)):
+        say = _part(tell, at, settings.rounds)
+        student, ratios = _cut(student, rows, judged, goal, settings, int(_of(before, settings.of) * share), say)
+        tuning = settings.after if at == settings.rounds - 1 else settings.between
+        tuned = tune(student, rows, judged, goal, tuning, _span(say, 0.3, 1.0))
+        now = couple(student)
+        size = size_of(now, now.everything())
+        rounds.append(Round(ratios, size, tuned))
+    groups = {group.name: (len(group.classes), int(group.free.sum())) for group in coupling.groups}
+    return student, Report(before, size, groups, coupling.barriers, tuple(rounds))
+
+
+def shares(budget: float, rounds: int) -> list[float]:
+    """What stays after every round: every round takes the same share of what is left."""
+    return [budget ** ((at + 1) / rounds) for at in range(rounds)]
+
+
+def score(model: Any, coupling: Coupling, rows: Taught, goal: Goal, settings: Pruning) -> Scores:
+    """The importance of every class of channels."""
+    if settings.importance == "weights":
+        return by_weights(coupling)
+    if settings.importance == "scales":
+        return by_scales(coupling)
+    labelled = _labelled(rows, goal)
+    chosen = np.random.default_rng(settings.after.seed).permutation(len(rows))[: settings.rows]
+    size = settings.after.batch
+    parts = [labelled.taken(chosen[at : at + size]) for at in range(0, len(chosen), size)]
+    batches = [(part.inputs if len(part.inputs) > 1 else part.inputs[0], part) for part in parts]
+    objective = objective_of(parts[0], goal, settings.after)
+    return by_loss(coupling, model, batches, objective)
+
+
+def _labelled(rows: Taught, goal: Goal) -> Taught:
+    """By labels alone: a teacher has no gradient towards its own answers. Without labels, by what it would say."""
+    if rows.labels is None and rows.teacher is not None:
+        rows = rows._replace(labels=_surest(rows.teacher, goal.loss))
+    return rows._replace(teacher=None)
+
+
+def _surest(logits: Array, loss: Loss) -> Array:
+    if loss == "sparse_categorical_crossentropy":
+        return np.asarray(logits.argmax(-1))
+    return (logits > 0).astype(np.float32) if loss == "binary_crossentropy" else np.zeros_like(logits)
+
+
+def _cut(
+    student: Any, rows: Taught, judged: Taught, goal: Goal, settings: Pruning, budget: int, tell: Tell
+) -> tuple[Any, Ratios]:
+    coupling = couple(student)
+    scores = score(student, coupling, rows, goal, settings)
+    few = judged.taken(np.arange(min(len(judged), settings.rows)))
+    loss = judge_of(student, few, objective_of(few, goal, settings.after))
+    curves = measure(coupling, scores, loss, settings.ratios, _span(tell, 0.0, 0.3), settings.least)
+
+    def cost(ratios: Ratios) -> float:
+        return _of(size_of(coupling, select(coupling, scores, ratios, settings.least)), settings.of)
+
+    ratios = choose(curves, cost, budget)
+    return cut(student, coupling, select(coupling, scores, ratios, settings.least)), ratios
+
+
+def _goal(teacher: Any, check: Rows, settings: Pruning) -> Goal:
+    some = tuple(part[:256] for part in check.inputs)
+    given = list(some) if len(some) > 1 else some[0]
+    return goal_of(np.asarray(teacher(given, training=False)), settings.loss)
+
+
+def _of(size: Size, what: str) -> int:
+    return size.parameters if what == "parameters" else size.macs
+
+
+def _span(tell: Tell, start: float, end: float) -> Tell:
+    return lambda done, detail: tell(start + (end - start) * done, detail)
+
+
+def _part(tell: Tell, at: int, parts: int) -> Tell:
+    return lambda done, detail: tell((at + done) / parts, f"round {at + 1} of {parts}: {detail}")
