@@ -40,7 +40,8 @@ class Taught(NamedTuple):
     labels: Array | None
     teacher: Array | None
 
-    def __len__(self) -> int:
+    @property
+    def number(self) -> int:
         return len(self.inputs[0])
 
     def taken(self, rows: Array) -> Taught:
@@ -83,7 +84,7 @@ def tune(student: Any, rows: Taught, check: Taught, goal: Goal, settings: Tuning
     Raises RefusedError where there is neither a label nor a teacher to learn from, or the loss is not a number.
     """
     objective = objective_of(rows, goal, settings)
-    steps = -(-len(rows) // settings.batch)
+    steps = -(-rows.number // settings.batch)
     rate = keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=max(1, steps * settings.epochs))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.decay, global_clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -92,7 +93,7 @@ def tune(student: Any, rows: Taught, check: Taught, goal: Goal, settings: Tuning
     random = np.random.default_rng(settings.seed)
     best, kept, seen = judge(), student.get_weights(), []
     for epoch in range(settings.epochs):
-        order = random.permutation(len(rows))
+        order = random.permutation(rows.number)
         for step in range(steps):
             learn(rows.taken(order[step * settings.batch : (step + 1) * settings.batch]))
             tell((epoch * steps + step + 1) / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}")
@@ -129,8 +130,8 @@ def judge_of(model: Any, check: Taught, objective: Callable[[Any, Taught], Any])
     )
 
     def mean() -> float:
-        parts = [(len(part), float(judge(part))) for part in _batches(check, _PREDICT)]
-        return sum(count * loss for count, loss in parts) / sum(count for count, _ in parts)
+        parts = [(part.inputs[0].shape[0], float(judge(part))) for part in _batches(check, _PREDICT)]
+        return float(np.average([loss for _, loss in parts], weights=[count for count, _ in parts]))
 
     return mean
 
@@ -160,5 +161,5 @@ def _parts(inputs: tuple[Array, ...], size: int) -> Iterator[tuple[Array, ...]]:
 
 
 def _batches(rows: Taught, size: int) -> Iterator[Taught]:
-    for at in range(0, len(rows), size):
-        yield rows.taken(np.arange(at, min(at + size, len(rows))))
+    for at in range(0, rows.number, size):
+        yield rows.taken(np.arange(at, min(at + size, rows.number)))

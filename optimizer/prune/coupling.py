@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.errors import RefusedError
 from optimizer.prune.graph import Call, graph_of
 from optimizer.prune.labels import Atoms, Labels
 from optimizer.prune.rules import rule_for
@@ -75,11 +76,21 @@ def couple(model: Any) -> Coupling:
         labels[value.number] = maker.axis(f"input {tensor.name}", width(value.shape))
         maker.atoms.fix(labels[value.number], f"input {tensor.name}", "input of the model")
     said: dict[tuple[str, ...], tuple[Call, Said]] = {}
+    _check_places(graph.calls)
     for call in graph.calls:
         _visit(call, labels, maker, said)
-    for value, name in zip(graph.outputs, model.output_names, strict=True):
-        maker.atoms.fix(labels[value.number], f"output {name}", "output of the model")
+    for value in graph.outputs:
+        maker.atoms.fix(labels[value.number], "output", "output of the model")
     return _resolve(maker, said)
+
+
+def _check_places(calls: Iterable[Call]) -> None:
+    """Keras saves a layer that stands in several nested models once per model: its copies would go apart."""
+    places: dict[int, tuple[str, ...]] = {}
+    for call in calls:
+        if places.setdefault(id(call.layer), call.path) != call.path:
+            both = " and ".join("/".join(path) for path in (places[id(call.layer)], call.path))
+            raise RefusedError(f"{both} are one layer in two models, which Keras does not save as one; use one of them")
 
 
 def _visit(call: Call, labels: dict[int, Labels], maker: Maker, said: dict[tuple[str, ...], tuple[Call, Said]]) -> None:

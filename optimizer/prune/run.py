@@ -104,7 +104,7 @@ def score(model: Any, coupling: Coupling, rows: Taught, goal: Goal, settings: Pr
     if settings.importance == "scales":
         return by_scales(coupling)
     labelled = _labelled(rows, goal)
-    chosen = np.random.default_rng(settings.after.seed).permutation(len(rows))[: settings.rows]
+    chosen = np.random.default_rng(settings.after.seed).permutation(rows.number)[: settings.rows]
     size = settings.after.batch
     parts = [labelled.taken(chosen[at : at + size]) for at in range(0, len(chosen), size)]
     batches = [(part.inputs if len(part.inputs) > 1 else part.inputs[0], part) for part in parts]
@@ -130,7 +130,7 @@ def _cut(
 ) -> tuple[Any, Ratios]:
     coupling = couple(student)
     scores = score(student, coupling, rows, goal, settings)
-    few = judged.taken(np.arange(min(len(judged), settings.rows)))
+    few = judged.taken(np.arange(min(judged.number, settings.rows)))
     loss = judge_of(student, few, objective_of(few, goal, settings.after))
     curves = measure(coupling, scores, loss, settings.ratios, _span(tell, 0.0, 0.3), settings.least)
 
