@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import keras
@@ -30,6 +31,10 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha: float = 0.9
     patience: int = 5
     """Epochs without a better loss on the check rows after which it ends."""
+    dropout: float = 0.0
+    """The share of the model's own dropout rates that is left: a small model with a teacher seldom needs any."""
+    mix: float = 0.0
+    """Rows are mixed with others by up to this share, and the teacher is asked about the mixture; 0 to 0.5."""
     seed: int = 0
 
 
@@ -78,32 +83,33 @@ def teach(teacher: Any, inputs: tuple[Array, ...], goal: Goal) -> Array:
     return found
 
 
-def tune(student: Any, rows: Taught, check: Taught, goal: Goal, settings: Tuning, tell: Tell) -> Tuned:
+def tune(
+    student: Any, rows: Taught, check: Taught, goal: Goal, settings: Tuning, tell: Tell, teacher: Any = None
+) -> Tuned:
     """Train `student` in place and leave it with its best weights on `check`.
 
-    Raises RefusedError where there is neither a label nor a teacher to learn from, or the loss is not a number.
+    `teacher` is the model itself; it is needed to mix rows. Raises RefusedError where there is neither a label nor a
+    teacher to learn from, or the loss is no number any more.
     """
-    objective = objective_of(rows, goal, settings)
-    steps = -(-rows.number // settings.batch)
-    rate = keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=max(1, steps * settings.epochs))
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.decay, global_clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    learn = _learner(student, optimizer, objective)
-    judge = judge_of(student, check, objective)
+    mixed = teacher if settings.mix > 0 else None
+    learn = _learner(student, rows, goal, settings, mixed)
+    judge = judge_of(student, check, objective_of(check, goal, settings))
+    steps = _steps(rows, settings)
     random = np.random.default_rng(settings.seed)
-    best, kept, seen = judge(), student.get_weights(), []
-    for epoch in range(settings.epochs):
-        order = random.permutation(rows.number)
-        for step in range(steps):
-            learn(rows.taken(order[step * settings.batch : (step + 1) * settings.batch]))
-            tell((epoch * steps + step + 1) / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}")
-        seen.append(judge())
-        if not np.isfinite(seen[-1]):
-            raise RefusedError("training diverged: the loss is no number any more; give a smaller learning rate")
-        if seen[-1] < best:
-            best, kept = seen[-1], student.get_weights()
-        elif epoch - int(np.argmin(seen)) >= settings.patience:
-            break
+    best, kept, seen = judge(), student.get_weights(), list[float]()
+    with _dropout(student, settings.dropout):
+        for epoch in range(settings.epochs):
+            order = random.permutation(rows.number)
+            for step in range(steps):
+                learn(rows.taken(order[step * settings.batch : (step + 1) * settings.batch]))
+                tell((epoch * steps + step + 1) / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}")
+            seen.append(judge())
+            if not np.isfinite(seen[-1]):
+                raise RefusedError("training diverged: the loss is no number any more; give a smaller learning rate")
+            if seen[-1] < best:
+                best, kept = seen[-1], student.get_weights()
+            elif epoch - int(np.argmin(seen)) >= settings.patience:
+                break
     student.set_weights(kept)
     return Tuned(len(seen), best, tuple(seen))
 
@@ -136,10 +142,18 @@ def judge_of(model: Any, check: Taught, objective: Callable[[Any, Taught], Any])
     return mean
 
 
-def _learner(student: Any, optimizer: Any, objective: Callable[[Any, Taught], Any]) -> Callable[[Taught], Any]:
+def _learner(student: Any, rows: Taught, goal: Goal, settings: Tuning, mixed: Any) -> Callable[[Taught], Any]:
+    """One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) on a batch, at a rate that falls by a cosine."""
+    steps = _steps(rows, settings) * settings.epochs
+    rate = keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=max(1, steps))
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.decay, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     optimizer.build(student.trainable_variables)
+    objective = objective_of(rows if mixed is None else rows._replace(labels=None), goal, settings)
 
     def learn(batch: Taught) -> Any:
+        if mixed is not None:
+            batch = _mixture(batch, mixed, goal, settings.mix)
         with tf.GradientTape() as tape:
             loss = objective(_call(student, batch.inputs, True), batch)
             if student.losses:
@@ -149,6 +163,36 @@ def _learner(student: Any, optimizer: Any, objective: Callable[[Any, Taught], An
 
     found: Callable[[Taught], Any] = tf.function(learn, autograph=False, reduce_retracing=True)
     return found
+
+
+def _mixture(batch: Taught, teacher: Any, goal: Goal, most: float) -> Taught:
+    """Every row with a share of another (Beyer et al., arXiv 2106.05237), and the teacher's logits on that."""
+    count = tf.shape(batch.inputs[0])[0]
+    order, share = tf.random.shuffle(tf.range(count)), tf.random.uniform((count,), 0.0, most)
+    inputs = []
+    for part in batch.inputs:
+        weight = tf.reshape(share, (-1, *(1,) * (len(part.shape) - 1)))
+        inputs.append(part * (1 - weight) + tf.gather(part, order) * weight)
+    answer = losses.logits(_call(teacher, tuple(inputs), False), *goal)
+    return Taught(tuple(inputs), None, tf.stop_gradient(answer))
+
+
+@contextmanager
+def _dropout(model: Any, share: float) -> Iterator[None]:
+    """Within it, every dropout layer drops only a share of its rate."""
+    dropping = [layer for layer in model._flatten_layers() if isinstance(getattr(layer, "rate", None), float)]
+    rates = [layer.rate for layer in dropping]
+    try:
+        for layer, rate in zip(dropping, rates, strict=True):
+            layer.rate = rate * share
+        yield
+    finally:
+        for layer, rate in zip(dropping, rates, strict=True):
+            layer.rate = rate
+
+
+def _steps(rows: Taught, settings: Tuning) -> int:
+    return -(-rows.number // settings.batch)
 
 
 def _call(model: Any, inputs: tuple[Any, ...], training: bool) -> Any:

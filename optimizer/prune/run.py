@@ -84,7 +84,7 @@ def prune(teacher: Any, train: Rows, check: Rows, settings: Pruning, tell: Tell)
         say = _part(tell, at, settings.rounds)
         student, ratios = _cut(student, rows, judged, goal, settings, int(_of(before, settings.of) * share), say)
         tuning = settings.after if at == settings.rounds - 1 else settings.between
-        tuned = tune(student, rows, judged, goal, tuning, _span(say, 0.3, 1.0))
+        tuned = tune(student, rows, judged, goal, tuning, _span(say, 0.3, 1.0), teacher)
         now = couple(student)
         size = size_of(now, now.everything())
         rounds.append(Round(ratios, size, tuned))

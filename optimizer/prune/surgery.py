@@ -32,7 +32,7 @@ def cut(model: Any, coupling: Coupling, kept: Kept) -> Any:
 
 def copy_of(model: Any, sizes: dict[tuple[str, ...], dict[tuple[str, ...], int]] | None = None) -> Any:
     """A model from the configuration of `model` with other sizes by path and place; its weights are fresh."""
-    config = _unbuilt(keras.saving.serialize_keras_object(model))
+    config = unbuilt(keras.saving.serialize_keras_object(model))
     for path, entry in _configs(config, ()):
         for place, size in (sizes or {}).get(path, {}).items():
             _set(entry["config"], place, size)
@@ -71,12 +71,17 @@ def layers_of(model: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[st
             yield from layers_of(layer, place)
 
 
-def _unbuilt(value: Any) -> Any:
+def unbuilt(value: Any) -> Any:
     """The configuration without the shapes on which layers were built, and without how the model was compiled."""
     if isinstance(value, dict):
         left_out = ("build_config", "build_input_shape", "compile_config")
-        return {name: _unbuilt(part) for name, part in value.items() if name not in left_out}
-    return [_unbuilt(part) for part in value] if isinstance(value, list) else copy.deepcopy(value)
+        return {name: unbuilt(part) for name, part in value.items() if name not in left_out}
+    return [unbuilt(part) for part in value] if isinstance(value, list) else copy.deepcopy(value)
+
+
+def models_in(config: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """The configurations of a serialized model and of those nested in it, by the names that lead to them."""
+    return ((path, part) for path, part in _configs(config, ()) if "layers" in part["config"])
 
 
 def _configs(config: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
