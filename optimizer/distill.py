@@ -31,7 +31,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alpha: float = 0.9
     patience: int = 5
     """Epochs without a better loss on the check rows after which it ends."""
-    dropout: float = 0.0
+    dropout: float = 1.0
     """The share of the model's own dropout rates that is left: a small model with a teacher seldom needs any."""
     mix: float = 0.0
     """Rows are mixed with others by up to this share, and the teacher is asked about the mixture; 0 to 0.5."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from optimizer.prune.surgery import layers_of, models_in, unbuilt
+from optimizer.prune.surgery import layers_of, models_in, revived, unbuilt
 
 History = tuple[str, int, int]
 """Where a tensor comes from: a layer's name, the number of its call and of its output."""
@@ -44,7 +44,7 @@ def without(model: Any, blocks: Sequence[Block]) -> Any:
         here = [block for block in blocks if block.model == path]
         if here:
             _take_out(part["config"], here)
-    smaller = keras.saving.deserialize_keras_object(config)
+    smaller = revived(config, model)
     before = dict(layers_of(model))
     for path, layer in layers_of(smaller):
         if layer.weights and not isinstance(layer, keras.Model):

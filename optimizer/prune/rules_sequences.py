@@ -83,7 +83,7 @@ def _attention(site: Site) -> Said:
         ("output_shape",): out,
         **{(name,): labels for name, labels in inner.items()},
     }
-    outputs = [out, *(site.makes(f"output{at}", width(v.shape)) for at, v in enumerate(site.call.outputs) if at)]
+    outputs = [out, *(site.others(scores) for scores in site.call.outputs[1:])]
     for scores in outputs[1:]:
         site.fix(scores, "it hands out its scores")
     pairs = steps * (given[1].shape[1] or 1)

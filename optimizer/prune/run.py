@@ -36,9 +36,9 @@ class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     least: Least = LEAST
     rows: int = 2048
     """Of training data that score channels, and of check data that measure groups."""
-    between: Tuning = Tuning(epochs=3)
+    between: Tuning = Tuning(epochs=3, dropout=0.0)
     """Fine-tuning after every round but the last."""
-    after: Tuning = Tuning(epochs=15)
+    after: Tuning = Tuning(epochs=15, dropout=0.0)
     loss: Loss | None = None
 
 

@@ -98,6 +98,10 @@ class Site:
     def makes(self, name: str, count: int) -> Labels:
         return self.maker.axis(f"{self.path}{self.inside}/{name}", count)
 
+    def others(self, value: Value) -> Labels:
+        """Channels of a tensor that no weight is known to make."""
+        return self.maker.atoms.fresh(width(value.shape))
+
     def tie(self, a: Labels, b: Labels) -> None:
         self.maker.atoms.tie(a, b)
 
@@ -112,7 +116,7 @@ class Site:
         """A barrier: nothing that goes in or comes out may be cut."""
         for labels in self.inputs:
             self.fix(labels, reason)
-        outputs = [self.makes(f"output{at}", width(value.shape)) for at, value in enumerate(self.call.outputs)]
+        outputs = [self.others(value) for value in self.call.outputs]
         for labels in outputs:
             self.fix(labels, reason)
         return Said([Weight((None,) * len(weight.shape)) for weight in self.layer.weights], {}, outputs)

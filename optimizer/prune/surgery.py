@@ -36,7 +36,13 @@ def copy_of(model: Any, sizes: dict[tuple[str, ...], dict[tuple[str, ...], int]]
     for path, entry in _configs(config, ()):
         for place, size in (sizes or {}).get(path, {}).items():
             _set(entry["config"], place, size)
-    return keras.saving.deserialize_keras_object(config)
+    return revived(config, model)
+
+
+def revived(config: dict[str, Any], model: Any) -> Any:
+    """A model by its configuration, its layers of the classes that those of `model` have, registered or not."""
+    own = {type(layer).__name__: type(layer) for _, layer in layers_of(model) if not _of_keras(layer)}
+    return keras.saving.deserialize_keras_object(config, custom_objects=own)
 
 
 def weights_cut(record: Record, kept: Kept) -> list[Array]:
@@ -109,6 +115,10 @@ def _set(config: dict[str, Any], place: tuple[str, ...], size: int) -> None:
         config[name] = [size]
     else:
         config[name] = size
+
+
+def _of_keras(layer: Any) -> bool:
+    return type(layer).__module__.startswith("keras.src.")
 
 
 def _fill(layer: Any, record: Record, kept: Kept) -> None:
