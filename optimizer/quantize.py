@@ -14,6 +14,7 @@ from optimizer.errors import RefusedError
 from optimizer.flatfile import Array, Flatfile
 from optimizer.settings import LIMITS
 from optimizer.sources import input_specs, load_source
+from optimizer.unroll import unrolled
 from optimizer.zygote import Progress
 
 _INTERFACES = {"int8": tf.int8, "uint8": tf.uint8, "float32": tf.float32}
@@ -52,7 +53,7 @@ def quantize(
 
     `calibration`: float32 arrays (rows, ...) by input name. Raises ConversionError.
     """
-    converter = tf.lite.TFLiteConverter.from_keras_model(_one_row(model))
+    converter = tf.lite.TFLiteConverter.from_keras_model(_one_row(unrolled(model)))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: _rows(calibration)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

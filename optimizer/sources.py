@@ -91,7 +91,8 @@ def load_source(path: Path) -> Any:
             raise SourceError(
                 f"input {tensor.name!r} has shape {list(tensor.shape)}; every size but the first must be fixed"
             )
-    return model
+    # A Sequential model has no names of outputs.
+    return keras.Model(model.inputs, model.outputs, name=model.name) if isinstance(model, keras.Sequential) else model
 
 
 def input_specs(model: Any) -> list[InputSpec]:
