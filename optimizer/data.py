@@ -82,6 +82,10 @@ class Splits:
             )
         return labels[:rows].astype(np.int64)
 
+    def holds(self, split: str) -> bool:
+        """Whether the file has arrays of that split."""
+        return bool(self._names[split])
+
     def calibration(self, rows: int) -> dict[str, Array]:
         """Inputs to calibrate by, from the calibration split or from train."""
         return self.inputs("calibration" if self._names["calibration"] else "train", rows)

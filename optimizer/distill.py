@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import keras
 import msgspec
 import numpy as np
 import tensorflow as tf
+from msgspec import Meta
 
 from optimizer import losses
 from optimizer.data import Array
@@ -23,19 +24,19 @@ _PREDICT = 512
 class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to fine-tune. `alpha`: the teacher's share of the loss; `decay`: AdamW's (arXiv 1711.05101)."""
 
-    epochs: int = 10
-    batch: int = 64
-    rate: float = 2e-3
-    decay: float = 1e-4
-    temperature: float = 4.0
-    alpha: float = 0.9
-    patience: int = 5
+    epochs: Annotated[int, Meta(ge=0, le=10_000)] = 10
+    batch: Annotated[int, Meta(ge=1)] = 64
+    rate: Annotated[float, Meta(gt=0)] = 2e-3
+    decay: Annotated[float, Meta(ge=0)] = 1e-4
+    temperature: Annotated[float, Meta(gt=0)] = 4.0
+    alpha: Annotated[float, Meta(ge=0, le=1)] = 0.9
+    patience: Annotated[int, Meta(ge=1)] = 5
     """Epochs without a better loss on the check rows after which it ends."""
-    dropout: float = 1.0
+    dropout: Annotated[float, Meta(ge=0, le=1)] = 1.0
     """The share of the model's own dropout rates that is left: a small model with a teacher seldom needs any."""
-    mix: float = 0.0
+    mix: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Rows are mixed with others by up to this share, and the teacher is asked about the mixture; 0 to 0.5."""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
 
 
 class Taught(NamedTuple):

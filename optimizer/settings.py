@@ -37,6 +37,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     acceptance_rows: int = 512
     acceptance_bytes: int = 32 * MB
     """Both golden sets travel to every device."""
+    train_rows: int = 200_000
+    """Rows of train that a model is fine-tuned on."""
     score_rows: int = 20_000
     """Rows of validation and of test that are scored."""
     latency_runs: int = 200

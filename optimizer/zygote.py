@@ -38,6 +38,7 @@ PRELOADS = {
 # Step -> kind of zygote, function.
 STEPS = {
     "inspect": ("tensorflow", "optimizer.inspect:inspect_source"),
+    "prune": ("tensorflow", "optimizer.prune.step:prune_source"),
     "quantize": ("tensorflow", "optimizer.quantize:quantize_source"),
     "power-of-two": ("runtime", "optimizer.pow2:rewrite_file"),
     "evaluate": ("runtime", "optimizer.evaluate:evaluate_artifact"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from optimizer.data import Array
 from optimizer.distill import Goal, Taught, Tuned, Tuning, goal_of, judge_of, objective_of, teach, tune
@@ -27,14 +28,14 @@ Tell = Callable[[float, str], None]
 class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to prune. `budget`: the share of parameters (or MACs) that stays, above 0, at most 1."""
 
-    budget: float = 0.5
+    budget: Annotated[float, Meta(gt=0, le=1)] = 0.5
     of: Literal["parameters", "macs"] = "parameters"
-    rounds: int = 3
+    rounds: Annotated[int, Meta(ge=1, le=20)] = 3
     importance: Literal["weights", "scales", "loss"] = "loss"
-    ratios: tuple[float, ...] = RATIOS
+    ratios: tuple[Annotated[float, Meta(gt=0, le=1)], ...] = RATIOS
     """At which every group is pruned alone to see what it loses."""
     least: Least = LEAST
-    rows: int = 2048
+    rows: Annotated[int, Meta(ge=1)] = 2048
     """Of training data that score channels, and of check data that measure groups."""
     between: Tuning = Tuning(epochs=3, dropout=0.0)
     """Fine-tuning after every round but the last."""
