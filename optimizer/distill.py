@@ -78,7 +78,7 @@ def goal_of(outputs: Array, loss: losses.Loss | None = None) -> Goal:
 def teach(teacher: Any, inputs: tuple[Array, ...], goal: Goal) -> Array:
     """The teacher's logits (or values) on all rows, float32."""
     answer = tf.function(
-        lambda given: losses.logits(_call(teacher, given, False), *goal), autograph=False, reduce_retracing=True
+        lambda given: losses.logits(call(teacher, given, False), *goal), autograph=False, reduce_retracing=True
     )
     found: Array = np.concatenate([np.asarray(answer(part), np.float32) for part in _parts(inputs, _PREDICT)])
     return found
@@ -133,7 +133,7 @@ def objective_of(rows: Taught, goal: Goal, settings: Tuning) -> Callable[[Any, T
 def judge_of(model: Any, check: Taught, objective: Callable[[Any, Taught], Any]) -> Callable[[], float]:
     """The mean objective over the check rows, whatever the model's weights are when it is called."""
     judge = tf.function(
-        lambda part: objective(_call(model, part.inputs, False), part), autograph=False, reduce_retracing=True
+        lambda part: objective(call(model, part.inputs, False), part), autograph=False, reduce_retracing=True
     )
 
     def mean() -> float:
@@ -156,7 +156,7 @@ def _learner(student: Any, rows: Taught, goal: Goal, settings: Tuning, mixed: An
         if mixed is not None:
             batch = _mixture(batch, mixed, goal, settings.mix)
         with tf.GradientTape() as tape:
-            loss = objective(_call(student, batch.inputs, True), batch)
+            loss = objective(call(student, batch.inputs, True), batch)
             if student.losses:
                 loss += tf.add_n(student.losses)
         optimizer.apply(tape.gradient(loss, student.trainable_variables))
@@ -174,7 +174,7 @@ def _mixture(batch: Taught, teacher: Any, goal: Goal, most: float) -> Taught:
     for part in batch.inputs:
         weight = tf.reshape(share, (-1, *(1,) * (len(part.shape) - 1)))
         inputs.append(part * (1 - weight) + tf.gather(part, order) * weight)
-    answer = losses.logits(_call(teacher, tuple(inputs), False), *goal)
+    answer = losses.logits(call(teacher, tuple(inputs), False), *goal)
     return Taught(tuple(inputs), None, tf.stop_gradient(answer))
 
 
@@ -196,8 +196,12 @@ def _steps(rows: Taught, settings: Tuning) -> int:
     return -(-rows.number // settings.batch)
 
 
-def _call(model: Any, inputs: tuple[Any, ...], training: bool) -> Any:
-    return model(list(inputs) if len(inputs) > 1 else inputs[0], training=training)
+def call(model: Any, inputs: tuple[Any, ...], training: bool) -> Any:
+    """The model on its inputs, in the structure (one, a list, a dict) that it was built with."""
+    given: Any = list(inputs) if len(inputs) > 1 else inputs[0]
+    if (structure := getattr(model, "_inputs_struct", None)) is not None:
+        given = keras.tree.pack_sequence_as(structure, list(inputs))
+    return model(given, training=training)
 
 
 def _parts(inputs: tuple[Array, ...], size: int) -> Iterator[tuple[Array, ...]]:

@@ -91,8 +91,9 @@ def load_source(path: Path) -> Any:
             raise SourceError(
                 f"input {tensor.name!r} has shape {list(tensor.shape)}; every size but the first must be fixed"
             )
-    # A Sequential model has no names of outputs.
-    return keras.Model(model.inputs, model.outputs, name=model.name) if isinstance(model, keras.Sequential) else model
+    if isinstance(model, keras.Sequential):  # which has no names of outputs
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
 
 
 def input_specs(model: Any) -> list[InputSpec]:

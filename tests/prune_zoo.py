@@ -73,7 +73,7 @@ def generator() -> Any:
 
 def waves() -> Any:
     x = keras.Input((20, 2))
-    flow = layers.MaxPooling1D()(layers.Conv1D(8, 5, activation="relu", name="conv")(x))
+    flow = layers.MaxPooling1D()(keras.ops.relu6(layers.Conv1D(8, 5, name="conv")(x)) * 0.5)
     flow = layers.TimeDistributed(layers.Dense(6, "relu"), name="each")(flow)
     return keras.Model(x, layers.Dense(3, "softmax")(layers.GlobalAveragePooling1D()(flow)))
 
@@ -95,7 +95,7 @@ def recurrent() -> Any:
 
 def attention() -> Any:
     """Two streams that look at each other; nothing normalizes, so cutting is exact."""
-    x, y = keras.Input((7, 6), name="x"), keras.Input((5, 4), name="y")
+    x, y = keras.Input((7, 6), name="x"), keras.Input((5, 4), name="seen")
     looked = layers.MultiHeadAttention(4, 6, value_dim=5, output_shape=9, name="across")(x, y)
     flow = layers.MultiHeadAttention(2, 4, use_bias=False, name="self")(query=looked, value=looked)
     flow = layers.Add()([looked, flow])
@@ -113,6 +113,16 @@ def transformer(normalized: bool = True) -> Any:
     return keras.Model([x, places], layers.Dense(3, "softmax")(layers.GlobalAveragePooling1D()(flow)))
 
 
+def masked_tokens() -> Any:
+    """Steps that do not count: Keras wires masks through the graph."""
+    x = keras.Input((8,), dtype="int32", name="tokens")
+    flow = layers.Embedding(20, 12, mask_zero=True, name="token")(x)
+    flow = layers.Bidirectional(layers.LSTM(6, return_sequences=True), name="both")(layers.Dropout(0.1)(flow))
+    flow = layers.GRU(10, return_sequences=True, name="steps")(flow)
+    seen = layers.MultiHeadAttention(2, 4, name="looks")(flow, flow)
+    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Add()([flow, seen]))))
+
+
 def nested() -> Any:
     """A Sequential inside of a model; both, and a layer beside them, are used twice."""
     part = keras.Sequential([keras.Input((8,)), layers.Dense(10, "relu", name="inner"), layers.Dense(6)], name="part")
@@ -127,6 +137,7 @@ def nested() -> Any:
 
 EXACT: list[Callable[[], Any]] = [
     mlp, residual, mobile, dense_net, generator, waves, gru, recurrent, attention, lambda: transformer(False), nested,
+    masked_tokens,
 ]  # fmt: skip
 """Of these a cut model computes just what the masked one does."""
 ALL = [*EXACT, transformer]

@@ -154,17 +154,25 @@ def _resolve(maker: Maker, said: Mapping[tuple[str, ...], tuple[Call, Said]]) ->
     for fixed in maker.atoms.fixed:
         for one in np.unique(of[fixed.labels]).tolist():
             reasons.setdefault(one, []).append(f"{fixed.path}: {fixed.reason}")
-    kinds = {"/".join(path): type(call.layer).__name__ for path, (call, _) in said.items()}
-    ends = [of[fixed.labels] for fixed in maker.atoms.fixed if fixed.path not in kinds]
-    fixed_anyway = set(np.concatenate(ends).tolist())
-    barriers = dict.fromkeys(
-        Barrier(fixed.path, kinds[fixed.path], fixed.reason)
-        for fixed in maker.atoms.fixed
-        if fixed.path in kinds and not fixed_anyway.issuperset(of[fixed.labels].tolist())
-    )
     classes = int(of.max()) + 1 if len(of) else 0
     groups = _groups({name: of[labels] for name, labels in maker.axes.items()}, classes, reasons)
-    return Coupling(classes, records, groups, tuple(barriers))
+    return Coupling(classes, records, groups, _barriers(maker, said, of))
+
+
+def _barriers(maker: Maker, said: Mapping[tuple[str, ...], Any], of: Labels) -> tuple[Barrier, ...]:
+    """Where something stays that a weight makes and that is not input or output of the model anyway."""
+    kinds = {"/".join(path): type(call.layer).__name__ for path, (call, _) in said.items()}
+    made = {one for name, labels in maker.axes.items() if not name.startswith("input ") for one in of[labels].tolist()}
+    for fixed in maker.atoms.fixed:
+        if fixed.path not in kinds:
+            made -= set(of[fixed.labels].tolist())
+    return tuple(
+        dict.fromkeys(
+            Barrier(fixed.path, kinds[fixed.path], fixed.reason)
+            for fixed in maker.atoms.fixed
+            if fixed.path in kinds and not made.isdisjoint(of[fixed.labels].tolist())
+        )
+    )
 
 
 def _weight(weight: Weight, of: Labels) -> Weight:

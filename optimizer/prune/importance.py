@@ -38,14 +38,17 @@ def by_scales(coupling: Coupling) -> Scores:
     return normalised(coupling, scores)
 
 
-def by_loss(coupling: Coupling, model: Any, batches: Iterable[Batch], loss: Callable[[Any, Any], Any]) -> Scores:
+def by_loss(
+    coupling: Coupling, answer: Callable[[Any], Any], batches: Iterable[Batch], loss: Callable[[Any, Any], Any]
+) -> Scores:
     """First-order Taylor (Molchanov et al., arXiv 1906.10771): the squared change of the loss without the channel.
 
     Gradient times weight, summed over the weights that take a channel in: exactly the derivative of the loss by a
-    factor on that channel. `loss(outputs, targets)` gives a scalar tensor; squares are averaged over the batches.
+    factor on that channel. `answer(inputs)` is the model of `coupling`; `loss(outputs, targets)` gives a scalar
+    tensor; squares are averaged over the batches.
     """
     variables = [variable.value for record in coupling.records for variable in getattr(record.layer, "weights", [])]
-    gradients = _gradients(model, variables, loss)
+    gradients = _gradients(answer, variables, loss)
     scores, count = np.zeros(coupling.classes), 0
     for inputs, targets in batches:
         change = np.zeros(coupling.classes)
@@ -56,9 +59,6 @@ def by_loss(coupling: Coupling, model: Any, batches: Iterable[Batch], loss: Call
         scores += change**2
         count += 1
     return normalised(coupling, np.sqrt(scores / max(1, count)))
-
-
-METHODS = ("weights", "scales", "loss")
 
 
 def normalised(coupling: Coupling, scores: Scores) -> Scores:
@@ -72,12 +72,12 @@ def normalised(coupling: Coupling, scores: Scores) -> Scores:
 
 
 def _gradients(
-    model: Any, variables: list[Any], loss: Callable[[Any, Any], Any]
+    answer: Callable[[Any], Any], variables: list[Any], loss: Callable[[Any, Any], Any]
 ) -> Callable[[Any, Any], Sequence[Any]]:
     def gradients(inputs: Any, targets: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(variables)
-            value = loss(model(inputs, training=False), targets)
+            value = loss(answer(inputs), targets)
         return tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     compiled = tf.function(gradients, autograph=False, reduce_retracing=True)

@@ -31,7 +31,7 @@ def _passing(site: Site) -> Said:
     """Every channel comes out by itself; weights along the last axis are as long as it (PReLU)."""
     if len(site.inputs) != 1 or width(site.out_shape) != len(site.first):
         return site.stop("its channels are not those that go in")
-    weights = [_along(site, tuple(weight.shape), "scales") for weight in site.layer.weights]
+    weights = [_along(site, tuple(weight.shape), "scales") for weight in site.weights]
     return Said(weights, {}, [site.first])
 
 
@@ -52,7 +52,7 @@ def _norm(site: Site) -> Said:
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
     if [one % len(site.in_shape) for one in axes] != [len(site.in_shape) - 1]:
         return site.stop("it normalizes over an axis other than the last")
-    weights = [_along(site, tuple(w.shape), _norm_role(w.name)) for w in site.layer.weights]
+    weights = [_along(site, tuple(w.shape), _norm_role(w.name)) for w in site.weights]
     return Said(weights, {}, [site.first])
 
 
@@ -68,7 +68,7 @@ def _along(site: Site, shape: tuple[int, ...], role: Any) -> Weight:
 def _constants(site: Site) -> Said:
     """Numbers per channel stand in the layer's configuration: what goes in stays whole."""
     site.fix(site.first, "it holds a constant per channel")
-    return Said([Weight((None,) * len(w.shape)) for w in site.layer.weights], {}, [site.first])
+    return Said([Weight((None,) * len(w.shape)) for w in site.weights], {}, [site.first])
 
 
 def _rescaling(site: Site) -> Said:
@@ -78,7 +78,7 @@ def _rescaling(site: Site) -> Said:
 
 def _merge(site: Site) -> Said:
     """Element by element: channels of equal place are one. A single channel (an attention map) is spread over all."""
-    shapes = [value.shape for value in site.call.inputs]
+    shapes = [value.shape for value in site.given]
     sizes = {len(labels) for labels in site.inputs} - {1}
     if len({len(shape) for shape in shapes}) != 1 or len(sizes) > 1 or _has_constants(site):
         return site.stop("it joins tensors of different ranks or sizes, or constants")

@@ -37,7 +37,7 @@ def _recurrent_weights(site: Site, layer: Any, units: Labels) -> list[Weight]:
 def _bidirectional(site: Site) -> Said:
     """Both directions are configured alike, so unit i of one goes with unit i of the other."""
     both = (site.layer.forward_layer, site.layer.backward_layer)
-    if any(_kind(layer) not in _GATES for layer in both) or len(site.call.inputs) + len(site.call.outputs) != 2:
+    if any(_kind(layer) not in _GATES for layer in both) or len(site.inputs) + len(site.call.outputs) != 2:
         return site.stop("it holds a layer without a rule, or hands out states")
     ahead, back = (
         site.makes(f"{name}/units", layer.units) for name, layer in zip(("ahead", "back"), both, strict=True)

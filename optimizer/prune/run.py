@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta
 
 from optimizer.data import Array
-from optimizer.distill import Goal, Taught, Tuned, Tuning, goal_of, judge_of, objective_of, teach, tune
+from optimizer.distill import Goal, Taught, Tuned, Tuning, call, goal_of, judge_of, objective_of, teach, tune
 from optimizer.errors import RefusedError
 from optimizer.losses import Loss
 from optimizer.macs import Size
@@ -108,9 +108,10 @@ def score(model: Any, coupling: Coupling, rows: Taught, goal: Goal, settings: Pr
     chosen = np.random.default_rng(settings.after.seed).permutation(rows.number)[: settings.rows]
     size = settings.after.batch
     parts = [labelled.taken(chosen[at : at + size]) for at in range(0, len(chosen), size)]
-    batches = [(part.inputs if len(part.inputs) > 1 else part.inputs[0], part) for part in parts]
     objective = objective_of(parts[0], goal, settings.after)
-    return by_loss(coupling, model, batches, objective)
+    return by_loss(
+        coupling, lambda inputs: call(model, inputs, False), [(part.inputs, part) for part in parts], objective
+    )
 
 
 def _labelled(rows: Taught, goal: Goal) -> Taught:
@@ -144,8 +145,7 @@ def _cut(
 
 def _goal(teacher: Any, check: Rows, settings: Pruning) -> Goal:
     some = tuple(part[:256] for part in check.inputs)
-    given = list(some) if len(some) > 1 else some[0]
-    return goal_of(np.asarray(teacher(given, training=False)), settings.loss)
+    return goal_of(np.asarray(call(teacher, some, False)), settings.loss)
 
 
 def _of(size: Size, what: str) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from optimizer.prune.coupling import Coupling, Group, Kept
@@ -15,11 +17,11 @@ Scores = NDArray[np.float64]
 """By class of channels: how much it matters."""
 
 
-class Least(NamedTuple):
+class Least(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`channels`: how many every axis keeps; `multiple`: axes of a group keep a multiple of this where they can."""
 
-    channels: int = 1
-    multiple: int = 1
+    channels: Annotated[int, Meta(ge=1)] = 1
+    multiple: Annotated[int, Meta(ge=1)] = 1
 
 
 LEAST = Least()

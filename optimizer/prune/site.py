@@ -77,8 +77,19 @@ class Site:
         return "/".join(self.call.path)
 
     @property
+    def weights(self) -> Sequence[Any]:
+        """An operation like `a + b` has none."""
+        return getattr(self.layer, "weights", ())
+
+    @property
+    def given(self) -> list[Value]:
+        """What goes in, but for masks: those say which steps count and carry no channels."""
+        masks = [part for name, part in self.call.named.items() if name.endswith("mask")]
+        return [value for value in self.call.inputs if value not in masks]
+
+    @property
     def inputs(self) -> list[Labels]:
-        return [self.labels[value.number] for value in self.call.inputs]
+        return [self.of(value) for value in self.given]
 
     @property
     def first(self) -> Labels:
@@ -119,7 +130,7 @@ class Site:
         outputs = [self.others(value) for value in self.call.outputs]
         for labels in outputs:
             self.fix(labels, reason)
-        return Said([Weight((None,) * len(weight.shape)) for weight in self.layer.weights], {}, outputs)
+        return Said([Weight((None,) * len(weight.shape)) for weight in self.weights], {}, outputs)
 
 
 def width(shape: Shape) -> int:

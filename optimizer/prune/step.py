@@ -44,7 +44,7 @@ def read_settings(given: dict[str, Any]) -> Pruning:
 def manifest_of(settings: Pruning, report: Report) -> dict[str, Any]:
     """Plain values: sizes before and after, groups, barriers with their reasons, what every round did."""
     found: dict[str, Any] = {
-        "settings": msgspec.to_builtins(settings),
+        "settings": msgspec.json.decode(msgspec.json.encode(settings)),
         "before": report.before._asdict(),
         "after": report.after._asdict(),
         "groups": {name: {"channels": total, "free": free} for name, (total, free) in report.groups.items()},

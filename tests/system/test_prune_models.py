@@ -80,7 +80,9 @@ def _to_int8(model: Any, ratio: float, count: int) -> None:
     coupling = couple(model)
     kept = select(coupling, by_scales(coupling), {group.name: ratio for group in coupling.prunable()})
     smaller = cut(model, coupling, kept)
-    smaller = smaller if not isinstance(smaller, keras.Sequential) else keras.Model(smaller.inputs, smaller.outputs)
+    smaller = (
+        smaller if not isinstance(smaller, keras.Sequential) else keras.Model(smaller.inputs[0], smaller.outputs[0])
+    )
     rows: list[Array] = rows_for(smaller, count)
     calibration = {tensor.name: part for tensor, part in zip(smaller.inputs, rows, strict=True)}
     content = quantize(smaller, calibration, weights="per-channel", interface=("float32", "float32"))

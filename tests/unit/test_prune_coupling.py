@@ -119,3 +119,9 @@ def test_a_layer_in_two_nested_models_is_refused() -> None:
 def test_a_model_without_a_graph_is_refused() -> None:
     with pytest.raises(RefusedError, match="no graph of layers"):
         couple(type("Mine", (keras.Model,), {})())
+
+
+def test_masks_stand_in_no_ones_way() -> None:
+    coupling = couple(zoo.masked_tokens())
+    assert coupling.barriers == ()
+    assert all(group.free.all() or group.reasons == ("output: output of the model",) for group in coupling.groups)

@@ -1,0 +1,79 @@
+"""The step: files in, files out, and settings that are refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from optimizer.errors import RefusedError
+from optimizer.prune.step import prune_source
+from optimizer.sources import load_source
+from tests import prune_zoo as zoo
+from tests.prune_zoo import built, rows_for
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+SETTINGS = {"budget": 0.5, "rounds": 1, "rows": 64, "after": {"epochs": 1, "dropout": 0.0}, "least": {"channels": 2}}
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> dict[str, Any]:
+    """A source of two inputs, with rows of calibration and validation that have no labels."""
+    model = built(zoo.attention)
+    model.save(tmp_path / "source.keras")
+    arrays = {
+        f"{split}/{tensor.name}": part
+        for split in ("calibration", "validation", "test")
+        for tensor, part in zip(model.inputs, rows_for(model, 64), strict=True)
+    }
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **arrays)
+    names = {"source": "source.keras", "data": "data.npz", "target": "pruned.keras", "manifest": "prune.json"}
+    return {name: str(tmp_path / file) for name, file in names.items()} | {"settings": SETTINGS}
+
+
+def test_a_pruned_source_is_a_source_with_a_manifest(arguments: dict[str, Any]) -> None:
+    told: list[float] = []
+    manifest = prune_source(arguments, lambda fraction, detail: told.append(fraction))
+    pruned = load_source(Path(arguments["target"]))
+    assert json.loads(Path(arguments["manifest"]).read_text()) == manifest
+    assert manifest["after"]["parameters"] == pruned.count_params() <= 0.5 * manifest["before"]["parameters"]
+    assert manifest["groups"]["across/num_heads"] == {"channels": 4, "free": 4}
+    assert manifest["barriers"] == []
+    assert pruned.get_layer("across").num_heads >= 2
+    assert told[0] == 0
+    assert told[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": 0}, "budget"),
+        ({"rounds": 0}, "rounds"),
+        ({"importance": "luck"}, "luck"),
+        ({"amount": 1}, "amount"),
+        ({"after": {"alpha": 2}}, "alpha"),
+        ({"budget": 1e-4}, "larger budget"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(
+    arguments: dict[str, Any], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RefusedError, match=message):
+        prune_source(arguments | {"settings": SETTINGS | settings}, lambda fraction, detail: None)
+
+
+def test_data_with_train_and_labels_teaches_by_them(arguments: dict[str, Any], tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((4,), name="x"), keras.layers.Dense(16, "relu"), keras.layers.Dense(2, "softmax")]
+    )
+    model.save(tmp_path / "source.keras")
+    splits = ("train", "validation", "test")
+    labels = {f"{split}/y": (x[:, 0] > 0).astype(np.int64) for split in splits}
+    np.savez(tmp_path / "data.npz", allow_pickle=False, **{f"{split}/x": x for split in splits}, **labels)
+    manifest = prune_source(arguments, lambda fraction, detail: None)
+    assert manifest["after"]["parameters"] <= 0.5 * manifest["before"]["parameters"]
