@@ -75,6 +75,12 @@ def _keras_bidirectional(layer: Any) -> int:
     return steps * sum(_size(cell.kernel.shape) + _size(cell.recurrent_kernel.shape) for cell in cells)
 
 
+def _keras_each_step(layer: Any) -> int:
+    """TimeDistributed around a dense layer or a convolution; others count nothing."""
+    plain = type(layer.layer).__name__ in ("Dense", "Conv1D", "Conv2D", "Conv3D")
+    return _places(layer.output) * _size(layer.layer.kernel.shape[:-1]) if plain else 0
+
+
 def _keras_attention(layer: Any) -> int:
     """Projections of query, key, value and output; scores of every pair of steps and the sums by them."""
     query, value = (int(tensor.shape[1]) for tensor in (_tensors(layer.input) * 2)[:2])
@@ -103,6 +109,7 @@ _KERAS: dict[str, Callable[[Any], int]] = {
     "SeparableConv2D": _keras_separable,
     **dict.fromkeys(("SimpleRNN", "GRU", "LSTM"), _keras_recurrent),
     "Bidirectional": _keras_bidirectional,
+    "TimeDistributed": _keras_each_step,
     "MultiHeadAttention": _keras_attention,
 }
 

@@ -62,7 +62,9 @@ def test_the_ledger_knows_the_size_of_a_model_that_was_not_built_yet(build: Call
     assert size_of(coupling, coupling.everything()).parameters == model.count_params()
 
 
-@pytest.mark.parametrize("build", [zoo.residual, zoo.mobile, zoo.gru, zoo.recurrent, zoo.attention, zoo.transformer])
+@pytest.mark.parametrize(
+    "build", [zoo.residual, zoo.mobile, zoo.waves, zoo.gru, zoo.recurrent, zoo.attention, zoo.transformer]
+)
 def test_the_ledger_counts_the_macs_that_the_report_counts(build: Callable[[], Any]) -> None:
     model = built(build)
     coupling = couple(model)
