@@ -14,6 +14,7 @@ from optimizer.distill import Goal, Taught, Tuned, Tuning, call, goal_of, judge_
 from optimizer.errors import RefusedError
 from optimizer.losses import Loss
 from optimizer.macs import Size
+from optimizer.prune.blocks import Block, spare, without
 from optimizer.prune.budget import Ratios, choose
 from optimizer.prune.coupling import Barrier, Coupling, couple
 from optimizer.prune.importance import by_loss, by_scales, by_weights
@@ -35,6 +36,8 @@ class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratios: tuple[Annotated[float, Meta(gt=0, le=1)], ...] = RATIOS
     """At which every group is pruned alone to see what it loses."""
     least: Least = LEAST
+    blocks: Annotated[float, Meta(ge=0)] = 0.0
+    """Whole residual branches go first, while the loss on check data rises by at most this; 0 leaves them all."""
     rows: Annotated[int, Meta(ge=1)] = 2048
     """Of training data that score channels, and of check data that measure groups."""
     between: Tuning = Tuning(epochs=3, dropout=0.0)
@@ -58,6 +61,8 @@ class Report(msgspec.Struct, frozen=True):
     after: Size
     groups: dict[str, tuple[int, int]]
     barriers: tuple[Barrier, ...]
+    blocks: tuple[str, ...]
+    """Residual branches that went as a whole."""
     rounds: tuple[Round, ...]
 
 
@@ -80,7 +85,8 @@ def prune(teacher: Any, train: Rows, check: Rows, settings: Pruning, tell: Tell)
     judged = Taught(check.inputs, check.labels, teach(teacher, check.inputs, goal))
     coupling = couple(teacher)
     before = size_of(coupling, coupling.everything())
-    student, rounds, size = teacher, [], before
+    gone = _spare_blocks(teacher, judged, goal, settings) if settings.blocks > 0 else []
+    student, rounds, size = (without(teacher, gone) if gone else teacher), list[Round](), before
     for at, share in enumerate(shares(settings.budget, settings.rounds)):
         say = _part(tell, at, settings.rounds)
         student, ratios = _cut(student, rows, judged, goal, settings, int(_of(before, settings.of) * share), say)
@@ -90,7 +96,7 @@ def prune(teacher: Any, train: Rows, check: Rows, settings: Pruning, tell: Tell)
         size = size_of(now, now.everything())
         rounds.append(Round(ratios, size, tuned))
     groups = {group.name: (len(group.classes), int(group.free.sum())) for group in coupling.groups}
-    return student, Report(before, size, groups, coupling.barriers, tuple(rounds))
+    return student, Report(before, size, groups, coupling.barriers, tuple(block.name for block in gone), tuple(rounds))
 
 
 def shares(budget: float, rounds: int) -> list[float]:
@@ -141,6 +147,12 @@ def _cut(
 
     ratios = choose(curves, cost, budget)
     return cut(student, coupling, select(coupling, scores, ratios, settings.least)), ratios
+
+
+def _spare_blocks(teacher: Any, judged: Taught, goal: Goal, settings: Pruning) -> list[Block]:
+    few = judged.taken(np.arange(min(judged.number, settings.rows)))
+    objective = objective_of(few, goal, settings.after)
+    return spare(teacher, lambda model: judge_of(model, few, objective)(), settings.blocks)
 
 
 def _goal(teacher: Any, check: Rows, settings: Pruning) -> Goal:

@@ -49,6 +49,7 @@ def manifest_of(settings: Pruning, report: Report) -> dict[str, Any]:
         "after": report.after._asdict(),
         "groups": {name: {"channels": total, "free": free} for name, (total, free) in report.groups.items()},
         "barriers": [barrier._asdict() for barrier in report.barriers],
+        "blocks": list(report.blocks),
         "rounds": [
             {"ratios": part.ratios, "size": part.size._asdict(), "epochs": part.tuned.epochs, "loss": part.tuned.loss}
             for part in report.rounds

@@ -88,6 +88,16 @@ def test_models_without_labels_are_pruned_by_their_answers(build: Any, importanc
     assert len(report.rounds) == 1
 
 
+def test_residual_branches_that_nobody_misses_go_first() -> None:
+    model = built(zoo.residual)
+    model.get_layer("back1").set_weights([np.zeros(weight.shape) for weight in model.get_layer("back1").weights])
+    settings = Pruning(budget=0.5, rounds=1, rows=32, blocks=1e-4, after=Tuning(epochs=1))
+    student, report = prune(model, *_answered(model), settings, silent)
+    assert report.blocks == ("add1",)
+    assert "wide1" not in {layer.name for layer in student.layers}
+    assert report.after.parameters <= 0.5 * report.before.parameters
+
+
 def test_a_budget_out_of_reach_is_refused() -> None:
     with pytest.raises(BudgetError):
         prune(built(zoo.mlp), *_answered(built(zoo.mlp)), Pruning(budget=0.001, rows=32), silent)
