@@ -93,6 +93,8 @@ def tune(
     teacher to learn from, or the loss is no number any more.
     """
     mixed = teacher if settings.mix > 0 else None
+    if mixed is not None and any(part.dtype.kind != "f" for part in rows.inputs):
+        raise RefusedError("rows of whole numbers, such as tokens, cannot be mixed; set mix to 0")
     learn = _learner(student, rows, goal, settings, mixed)
     judge = judge_of(student, check, objective_of(check, goal, settings))
     steps = _steps(rows, settings)

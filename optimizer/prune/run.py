@@ -156,6 +156,8 @@ def _spare_blocks(teacher: Any, judged: Taught, goal: Goal, settings: Pruning) -
 
 
 def _goal(teacher: Any, check: Rows, settings: Pruning) -> Goal:
+    if len(teacher.outputs) != 1:
+        raise RefusedError(f"pruning teaches models of one output, this one has {len(teacher.outputs)}; split it")
     some = tuple(part[:256] for part in check.inputs)
     return goal_of(np.asarray(call(teacher, some, False)), settings.loss)
 

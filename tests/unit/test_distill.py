@@ -109,6 +109,13 @@ def test_dropout_is_left_out_while_tuning_and_is_there_again_after() -> None:
     assert drop.rate == 0.4
 
 
+def test_tokens_are_not_mixed() -> None:
+    x = np.arange(64).reshape(16, 4)
+    data, model = Taught((x,), None, np.zeros((16, 2), np.float32)), net(4, "softmax", 2)
+    with pytest.raises(RefusedError, match="cannot be mixed"):
+        tune(model, data, data, CLASSES, Tuning(epochs=1, mix=0.5), silent, model)
+
+
 def test_without_labels_and_teacher_there_is_nothing_to_learn_from() -> None:
     x, _ = rows(64, 1)
     data = Taught((x,), None, None)

@@ -105,6 +105,12 @@ def test_a_budget_out_of_reach_is_refused() -> None:
         prune(built(zoo.mlp), *_answered(built(zoo.mlp)), Pruning(budget=0), silent)
 
 
+def test_a_model_of_several_outputs_is_refused() -> None:
+    model = built(zoo.dense_net)
+    with pytest.raises(RefusedError, match="one output"):
+        prune(model, *_answered(model), QUICK, silent)
+
+
 def test_rounds_take_equal_shares() -> None:
     assert shares(0.125, 3) == pytest.approx([0.5, 0.25, 0.125])
 
