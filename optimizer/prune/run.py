@@ -40,9 +40,9 @@ class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whole residual branches go first, while the loss on check data rises by at most this; 0 leaves them all."""
     rows: Annotated[int, Meta(ge=1)] = 2048
     """Of training data that score channels, and of check data that measure groups."""
-    between: Tuning = Tuning(epochs=3, dropout=0.0)
+    between: Tuning = Tuning(epochs=2, batch=128, temperature=2.0, dropout=0.0)
     """Fine-tuning after every round but the last."""
-    after: Tuning = Tuning(epochs=15, dropout=0.0)
+    after: Tuning = Tuning(epochs=20, batch=128, rate=3e-3, decay=1e-3, temperature=2.0, patience=10, dropout=0.0)
     loss: Loss | None = None
 
 
