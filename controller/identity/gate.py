@@ -78,7 +78,7 @@ class Gate:
         """What is retained of revoked devices: the controller may have ended between the revocation and that."""
         for device in await self._store.read(reads.every(records.Device, state="revoked")):
             for _ in range(_MOST_TRIES):
-                if self._clear(device.name):
+                if self._clear(device.name, await self._models()):
                     break
                 await asyncio.sleep(_PAUSE_S)
 
@@ -95,9 +95,14 @@ class Gate:
 
     async def _put_out(self, name: str) -> bool:
         await self._broker.expel(name)
+        models = await self._models()
         # Last: putting a device out makes the broker publish its will, which is retained.
-        return name in self._out and self._clear(name)
+        return name in self._out and self._clear(name, models)
 
-    def _clear(self, name: str) -> bool:
-        sent = [self._clear_topic(topics.agent(name, kind)) for kind in _RETAINED]
+    def _clear(self, name: str, models: list[str]) -> bool:
+        own = [topics.agent(name, kind) for kind in _RETAINED]
+        sent = [self._clear_topic(topic) for topic in (*own, *(topics.predictions(model, name) for model in models))]
         return all(sent)
+
+    async def _models(self) -> list[str]:
+        return [model.name for model in await self._store.read(reads.every(records.Model))]

@@ -16,7 +16,7 @@ from controller.errors import Conflict, NotFound, UserError
 from controller.identity.authority import Authority
 from controller.identity.clients import Clients
 from controller.identity.gate import Gate
-from controller.records import Certificate, Client, Device
+from controller.records import Certificate, Client, Device, Model
 from controller.store import Store
 from firmware_profiles.profile import Facts
 
@@ -118,6 +118,12 @@ def test_who_is_shut_out_is_refused_first_put_out_then_and_cleared_last_again_an
 
     asyncio.run(act())
     assert broker.told == ["admit", *3 * ["expel a", *CLEARED]]
+
+
+def test_its_predictions_of_every_model_are_cleared_too(store: Store, broker: RecordingBroker, gate: Gate) -> None:
+    store.commit_now(writes.put(Model(name="digits", created_at=0.0)))
+    asyncio.run(gate.shut_out("a"))
+    assert broker.told == ["admit", "expel a", *CLEARED, "clear lepta/v1/predictions/digits/a"]
 
 
 def test_a_new_device_of_the_same_name_is_left_alone(broker: RecordingBroker, gate: Gate) -> None:
