@@ -49,7 +49,7 @@ from agent.contract.signing import PrivateKey, seal, write_secret
 from agent.contract.tensors import Tensor
 from agent.enroll import Identity
 from agent.link import Broker
-from controller.broker_config import Listen, rumqttd
+from controller.broker.config import Listen, rumqttd
 from controller.settings import Limits
 from tests import builders
 
@@ -73,7 +73,7 @@ class FakeBroker:
 
     def start(self) -> None:
         process = self._process = subprocess.Popen(
-            children.command("controller.embedded"), stdin=subprocess.PIPE, env=children.environment()
+            children.command("controller.broker.embedded"), stdin=subprocess.PIPE, env=children.environment()
         )
         assert process.stdin is not None
         process.stdin.write(f"{self._config}\n".encode())

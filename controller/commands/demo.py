@@ -17,7 +17,7 @@ def demo(
 ) -> int:
     """The main job, end to end, on this machine: train, shrink, deploy, swap under load, a batch job with a kill."""
     from controller.commands.optimize import needs_optimizer
-    from controller.demo import run
+    from controller.demo.show import run
 
     needs_optimizer()
     return run(screen(), keep=keep, report=report, data=data)

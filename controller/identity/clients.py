@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 
 from controller import reads, writes
-from controller.broker_config import client_password
+from controller.broker.config import client_password
 from controller.errors import Conflict, NotFound, UserError
 from controller.identity.enrolment import RESERVED
 from controller.identity.gate import Gate

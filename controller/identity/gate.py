@@ -10,7 +10,7 @@ from collections.abc import Callable
 from agent.contract import topics
 from controller import reads, records
 from controller.background import Background
-from controller.broker_port import Admission, Broker, ClientRight
+from controller.broker.port import Admission, Broker, ClientRight
 from controller.identity.authority import Authority
 from controller.store import Store
 

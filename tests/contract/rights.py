@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.contract import topics
-from controller import broker_config
-from controller.broker_port import ClientRight
+from controller.broker import config as broker_config
+from controller.broker.port import ClientRight
 
 PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
 BEGIN, END = "<!-- rights: python -m tests.contract.rights -->\n", "<!-- end of rights -->\n"

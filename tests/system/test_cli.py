@@ -17,7 +17,7 @@ import pytest
 
 from agent.contract import children
 from agent.runtime import load
-from controller.demo_fleet import Fleet, opened
+from controller.demo.fleet import Fleet, opened
 from tests.builders import RUNTIMES, classifier, file_ref, golden_for, random_inputs
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.contract.topics import TopicError
-from controller import broker, broker_config
+from controller import broker
 from controller.broker import Broker, ClientRight
-from controller.broker_config import Lan, Listen
+from controller.broker import config as broker_config
+from controller.broker.config import Lan, Listen
 from controller.errors import Internal, UserError
 from controller.settings import Limits, Settings
 

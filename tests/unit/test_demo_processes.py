@@ -15,8 +15,8 @@ import pytest
 
 from agent.runtime import load, predict
 from controller.client import Client
-from controller.demo_processes import Bare, Child, family, rate_of, stop_all, wait_until
-from controller.demo_stream import Stream, StreamSettings
+from controller.demo.processes import Bare, Child, family, rate_of, stop_all, wait_until
+from controller.demo.stream import Stream, StreamSettings
 from controller.errors import Internal
 from controller.locate import locate
 from tests.builders import RUNTIMES, classifier, random_inputs

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from controller.commands import root
-from controller.demo_job import Ended, compare
-from controller.demo_report import (
+from controller.demo.job import Ended, compare
+from controller.demo.report import (
     JobFigures,
     Report,
     artifact_figures,
@@ -19,7 +19,7 @@ from controller.demo_report import (
     promises,
     swap_figures,
 )
-from controller.demo_windows import Sample, Span, controls, during, hull, ideal_s, percentile
+from controller.demo.windows import Sample, Span, controls, during, hull, ideal_s, percentile
 from controller.replies import Artifact, Gate, Job, Run, TimedSwap
 
 

@@ -11,7 +11,7 @@ from cryptography import x509
 
 from agent.contract import topics
 from controller import writes
-from controller.broker_port import Admission, Broker, Kind
+from controller.broker.port import Admission, Broker, Kind
 from controller.errors import Conflict, NotFound, UserError
 from controller.identity.authority import Authority
 from controller.identity.clients import Clients

@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from controller import broker, broker_config
+from controller import broker
 from controller.broker import Admission, ClientRight, Spawned
+from controller.broker import config as broker_config
 from controller.identity.authority import CA_CERTIFICATE, CA_KEY, Authority
 from controller.settings import Settings
 from tests.benchmarks.devices.peers import Login

@@ -119,14 +119,14 @@ class Rate:
 
 
 class Bare:
-    """A `controller.reference` process: the same artifact without Lepta around it. Use as a context manager."""
+    """A `controller.demo.reference` process: the same artifact without Lepta around it. Use as a context manager."""
 
     def __init__(self, told: dict[str, Any], log: Path) -> None:
-        """`told`: the first line for `controller.reference`; its noise goes to `log`."""
+        """`told`: the first line for `controller.demo.reference`; its noise goes to `log`."""
         self._log = log
         with log.open("ab") as noise:
             self._process = subprocess.Popen(
-                children.command("controller.reference"),
+                children.command("controller.demo.reference"),
                 env=children.environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -17,15 +17,15 @@ import numpy as np
 import psutil
 
 from agent.contract.golden import Array
-from controller import demo_text
 from controller.answers import describe
 from controller.commands.common import write_json
 from controller.commands.screen import Progress, Screen
-from controller.demo_fleet import AGENTS, Fleet, opened
-from controller.demo_job import JobSettings, run_job
-from controller.demo_processes import cores
-from controller.demo_report import JobFigures, Report, SwapFigures, artifact_figures, promises, swap_figures
-from controller.demo_stream import Stream, StreamSettings
+from controller.demo import text
+from controller.demo.fleet import AGENTS, Fleet, opened
+from controller.demo.job import JobSettings, run_job
+from controller.demo.processes import cores
+from controller.demo.report import JobFigures, Report, SwapFigures, artifact_figures, promises, swap_figures
+from controller.demo.stream import Stream, StreamSettings
 from controller.errors import Internal, LeptaError
 from controller.follow import follow_deploy, follow_example, follow_rollout, follow_run
 from controller.preprocess import read_inputs
@@ -68,12 +68,12 @@ def run(
     """Run the demo; returns 0 if every promise was kept, else 1. Whatever happens, no child is left."""
     began = time.monotonic()
     with _stopped_calmly(), _logs_named(data), opened(data) as fleet:
-        demo_text.greet(screen, fleet.client.place.url, time.monotonic() - began)
+        text.greet(screen, fleet.client.place.url, time.monotonic() - began)
         done = _Demo(screen, fleet, settings).run(began)
         kept = promises(done)
         if report is not None:
             write_json(report, msgspec.to_builtins(done))
-        demo_text.show_promises(screen, kept, done.wall_s, report)
+        text.show_promises(screen, kept, done.wall_s, report)
         if keep:
             _keep(screen, fleet)
     return 0 if all(promise.kept for promise in kept) else 1
@@ -106,7 +106,7 @@ class _Demo:
             progress.update("start three agents")
             self._fleet.add_agents()
             devices = self._fleet.wait_for_agents()
-        demo_text.show_devices(self._screen, devices)
+        text.show_devices(self._screen, devices)
         first, made = self._first_version()
         second, swap = self._second_version(made)
         job = self._job(made)
@@ -133,8 +133,8 @@ class _Demo:
                 preprocessing=made.example.preprocessing,
             )
             run, rollout = follow_deploy(self._client, run, _Shrinking(progress), self._settings.step_s)
-        demo_text.show_artifacts(self._screen, artifact_figures(run))
-        demo_text.show_rollout(self._screen, rollout)
+        text.show_artifacts(self._screen, artifact_figures(run))
+        text.show_rollout(self._screen, rollout)
         return run, made
 
     def _second_version(self, made: Made) -> tuple[Run, SwapFigures]:
@@ -156,9 +156,9 @@ class _Demo:
             progress.update("quiet stretch after the swap")
             swaps = self._swaps(run.version)
             time.sleep(self._settings.quiet_s)
-        demo_text.show_artifacts(self._screen, artifact_figures(run))
+        text.show_artifacts(self._screen, artifact_figures(run))
         figures = swap_figures(stream.samples, swaps, self._settings.stream.per_s)
-        demo_text.show_swap(self._screen, figures)
+        text.show_swap(self._screen, figures)
         return run, figures
 
     def _build(self, made: Made, progress: Progress) -> Run:
@@ -199,21 +199,21 @@ class _Demo:
         with self._screen.progress() as progress:
             progress.update("job, and bare processes for comparison")
             figures = run_job(self._fleet, MODEL, made.batch, victim, self._settings.job)
-        demo_text.show_job(self._screen, figures)
+        text.show_job(self._screen, figures)
         return figures
 
     def _one_answer(self, made: Made) -> None:
         self._screen.heading("One answer, and the way it took")
         metadata, serving = self._client.metadata(MODEL), self._client.version(MODEL, "serving")
         answer = self._client.infer(MODEL, read_inputs(made.seven, metadata.inputs, serving.preprocessing))
-        text = describe(answer, serving.labels if serving.version == answer.version else ())[0]
-        demo_text.show_answer(self._screen, made.seven.name, text, answer)
+        words = describe(answer, serving.labels if serving.version == answer.version else ())[0]
+        text.show_answer(self._screen, made.seven.name, words, answer)
         deadline = time.monotonic() + self._settings.trace_s
         request = self._client.request(answer.id)
         while not any(step.step == "store" for step in request.steps) and time.monotonic() < deadline:
             time.sleep(self._settings.poll_s)
             request = self._client.request(answer.id)
-        demo_text.show_trace(self._screen, request)
+        text.show_trace(self._screen, request)
 
     def _make(self, progress: Progress, folder: str, epochs: int, seed: int) -> Made:
         """Train an example in the optimizer's process and bring its files here."""
@@ -253,7 +253,7 @@ def _keep(screen: Screen, fleet: Fleet) -> None:
         if not program.alive:
             fleet.restart(name)
     fleet.wait_for_agents()
-    demo_text.show_kept(screen, fleet)
+    text.show_kept(screen, fleet)
     try:
         while True:
             time.sleep(1.0)

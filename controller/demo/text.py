@@ -8,8 +8,8 @@ from pathlib import Path
 from controller.commands.deploy import use_lines
 from controller.commands.layout import count, ms, share, size
 from controller.commands.screen import Screen
-from controller.demo_fleet import Fleet
-from controller.demo_report import ArtifactFigures, JobFigures, Promise, SwapFigures
+from controller.demo.fleet import Fleet
+from controller.demo.report import ArtifactFigures, JobFigures, Promise, SwapFigures
 from controller.oip_client import Answer
 from controller.replies import Device, Request, Rollout
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from agent.contract.golden import Array
 from controller.client import Client
-from controller.demo_windows import Sample
+from controller.demo.windows import Sample
 from controller.oip_client import HEADER_LENGTH, AnswerError, decode_answer, encode_request
 
 

@@ -20,7 +20,7 @@ class ClientRight:
 
     name: str
     password: str
-    """As `broker_config.client_password` makes it."""
+    """As `config.client_password` makes it."""
     predictions: tuple[str, ...] = ()
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from controller.demo_windows import Sample, Span, controls, during, latencies, percentile
+from controller.demo.windows import Sample, Span, controls, during, latencies, percentile
 from controller.replies import Artifact, Job, Run, TimedSwap
 
 

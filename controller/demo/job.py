@@ -13,10 +13,10 @@ import numpy as np
 
 from agent.contract.golden import Array
 from controller.client import Client
-from controller.demo_fleet import Fleet
-from controller.demo_processes import Bare, Rate, cores, rate_of
-from controller.demo_report import JobFigures, job_figures
-from controller.demo_windows import ideal_s
+from controller.demo.fleet import Fleet
+from controller.demo.processes import Bare, Rate, cores, rate_of
+from controller.demo.report import JobFigures, job_figures
+from controller.demo.windows import ideal_s
 from controller.errors import Internal
 from controller.follow import WorkFailed
 from controller.replies import Artifact, Job

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import struct
 
-from controller.broker_port import BrokerError
+from controller.broker.port import BrokerError
 
 _CONNECT, _CONNACK, _DISCONNECT = 0x10, 0x20, 0xE0
 _USERNAME, _PASSWORD, _CLEAN_START = 0x80, 0x40, 0x02

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent.contract.signing import write_secret
 from controller.client import Client
-from controller.demo_processes import Child, stop_all, wait_until
+from controller.demo.processes import Child, stop_all, wait_until
 from controller.errors import LeptaError, UserError
 from controller.locate import in_folder
 from controller.replies import Device

@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from agent.contract import children
 from agent.contract.signing import write_secret
-from controller import broker_config, guard
-from controller.broker_config import Lan, Listen
-from controller.broker_port import Admission, Broker, BrokerError, ClientRight, Kind
-from controller.broker_spawned import Spawned
+from controller.broker import config, guard
+from controller.broker.config import Lan, Listen
+from controller.broker.port import Admission, Broker, BrokerError, ClientRight, Kind
+from controller.broker.spawned import Spawned
 from controller.errors import Internal, UserError
 from controller.identity.authority import ServerFiles
 from controller.settings import Limits, Settings
@@ -125,8 +125,8 @@ class _Embedded:
     def prepare(self, listen: Listen, _lan: Lan | None) -> tuple[list[str], str]:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         path = self._folder / "rumqttd.toml"
-        write_secret(path, broker_config.rumqttd(listen, self._limits))
-        return children.command("controller.embedded"), str(path)
+        write_secret(path, config.rumqttd(listen, self._limits))
+        return children.command("controller.broker.embedded"), str(path)
 
     def admit(self, _admission: Admission) -> None:
         """It knows one password."""
@@ -138,20 +138,20 @@ class _Mosquitto:
         self._folder, self._limits = settings.data / "broker", settings.limits
 
     def prepare(self, listen: Listen, lan: Lan | None) -> tuple[list[str], str]:
-        passwd = broker_config.mosquitto_passwd(listen.username, listen.password, secrets.token_bytes(_SALT_BYTES))
-        self._write(broker_config.PASSWORD_FILE, passwd)
+        passwd = config.mosquitto_passwd(listen.username, listen.password, secrets.token_bytes(_SALT_BYTES))
+        self._write(config.PASSWORD_FILE, passwd)
         path = self._write("mosquitto.conf", self._configuration(listen, lan))
-        return children.command("controller.guard"), guard.order([self._program, "-c", str(path)])
+        return children.command("controller.broker.guard"), guard.order([self._program, "-c", str(path)])
 
     def admit(self, admission: Admission) -> None:
         nobody = secrets.token_bytes(_SALT_BYTES)
-        self._write(broker_config.AGENTS_ACL_FILE, broker_config.agents_acl())
-        self._write(broker_config.CLIENTS_ACL_FILE, broker_config.clients_acl(admission.clients))
-        self._write(broker_config.CLIENTS_FILE, broker_config.clients_passwords(admission.clients, nobody))
-        self._write(broker_config.CRL_FILE, admission.crl)
+        self._write(config.AGENTS_ACL_FILE, config.agents_acl())
+        self._write(config.CLIENTS_ACL_FILE, config.clients_acl(admission.clients))
+        self._write(config.CLIENTS_FILE, config.clients_passwords(admission.clients, nobody))
+        self._write(config.CRL_FILE, admission.crl)
 
     def _configuration(self, listen: Listen, lan: Lan | None) -> str:
-        return broker_config.mosquitto(listen, lan, self._limits, self._folder, getpass.getuser())
+        return config.mosquitto(listen, lan, self._limits, self._folder, getpass.getuser())
 
     def _write(self, name: str, content: str) -> Path:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

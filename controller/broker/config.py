@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.contract import topics
-from controller.broker_port import ClientRight
+from controller.broker.port import ClientRight
 from controller.settings import Limits
 
 PASSWORD_FILE, CLIENTS_FILE = "mosquitto.passwd", "clients.passwd"

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Protocol
 
 from agent.contract import children
-from controller.broker_config import Lan, Listen
-from controller.broker_hello import hello
-from controller.broker_port import Admission, BrokerError, Kind
-from controller.broker_ports import check_free, free_port
+from controller.broker.config import Lan, Listen
+from controller.broker.hello import hello
+from controller.broker.port import Admission, BrokerError, Kind
+from controller.broker.ports import check_free, free_port
 from controller.errors import LeptaError
 from controller.settings import Settings
 
