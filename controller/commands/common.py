@@ -14,15 +14,15 @@ from controller.errors import UserError
 
 if TYPE_CHECKING:
     from agent.contract.manifest import Preprocessing
-    from controller.client import Client
+    from controller.client.rest import Client
 
 _MOST_LABELS = 100_000
 
 
 def connect() -> Client:
     """A client of the controller that the environment or the data folder names."""
-    from controller.client import Client
-    from controller.locate import locate
+    from controller.client.locate import locate
+    from controller.client.rest import Client
 
     return Client(locate())
 

@@ -12,7 +12,7 @@ from controller.commands.model import artifact_row
 from controller.commands.rollout import show_rollout
 
 if TYPE_CHECKING:
-    from controller.client import Client
+    from controller.client.rest import Client
     from controller.commands.screen import Screen
     from controller.replies import Rollout, Run
 
@@ -27,7 +27,7 @@ def deploy(
     strict: Annotated[bool, typer.Option("--strict", help="Gate on the 95 % bound of the accuracy loss.")] = False,
 ) -> None:
     """Optimize MODEL for the fleet, roll it out, wait, and say how to use it."""
-    from controller.follow import follow_deploy
+    from controller.client.follow import follow_deploy
 
     named = name or common.model_name(model)
     screen = common.screen()

@@ -12,7 +12,7 @@ from controller.commands import common
 from controller.commands.layout import ms
 
 if TYPE_CHECKING:
-    from controller.oip_client import Answer
+    from controller.client.oip import Answer
     from controller.replies import Metadata, Version
 
 
@@ -28,8 +28,8 @@ def infer(
     ] = None,
 ) -> None:
     """Ask MODEL about each FILE."""
-    from controller.oip_client import json_request
-    from controller.preprocess import read_inputs
+    from controller.client.oip import json_request
+    from controller.client.preprocess import read_inputs
 
     with common.connect() as client:
         metadata, version = client.metadata(model), client.version(model, "serving")
@@ -60,7 +60,7 @@ def trace(request: Annotated[str, typer.Argument(help="The request's id, as `lep
 
 
 def _show(file: Path | None, answer: Answer, metadata: Metadata, version: Version, as_object: bool) -> None:
-    from controller.answers import describe, object_of
+    from controller.client.answers import describe, object_of
 
     if as_object:
         import msgspec

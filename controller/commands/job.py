@@ -30,7 +30,7 @@ def start(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
 ) -> None:
     """Score every row of a file on the fleet."""
-    from controller.follow import follow_job
+    from controller.client.follow import follow_job
 
     screen = common.screen()
     with common.connect() as client:

@@ -17,7 +17,7 @@ def sub(
     count: Annotated[int, typer.Option(help="End after so many messages; 0: never.", min=0)] = 0,
 ) -> None:
     """Print the messages of TOPIC, readable, until Ctrl-C."""
-    from controller.mqtt_tool import readable, subscribe
+    from controller.client.mqtt import readable, subscribe
 
     screen = common.screen()
     with common.connect() as client:
@@ -33,7 +33,7 @@ def pub(
     file: Annotated[Path, typer.Argument(help="What to publish; - reads it from the standard input.")],
 ) -> None:
     """Publish a file to TOPIC."""
-    from controller.mqtt_tool import publish
+    from controller.client.mqtt import publish
 
     try:
         payload = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()

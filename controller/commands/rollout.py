@@ -22,7 +22,7 @@ def start(
     version: Annotated[str, typer.Option(help="A number or latest.")] = "latest",
 ) -> None:
     """Release a version that has its artifacts already, and bring it to every device that fits."""
-    from controller.follow import follow_rollout
+    from controller.client.follow import follow_rollout
 
     screen = common.screen()
     with common.connect() as client, screen.progress() as progress:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from controller.client import Client
+    from controller.client.rest import Client
     from controller.replies import Device
 
 EVERY_S = 1.0

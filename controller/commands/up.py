@@ -36,7 +36,7 @@ def up(
     """Start the controller: REST API, MQTT broker and store. Ctrl-C stops it."""
     import os
 
-    from controller.locate import data_folder
+    from controller.client.locate import data_folder
     from controller.settings import Settings, choose_broker
     from controller.up import run
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.contract.signing import write_secret
-from controller.client import Client
+from controller.client.locate import in_folder
+from controller.client.rest import Client
 from controller.demo.processes import Child, stop_all, wait_until
 from controller.errors import LeptaError, UserError
-from controller.locate import in_folder
 from controller.replies import Device
 
 START_S = 60.0

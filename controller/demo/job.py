@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from agent.contract.golden import Array
-from controller.client import Client
+from controller.client.follow import WorkFailed
+from controller.client.rest import Client
 from controller.demo.fleet import Fleet
 from controller.demo.processes import Bare, Rate, cores, rate_of
 from controller.demo.report import JobFigures, job_figures
 from controller.demo.windows import ideal_s
 from controller.errors import Internal
-from controller.follow import WorkFailed
 from controller.replies import Artifact, Job
 
 

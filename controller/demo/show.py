@@ -17,7 +17,9 @@ import numpy as np
 import psutil
 
 from agent.contract.golden import Array
-from controller.answers import describe
+from controller.client.answers import describe
+from controller.client.follow import follow_deploy, follow_example, follow_rollout, follow_run
+from controller.client.preprocess import read_inputs
 from controller.commands.common import write_json
 from controller.commands.screen import Progress, Screen
 from controller.demo import text
@@ -27,8 +29,6 @@ from controller.demo.processes import cores
 from controller.demo.report import JobFigures, Report, SwapFigures, artifact_figures, promises, swap_figures
 from controller.demo.stream import Stream, StreamSettings
 from controller.errors import Internal, LeptaError
-from controller.follow import follow_deploy, follow_example, follow_rollout, follow_run
-from controller.preprocess import read_inputs
 from controller.replies import Example, Run, TimedSwap
 
 MODEL = "digits"

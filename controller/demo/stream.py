@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from agent.contract.golden import Array
-from controller.client import Client
+from controller.client.oip import HEADER_LENGTH, AnswerError, decode_answer, encode_request
+from controller.client.rest import Client
 from controller.demo.windows import Sample
-from controller.oip_client import HEADER_LENGTH, AnswerError, decode_answer, encode_request
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from controller.client.oip import Answer
 from controller.commands.deploy import use_lines
 from controller.commands.layout import count, ms, share, size
 from controller.commands.screen import Screen
 from controller.demo.fleet import Fleet
 from controller.demo.report import ArtifactFigures, JobFigures, Promise, SwapFigures
-from controller.oip_client import Answer
 from controller.replies import Device, Request, Rollout
 
 

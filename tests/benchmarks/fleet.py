@@ -14,8 +14,9 @@ import numpy as np
 from agent.contract.golden import Array
 from agent.contract.manifest import FileRef
 from agent.runtime import load
-from controller import follow, locate, replies
-from controller.client import Client
+from controller import replies
+from controller.client import follow, locate
+from controller.client.rest import Client
 from controller.errors import LeptaError
 from tests.benchmarks.program import PATIENCE_S, Program, ProgramError
 from tests.builders import RUNTIMES, file_ref, golden_for

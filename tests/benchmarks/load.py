@@ -8,8 +8,8 @@ from types import TracebackType
 import numpy as np
 
 from agent.runtime import load
-from controller.client import Client
-from controller.oip_client import HEADER_LENGTH, encode_request
+from controller.client.oip import HEADER_LENGTH, encode_request
+from controller.client.rest import Client
 from tests.benchmarks.http import Pool
 from tests.builders import RUNTIMES, random_inputs
 

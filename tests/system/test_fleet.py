@@ -22,7 +22,7 @@ from agent.contract import topics
 from agent.contract.signing import PrivateKey
 from agent.runtime import load, predict
 from controller import replies
-from controller.client import ApiError
+from controller.client.rest import ApiError
 from controller.simulate import SimulatedFleet, Simulation
 from tests import builders
 from tests.joining import application

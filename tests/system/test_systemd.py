@@ -13,7 +13,7 @@ import pytest
 
 from agent.runtime import load, predict
 from agent.service.unit import NAME
-from controller.client import ApiError
+from controller.client.rest import ApiError
 from tests import builders
 from tests.machine import Machine, booted
 from tests.system.lan import LanWorld

@@ -19,8 +19,9 @@ import pytest
 from agent.contract.golden import Array
 from agent.runtime import load, predict
 from agent.service.presence import Shown
-from controller import locate, replies
-from controller.client import Client
+from controller import replies
+from controller.client import locate
+from controller.client.rest import Client
 from controller.errors import LeptaError
 from tests import builders
 from tests.benchmarks.fleet import Fleet

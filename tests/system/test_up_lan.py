@@ -20,9 +20,9 @@ import msgspec
 import pytest
 
 from agent.contract.children import environment
-from controller.client import Client, Unreachable
+from controller.client.locate import CA_FILE, DATA, TOKEN_FILE, URL, Place, in_folder, locate
+from controller.client.rest import Client, Unreachable
 from controller.identity.authority import Authority
-from controller.locate import CA_FILE, DATA, TOKEN_FILE, URL, Place, in_folder, locate
 from tests.system.lan import free_ports
 from tests.waiting import until
 

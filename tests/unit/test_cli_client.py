@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.client import ApiError, Client, ClientLimits, Unreachable
-from controller.locate import Place, locate
-from controller.oip_client import AnswerError, decode_answer
+from controller.client.locate import Place, locate
+from controller.client.oip import AnswerError, decode_answer
+from controller.client.rest import ApiError, Client, ClientLimits, Unreachable
 from tests.rest_double import RestDouble, served
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
 from agent.contract.signing import PrivateKey, seal
-from controller.answers import describe
+from controller.client.answers import describe
+from controller.client.mqtt import readable
+from controller.client.oip import Answer
+from controller.client.preprocess import image_to_array, read_inputs
 from controller.commands.layout import aligned
 from controller.errors import UserError
-from controller.mqtt_tool import readable
-from controller.oip_client import Answer
-from controller.preprocess import image_to_array, read_inputs
 from controller.replies import TensorInfo
 
 IMAGE = (TensorInfo(name="image", datatype="INT8", shape=(-1, 8, 8, 1)),)

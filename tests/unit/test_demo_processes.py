@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from agent.runtime import load, predict
-from controller.client import Client
+from controller.client.locate import locate
+from controller.client.rest import Client
 from controller.demo.processes import Bare, Child, family, rate_of, stop_all, wait_until
 from controller.demo.stream import Stream, StreamSettings
 from controller.errors import Internal
-from controller.locate import locate
 from tests.builders import RUNTIMES, classifier, random_inputs
 from tests.rest_double import RestDouble, served
 

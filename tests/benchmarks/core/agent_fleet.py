@@ -15,7 +15,7 @@ from agent.contract.tensors import Tensor
 from agent.loop import Loop
 from agent.runtime import load
 from agent.workers import Event, Worker, ZygoteWorkers
-from controller.oip_client import json_request
+from controller.client.oip import json_request
 from tests.benchmarks.core.agent import DEVICE, MODEL
 from tests.benchmarks.fleet import Fleet
 from tests.builders import RUNTIMES, dscnn, file_ref, mobilenet_v2, random_inputs

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.contract import topics
 from agent.runtime import load
-from controller.oip_client import json_request
+from controller.client.oip import json_request
 from tests.benchmarks import measure
 from tests.benchmarks.caller import Caller
 from tests.benchmarks.fleet import Fleet

@@ -10,7 +10,7 @@ import psutil
 
 from agent.contract.golden import Array
 from agent.runtime import load
-from controller.client import ApiError
+from controller.client.rest import ApiError
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.program import PATIENCE_S, POLL_S, Program, ProgramError
 from tests.benchmarks.results import Figure, at_most

@@ -15,9 +15,9 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
-from controller import locate
+from controller.client import locate
+from controller.client.locate import Place
 from controller.errors import LeptaError, UserError, Who
-from controller.locate import Place
 
 T = TypeVar("T")
 API = "/api/v1"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from controller.client import Client
+from controller.client.rest import Client
 from controller.errors import Internal, UserError
 from controller.replies import Example, Job, Rollout, Run
 

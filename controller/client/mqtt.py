@@ -17,7 +17,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.contract import wire
-from controller.client import ApiError
+from controller.client.rest import ApiError
 from controller.replies import BrokerAccess
 
 CONNECT_S = 10.0

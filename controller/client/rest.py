@@ -12,12 +12,12 @@ import msgspec
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
 from controller import replies
-from controller.client_http import API as API
-from controller.client_http import ApiError as ApiError
-from controller.client_http import ClientLimits as ClientLimits
-from controller.client_http import Connection, not_lepta, part, read
-from controller.client_http import Unreachable as Unreachable
-from controller.oip_client import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
+from controller.client.http import API as API
+from controller.client.http import ApiError as ApiError
+from controller.client.http import ClientLimits as ClientLimits
+from controller.client.http import Connection, not_lepta, part, read
+from controller.client.http import Unreachable as Unreachable
+from controller.client.oip import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
 
 
 class Client(Connection):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.contract.golden import Array
-from controller.oip_client import Answer
+from controller.client.oip import Answer
 from controller.replies import Version
 
 _SHOWN = 8
