@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Table, func, select
 
 from controller.errors import NotFound
-from controller.records import Artifact, Certificate, Device, File, Record, Version
+from controller.records import Artifact, Certificate, File, Record, Version
 from controller.tables import FILE_USES, TABLES
 
 T = TypeVar("T")
@@ -91,17 +91,6 @@ def next_sequence(model: str) -> Query[int]:
 
     def query(connection: Connection) -> int:
         return int(connection.execute(statement).scalar() or 0) + 1
-
-    return query
-
-
-def device_of_token(token_hash: str) -> Query[Device | None]:
-    """Whose device token has this hash."""
-    devices = TABLES[Device]
-
-    def query(connection: Connection) -> Device | None:
-        row = connection.execute(select(devices).where(devices.c.device_token_hash == token_hash)).one_or_none()
-        return None if row is None else _record(Device, row)
 
     return query
 

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from agent.contract.manifest import is_digest
 from controller import reads
-from controller.errors import Busy, Conflict, Forbidden, NotFound, TooMany
+from controller.errors import Busy, Conflict, Forbidden, TooMany
 from controller.identity.enrolment import Application, Room, decide, revoked
 from controller.records import (
     Artifact,
@@ -46,21 +46,6 @@ def put(*records: Record) -> Write[None]:
             _upsert(connection, TABLES[kind], [_row(record) for record in batch])
             for record in batch:
                 _keep_files(connection, record)
-
-    return write
-
-
-def patch(kind: type[Record], *key: object, **changes: object) -> Write[None]:
-    """Change some fields of one record; raises NotFound if there is none with this key.
-
-    Fields that name files (`Job.result`) are counted as uses only through `put`.
-    """
-    table = TABLES[kind]
-
-    def write(connection: Connection) -> None:
-        statement = update(table).where(*_is(table, key)).values(**_plain(changes))
-        if connection.execute(statement).rowcount == 0:
-            raise NotFound(f"no {kind.__name__.lower()} {' '.join(map(str, key))}")
 
     return write
 

@@ -54,10 +54,6 @@ class Stream:
         for thread in self._threads:
             thread.join()
 
-    def answered_by(self, version: int) -> bool:
-        """Has this version answered yet?"""
-        return any(sample.version == version for sample in self.samples[-200:])
-
     def _ask(self) -> None:
         connection = self._connection()
         try:

@@ -172,8 +172,8 @@ def test_a_lost_answer_is_given_again_also_when_the_claim_is_gone(store: Store) 
     store.commit_now(writes.drop_claims(NOW + 1000))
     again = _join(store, token_hash="t-2")
     assert (again.name, again.enrolled_at) == (first.name, first.enrolled_at)
-    assert store.read_now(reads.device_of_token("t-2")) == again
-    assert store.read_now(reads.device_of_token("t-1")) is None
+    assert store.read_now(reads.every(Device, device_token_hash="t-2")) == [again]
+    assert store.read_now(reads.every(Device, device_token_hash="t-1")) == []
 
 
 def test_only_an_approved_device_gets_certificates_and_not_without_end(store: Store) -> None:
