@@ -49,7 +49,6 @@ class Limits:
     silent_s: float = 15.0
     """A device that sent nothing for this long counts as offline."""
     rollout_timeout_s: float = 600.0
-    claim_expires_s: float = 3600.0
     claim_uses: int = 10_000
     claims: int = 1000
 
@@ -96,7 +95,6 @@ class Limits:
     """How often finished requests are written to the log."""
 
     # Jobs
-    job_rows: int = 50_000_000
     jobs_open: int = 100
     job_stall_s: float = 600.0
     """A job whose artifact no device has served for this long fails."""
