@@ -16,29 +16,29 @@ from sklearn.datasets import load_digits
 
 from agent.contract.golden import accuracy
 from optimizer.data import Array
+from optimizer.passes import Inputs, Progress
 from optimizer.train import fit
-from optimizer.zygote import Progress
 
 INPUT = "image"
 _TRAIN, _VALIDATION = 1000, 400
 _ENLARGED = 64
 
 
-def make_digits(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The step. Writes model.keras, data.npz, batch.npz and seven.png to `out`.
+def make_digits(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
+    """The pass. Writes model.keras, data.npz, batch.npz and seven.png.
 
     Takes `epochs`, `seed`, `channels` (filters per layer); `wrong_labels` turns every label into its successor: a
     version that is faithfully converted, scores well on its own data, and is of no use.
     """
-    out, seed = Path(arguments["out"]), arguments["seed"]
+    seed = settings["seed"]
     keras.utils.set_random_seed(seed)
     images, labels = _load()
     order = np.random.default_rng(0).permutation(len(images))
     train, validation, test = np.split(order, [_TRAIN, _TRAIN + _VALIDATION])
-    taught = (labels + 1) % 10 if arguments["wrong_labels"] else labels
-    model = network(arguments["channels"])
+    taught = (labels + 1) % 10 if settings["wrong_labels"] else labels
+    model = network(settings["channels"])
     progress(0.0, "training")
-    fit(model, (images[train], taught[train]), (images[validation], taught[validation]), arguments["epochs"], progress)
+    fit(model, (images[train], taught[train]), (images[validation], taught[validation]), settings["epochs"], progress)
     scores = model.predict(images[test], verbose=0)
     model.save(out / "model.keras", include_optimizer=False)
     splits = {"train": train, "validation": validation, "test": test}

@@ -4,39 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
-import msgspec
 import numpy as np
 import tensorflow as tf
-from msgspec import Meta
 
 from optimizer import losses
 from optimizer.data import Array
 from optimizer.errors import RefusedError
+from optimizer.tuning import Loss, Tuning
 
 Tell = Callable[[float, str], None]
 """Fraction done, detail."""
 _PREDICT = 512
-
-
-class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to fine-tune. `alpha`: the teacher's share of the loss; `decay`: AdamW's (arXiv 1711.05101)."""
-
-    epochs: Annotated[int, Meta(ge=0, le=10_000)] = 10
-    batch: Annotated[int, Meta(ge=1)] = 64
-    rate: Annotated[float, Meta(gt=0)] = 2e-3
-    decay: Annotated[float, Meta(ge=0)] = 1e-4
-    temperature: Annotated[float, Meta(gt=0)] = 4.0
-    alpha: Annotated[float, Meta(ge=0, le=1)] = 0.9
-    patience: Annotated[int, Meta(ge=1)] = 5
-    """Epochs without a better loss on the check rows after which it ends."""
-    dropout: Annotated[float, Meta(ge=0, le=1)] = 1.0
-    """The share of the model's own dropout rates that is left: a small model with a teacher seldom needs any."""
-    mix: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
-    """Rows are mixed with others by up to this share, and the teacher is asked about the mixture; 0 to 0.5."""
-    seed: Annotated[int, Meta(ge=0)] = 0
 
 
 class Taught(NamedTuple):
@@ -66,11 +47,11 @@ class Tuned(NamedTuple):
 class Goal(NamedTuple):
     """The loss, and whether the model's outputs are probabilities (else logits or values)."""
 
-    loss: losses.Loss
+    loss: Loss
     probabilities: bool
 
 
-def goal_of(outputs: Array, loss: losses.Loss | None = None) -> Goal:
+def goal_of(outputs: Array, loss: Loss | None = None) -> Goal:
     """From what the teacher gave; `loss` overrides what is guessed from it."""
     return Goal(loss or losses.loss_for(outputs), losses.are_probabilities(outputs))
 

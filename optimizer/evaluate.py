@@ -19,10 +19,9 @@ from optimizer.data import Array, Splits
 from optimizer.errors import RefusedError, StepError
 from optimizer.judges import Measured, Paired
 from optimizer.macs import of_tflite
+from optimizer.passes import Inputs, Progress
 from optimizer.settings import LIMITS
 from optimizer.sources import InputSpec
-from optimizer.work_files import ACCEPTANCE, OUTPUTS, PARITY
-from optimizer.zygote import Progress
 
 
 class _Float(NamedTuple):
@@ -32,17 +31,15 @@ class _Float(NamedTuple):
     labels: Array | None
 
 
-def evaluate_artifact(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The step. Takes `artifact`, `data`, `work`, `inputs` (of the source), `runtimes`, `threads`, `judged`."""
-    content = Path(arguments["artifact"]).read_bytes()
-    work = Path(arguments["work"])
+def evaluate_artifact(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
+    """The pass. Inputs `artifact`, `data`, `outputs`, `parity`, `acceptance`; settings `inputs` (of the source),
+    `runtimes`, `threads`, `judged`."""
+    content = inputs["artifact"].read_bytes()
     before = _own_memory()
-    model = _load(content, arguments["runtimes"], arguments["threads"])
-    splits = Splits(
-        Path(arguments["data"]), [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in arguments["inputs"]]
-    )
+    model = _load(content, settings["runtimes"], settings["threads"])
+    splits = Splits(inputs["data"], [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in settings["inputs"]])
     size = of_tflite(content)
-    parity = golden.read_parity((work / PARITY).read_bytes())
+    parity = golden.read_parity(inputs["parity"].read_bytes())
     progress(0.1, "parity set")
     parities = [_faithful("the parity set", parity.outputs, predict(model, parity.inputs))]
     memory_mb = max(0.0, _own_memory() - before)
@@ -53,14 +50,14 @@ def evaluate_artifact(arguments: dict[str, Any], progress: Progress) -> dict[str
         "accuracy_acceptance": None,
     }
     progress(0.2, "validation")
-    expected = _float_outputs(work / OUTPUTS, "validation")
+    expected = _float_outputs(inputs["outputs"], "validation")
     actual = predict(model, splits.inputs("validation", LIMITS.score_rows))
     parities.append(_faithful("validation", expected.outputs, actual))
-    if arguments["judged"]:
+    if settings["judged"]:
         result["paired"] = _paired(expected, actual)._asdict()
         progress(0.5, "test")
-        result |= _on_test(model, splits, _float_outputs(work / OUTPUTS, "test"))
-        acceptance = golden.read_acceptance((work / ACCEPTANCE).read_bytes())
+        result |= _on_test(model, splits, _float_outputs(inputs["outputs"], "test"))
+        acceptance = golden.read_acceptance(inputs["acceptance"].read_bytes())
         result["accuracy_acceptance"] = golden.accuracy(acceptance.labels, _first(predict(model, acceptance.inputs)))
     progress(0.9, "latency")
     return result | {

@@ -11,8 +11,8 @@ from msgspec import Meta
 from firmware_profiles.allowed import describe, unknown_key
 from optimizer.errors import RefusedError
 from optimizer.folder import Folder
-from optimizer.pipeline import Tell
-from optimizer.steps import Steps
+from optimizer.runner import Tell
+from optimizer.steps import Steps, Work
 
 _FILES = {"model": "model.keras", "data": "data.npz", "batch": "batch.npz", "seven": "seven.png"}
 _LABELS = [str(digit) for digit in range(10)]
@@ -37,8 +37,8 @@ def make_example(name: str, out: Path, options: dict[str, Any], steps: Steps, te
         raise RefusedError(f"no example is called {name[:80]!r}; there is digits")
     parsed = _parse(options)
     with Folder(out) as folder:
-        arguments = {**msgspec.to_builtins(parsed), "out": str(folder.work)}
-        finished = steps.run("digits", arguments, lambda fraction, detail: tell("train", "", fraction, detail))
+        work = Work("digits", {}, msgspec.to_builtins(parsed), folder.work)
+        finished = steps.run(work, lambda fraction, detail: tell("train", "", fraction, detail))
         files = {role: folder.keep(folder.work / file, file) for role, file in _FILES.items()}
     return {
         "files": msgspec.to_builtins(files),

@@ -12,10 +12,10 @@ from agent.contract import golden
 from optimizer.data import Array, DataError, Splits
 from optimizer.errors import RefusedError
 from optimizer.macs import of_keras
+from optimizer.passes import Inputs, Progress
 from optimizer.settings import LIMITS
 from optimizer.sources import InputSpec, input_specs, load_source
 from optimizer.work_files import ACCEPTANCE, OUTPUTS, PARITY
-from optimizer.zygote import Progress
 
 _BATCH = 128
 
@@ -41,23 +41,25 @@ class _Source(NamedTuple):
         return dict(zip(self.outputs, (np.asarray(array, np.float32) for array in found), strict=True))
 
 
-def inspect_source(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The step. Takes `source`, `data`, `work` (a folder), `labels`, `previous_acceptance` (a file or None), `seed`."""
-    work = Path(arguments["work"])
+def inspect_source(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
+    """The pass. Inputs `source`, `data`, and `acceptance` from the model's first version, if any; `labels`, `seed`.
+
+    Writes outputs.npz, parity.npz and acceptance.npz.
+    """
     progress(0.0, "loading")
-    source = _open(Path(arguments["source"]), arguments["labels"])
-    splits = Splits(Path(arguments["data"]), source.inputs)
+    source = _open(inputs["source"], settings["labels"])
+    splits = Splits(inputs["data"], source.inputs)
     splits.calibration(LIMITS.calibration_rows)
     scored = {}
     for at, split in enumerate(("validation", "test")):
         progress(0.2 + 0.3 * at, f"float model on {split}")
         scored[split] = _score(source, splits, split)
     judged = all(part.labels is not None for part in scored.values())
-    _save_outputs(work / OUTPUTS, scored)
-    seed = arguments["seed"]
-    (work / PARITY).write_bytes(_parity_set(scored["validation"], seed))
-    acceptance = _acceptance_set(source, scored["validation"], arguments["previous_acceptance"], seed)
-    (work / ACCEPTANCE).write_bytes(acceptance)
+    _save_outputs(out / OUTPUTS, scored)
+    seed = settings["seed"]
+    (out / PARITY).write_bytes(_parity_set(scored["validation"], seed))
+    acceptance = _acceptance_set(source, scored["validation"], inputs.get("acceptance"), seed)
+    (out / ACCEPTANCE).write_bytes(acceptance)
     progress(1.0, "float model scored")
     return {
         "parameters": int(source.model.count_params()),
@@ -96,13 +98,13 @@ def _parity_set(scored: Scored, seed: int) -> bytes:
     return golden.write_parity(golden.ParitySet(_taken(scored.inputs, rows), _taken(scored.outputs, rows)))
 
 
-def _acceptance_set(source: _Source, scored: Scored, previous: str | None, seed: int) -> bytes:
+def _acceptance_set(source: _Source, scored: Scored, previous: Path | None, seed: int) -> bytes:
     """The model's set from its first version, byte for byte; for the first version rows of validation.
 
     Without labels nothing can be accepted by accuracy: the labels are zeros and the manifest asks for nothing.
     """
     if previous is not None:
-        content = Path(previous).read_bytes()
+        content = previous.read_bytes()
         _check_fits(source, golden.read_acceptance(content))
         return content
     rows = _selected(scored.inputs, LIMITS.acceptance_rows, LIMITS.acceptance_bytes, seed)

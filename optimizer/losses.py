@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from optimizer.data import Array
+from optimizer.tuning import Loss
 
-Loss = Literal["sparse_categorical_crossentropy", "binary_crossentropy", "mse"]
 LOSSES: tuple[Loss, ...] = ("sparse_categorical_crossentropy", "binary_crossentropy", "mse")
 
 _SMALL = 1e-7

@@ -15,6 +15,8 @@ import numpy as np
 
 from optimizer.errors import RefusedError
 from optimizer.flatfile import Array, Flatfile, Operator, is_int8, is_int32, is_uint8
+from optimizer.passes import Inputs, Progress
+from optimizer.work_files import MODEL
 
 # Outputs whose scale and zero point the operator fixes (TFLite quantization specification).
 FIXED = {
@@ -81,10 +83,10 @@ def rewrite(content: bytes) -> bytes:
     return file.pack()
 
 
-def rewrite_file(arguments: dict[str, Any], progress: Any) -> dict[str, Any]:
-    """The step: `arguments["source"]` is a per-tensor model, `arguments["target"]` where the result goes."""
-    rewritten = rewrite(Path(arguments["source"]).read_bytes())
-    Path(arguments["target"]).write_bytes(rewritten)
+def rewrite_file(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
+    """The pass: `source`, a per-tensor model, becomes model.tflite."""
+    rewritten = rewrite(inputs["source"].read_bytes())
+    (out / MODEL).write_bytes(rewritten)
     progress(1.0, "power-of-two scales")
     return {"bytes": len(rewritten)}
 

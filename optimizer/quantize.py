@@ -12,10 +12,11 @@ import tensorflow as tf
 from optimizer.data import Splits
 from optimizer.errors import RefusedError
 from optimizer.flatfile import Array, Flatfile
+from optimizer.passes import Inputs, Progress
 from optimizer.settings import LIMITS
 from optimizer.sources import input_specs, load_source
 from optimizer.unroll import unrolled
-from optimizer.zygote import Progress
+from optimizer.work_files import MODEL
 
 _INTERFACES = {"int8": tf.int8, "uint8": tf.uint8, "float32": tf.float32}
 
@@ -24,20 +25,20 @@ class ConversionError(RefusedError):
     """A model that the converter cannot bring to full-integer int8."""
 
 
-def quantize_source(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """The step: convert `source`, calibrated on `data`, to `target` with the weights' scales and interfaces wanted."""
+def quantize_source(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
+    """The pass: `source`, calibrated on `data`, becomes model.tflite with the `weights` and interfaces wanted."""
     progress(0.0, "loading")
-    model = load_source(Path(arguments["source"]))
-    splits = Splits(Path(arguments["data"]), input_specs(model))
+    model = load_source(inputs["source"])
+    splits = Splits(inputs["data"], input_specs(model))
     calibration = splits.calibration(LIMITS.calibration_rows)
     progress(0.2, f"converting with {len(next(iter(calibration.values())))} rows of calibration data")
     content = quantize(
         model,
         calibration,
-        weights=arguments["weights"],
-        interface=(arguments["input"], arguments["output"]),
+        weights=settings["weights"],
+        interface=(settings["input"], settings["output"]),
     )
-    Path(arguments["target"]).write_bytes(content)
+    (out / MODEL).write_bytes(content)
     progress(1.0, f"{len(content)} bytes")
     return {"bytes": len(content)}
 

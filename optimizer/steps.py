@@ -8,13 +8,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from agent.contract.children import command, environment
 from optimizer.errors import CancelledError, StepError
 from optimizer.lines import LineReader, Message, write
+from optimizer.passes import ENVIRONMENT, PASSES, Inputs, Kind, Progress
 from optimizer.settings import LIMITS
-from optimizer.zygote import STEPS, Progress
 
 
 class Finished(NamedTuple):
@@ -25,10 +26,21 @@ class Finished(NamedTuple):
     peak_memory_mb: float
 
 
+class Work(NamedTuple):
+    """One pass to do: its name, its inputs by role, its settings, the folder it fills, and what it may take."""
+
+    name: str
+    inputs: Inputs
+    settings: dict[str, Any]
+    out: Path
+    seconds: float = LIMITS.step_seconds
+    memory_mb: int = LIMITS.step_memory_mb
+
+
 class Steps(Protocol):
     """Runs one step after the other."""
 
-    def run(self, step: str, arguments: dict[str, Any], progress: Progress) -> Finished:
+    def run(self, work: Work, progress: Progress) -> Finished:
         """Raise StepError if it failed, CancelledError if it was cancelled."""
 
 
@@ -42,18 +54,20 @@ class ForkedSteps:
     def __init__(self, requests: LineReader, on_request: Callable[[Message], bool]) -> None:
         self._requests = requests
         self._on_request = on_request
-        self._zygotes: dict[str, _Zygote] = {}
+        self._zygotes: dict[Kind, _Zygote] = {}
 
     def warm(self) -> None:
         """Start importing TensorFlow; do not wait for it."""
         self._zygote("tensorflow")
 
-    def run(self, step: str, arguments: dict[str, Any], progress: Progress) -> Finished:
-        kind = STEPS[step][0]
+    def run(self, work: Work, progress: Progress) -> Finished:
+        kind = PASSES[work.name].kind
         zygote = self._zygote(kind)
         progress(0.0, "" if zygote.ready else f"starting {kind}")
-        zygote.send({"step": step, "arguments": arguments})
-        outcome = _Outcome(step, progress)
+        inputs = {role: str(path) for role, path in work.inputs.items()}
+        limits = {"seconds": work.seconds, "memory_mb": work.memory_mb}
+        zygote.send({"step": work.name, "inputs": inputs, "settings": work.settings, "out": str(work.out), **limits})
+        outcome = _Outcome(work.name, progress)
         try:
             self._converse(zygote, outcome)
         except BaseException:
@@ -65,7 +79,7 @@ class ForkedSteps:
         while self._zygotes:
             self._zygotes.popitem()[1].stop()
 
-    def _zygote(self, kind: str) -> _Zygote:
+    def _zygote(self, kind: Kind) -> _Zygote:
         if kind in self._zygotes and self._zygotes[kind].process.poll() is not None:
             self._zygotes.pop(kind).stop()
         if kind not in self._zygotes:
@@ -149,12 +163,17 @@ class _Outcome:
 
 
 class _Zygote:
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.ready = False
         # TensorFlow leaves generated files behind in the folder for temporary files.
         self._scratch = tempfile.TemporaryDirectory(prefix="lepta-optimizer-", ignore_cleanup_errors=True)
-        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "LEPTA_ZYGOTE": kind, "TMPDIR": self._scratch.name}
+        quiet = {
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "LEPTA_ZYGOTE": kind,
+            "TMPDIR": self._scratch.name,
+            **ENVIRONMENT.get(kind, {}),
+        }
         self.process = subprocess.Popen(
             command("optimizer.zygote"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(quiet)
         )

@@ -1,4 +1,4 @@
-"""Names of the files by which the steps of one run hand over to each other."""
+"""Names of the files by which passes hand over to each other."""
 
 from __future__ import annotations
 
@@ -6,3 +6,6 @@ PARITY = "parity.npz"
 ACCEPTANCE = "acceptance.npz"
 OUTPUTS = "outputs.npz"
 """What the float model made of validation and test."""
+MODEL = "model.tflite"
+SOURCE = "model.keras"
+DATA = "data.npz"

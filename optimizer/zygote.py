@@ -3,7 +3,8 @@
 TensorFlow takes ten seconds to import and leaks with every conversion: so it is imported once, here, and each step
 runs in a forked child that exits. Forking is sound only from a process with one thread, which is checked.
 
-On stdin: {"step": name, "arguments": {...}} or {"cancel": true}; at its end everything here ends. On stdout:
+On stdin: {"step": name, "inputs": {...}, "settings": {...}, "out": folder, "seconds", "memory_mb"} or {"cancel": true};
+at its end everything here ends. On stdout:
 {"ready": ...} once, then per step {"progress": ...}, {"alive": seconds} and one {"result": ...} or {"error": ...}.
 """
 
@@ -20,36 +21,20 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import NoReturn, cast
 
 from optimizer.errors import OptimizerError
 from optimizer.lines import LineReader, Message, write
+from optimizer.passes import PASSES, PRELOADS, Kind, Progress, Work
 from optimizer.settings import LIMITS
 
-Progress = Callable[[float, str], None]
-Step = Callable[[dict[str, Any], Progress], dict[str, Any]]
-
-# Kind of zygote -> what it imports once. The runtime's kind never sees TensorFlow.
-PRELOADS = {
-    "tensorflow": ("numpy", "tensorflow", "keras"),
-    "runtime": ("numpy", "agent.runtime", "ai_edge_litert.interpreter", "optimizer.evaluate", "optimizer.pow2"),
-}
-# Step -> kind of zygote, function.
-STEPS = {
-    "inspect": ("tensorflow", "optimizer.inspect:inspect_source"),
-    "prune": ("tensorflow", "optimizer.prune.step:prune_source"),
-    "quantize": ("tensorflow", "optimizer.quantize:quantize_source"),
-    "power-of-two": ("runtime", "optimizer.pow2:rewrite_file"),
-    "evaluate": ("runtime", "optimizer.evaluate:evaluate_artifact"),
-    "digits": ("tensorflow", "optimizer.digits:make_digits"),
-}
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     """Serve steps of the kind named by LEPTA_ZYGOTE until stdin ends."""
-    kind = os.environ["LEPTA_ZYGOTE"]
+    kind = cast(Kind, os.environ["LEPTA_ZYGOTE"])
     _die_with_parent()
     # Libraries print on stdout; the protocol keeps the real one, everybody else gets stderr.
     out = os.dup(sys.stdout.fileno())
@@ -87,14 +72,16 @@ def _run(request: Message, requests: LineReader, waiting: list[Message], out: in
         os.close(answers)
         _child(request, held)
     os.close(held)
-    why = _watch(child, LineReader(answers), requests, waiting, out)
+    why = _watch(child, request["seconds"], LineReader(answers), requests, waiting, out)
     os.close(answers)
     _, status, usage = os.wait4(child, 0)
     measured = {"wall_s": time.monotonic() - started, "peak_memory_mb": usage.ru_maxrss / 1024}
     write(out, {"ended": True, **_ending(request["step"], status, why), **measured})
 
 
-def _watch(child: int, answers: LineReader, requests: LineReader, waiting: list[Message], out: int) -> str | None:
+def _watch(
+    child: int, limit_s: float, answers: LineReader, requests: LineReader, waiting: list[Message], out: int
+) -> str | None:
     """Pass on what the child says until it is gone (then its pipe closes). Returns why it was killed, if it was."""
     started, why = time.monotonic(), None
     watched = [answers, requests]
@@ -111,8 +98,8 @@ def _watch(child: int, answers: LineReader, requests: LineReader, waiting: list[
             if requests.closed:
                 watched.remove(requests)
         seconds = time.monotonic() - started
-        if seconds > LIMITS.step_seconds and why is None:
-            why = _kill(child, f"took longer than {LIMITS.step_seconds:g} s; use less data or a smaller model")
+        if seconds > limit_s and why is None:
+            why = _kill(child, f"took longer than {limit_s:g} s; use less data or give the recipe more `seconds`")
         if not ready:
             write(out, {"alive": seconds})
     return why
@@ -123,15 +110,16 @@ def _child(request: Message, out: int) -> NoReturn:
     code = 0
     try:
         _die_with_parent()
-        _limit_resources()
+        _limit_resources(request["memory_mb"])
         os.close(sys.stdin.fileno())
-        result = _function(request["step"])(request["arguments"], _reporter(out))
+        inputs = {role: Path(path) for role, path in request["inputs"].items()}
+        result = _function(request["step"])(inputs, request["settings"], Path(request["out"]), _reporter(out))
         write(out, {"result": result})
     except OptimizerError as error:
         write(out, {"error": str(error), "who": error.who})
     except MemoryError:
-        limit = f"step {request['step']} needs more memory than {LIMITS.step_memory_mb} MB"
-        write(out, {"error": f"{limit}; use less data or a smaller model", "who": "user"})
+        limit = f"step {request['step']} needs more memory than {request['memory_mb']} MB"
+        write(out, {"error": f"{limit}; use less data or give the recipe more `memory_mb`", "who": "user"})
     except BaseException as error:  # noqa: BLE001 - the last frame of this process: everything is reported here
         traceback.print_exc()
         write(out, {"error": f"{type(error).__name__}: {str(error)[:500]}", "who": "us"})
@@ -141,9 +129,9 @@ def _child(request: Message, out: int) -> NoReturn:
     os._exit(code)
 
 
-def _function(step: str) -> Step:
-    module, _, name = STEPS[step][1].partition(":")
-    function: Step = getattr(importlib.import_module(module), name)
+def _function(step: str) -> Work:
+    module, _, name = PASSES[step].function.partition(":")
+    function: Work = getattr(importlib.import_module(module), name)
     return function
 
 
@@ -182,10 +170,10 @@ def _kill(child: int, why: str) -> str:
     return why
 
 
-def _limit_resources() -> None:
+def _limit_resources(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _lower(resource.RLIMIT_FSIZE, LIMITS.step_file_bytes)
-    _lower(resource.RLIMIT_AS, _mapped_bytes() + LIMITS.step_memory_mb * 1024 * 1024)
+    _lower(resource.RLIMIT_AS, _mapped_bytes() + memory_mb * 1024 * 1024)
 
 
 def _lower(kind: int, value: int) -> None:

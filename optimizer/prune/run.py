@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
 from optimizer.data import Array
-from optimizer.distill import Goal, Taught, Tuned, Tuning, call, goal_of, judge_of, objective_of, teach, tune
+from optimizer.distill import Goal, Taught, Tuned, call, goal_of, judge_of, objective_of, teach, tune
 from optimizer.errors import RefusedError
-from optimizer.losses import Loss
 from optimizer.macs import Size
 from optimizer.prune.blocks import Block, spare, without
 from optimizer.prune.budget import Ratios, choose
 from optimizer.prune.coupling import Barrier, Coupling, couple
 from optimizer.prune.importance import by_loss, by_scales, by_weights
 from optimizer.prune.ledger import size_of
-from optimizer.prune.select import LEAST, Least, Scores, select
-from optimizer.prune.sensitivity import RATIOS, measure
+from optimizer.prune.select import Scores, select
+from optimizer.prune.sensitivity import measure
+from optimizer.prune.settings import Pruning
 from optimizer.prune.surgery import cut
+from optimizer.tuning import Loss
 
 Tell = Callable[[float, str], None]
-
-
-class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to prune. `budget`: the share of parameters (or MACs) that stays, above 0, at most 1."""
-
-    budget: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    of: Literal["parameters", "macs"] = "parameters"
-    rounds: Annotated[int, Meta(ge=1, le=20)] = 3
-    importance: Literal["weights", "scales", "loss"] = "loss"
-    ratios: tuple[Annotated[float, Meta(gt=0, le=1)], ...] = RATIOS
-    """At which every group is pruned alone to see what it loses."""
-    least: Least = LEAST
-    blocks: Annotated[float, Meta(ge=0)] = 0.0
-    """Whole residual branches go first, while the loss on check data rises by at most this; 0 leaves them all."""
-    rows: Annotated[int, Meta(ge=1)] = 2048
-    """Of training data that score channels, and of check data that measure groups."""
-    between: Tuning = Tuning(epochs=2, batch=128, temperature=2.0, dropout=0.0)
-    """Fine-tuning after every round but the last."""
-    after: Tuning = Tuning(epochs=20, batch=128, rate=3e-3, decay=1e-3, temperature=2.0, patience=10, dropout=0.0)
-    loss: Loss | None = None
 
 
 class Round(msgspec.Struct, frozen=True):

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from optimizer.prune.coupling import Coupling, Group, Kept
 from optimizer.prune.labels import Labels
+from optimizer.prune.settings import LEAST, Least
 
 Scores = NDArray[np.float64]
 """By class of channels: how much it matters."""
-
-
-class Least(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`channels`: how many every axis keeps; `multiple`: axes of a group keep a multiple of this where they can."""
-
-    channels: Annotated[int, Meta(ge=1)] = 1
-    multiple: Annotated[int, Meta(ge=1)] = 1
-
-
-LEAST = Least()
 
 
 def select(coupling: Coupling, scores: Scores, ratios: Mapping[str, float], least: Least = LEAST) -> Kept:

@@ -10,10 +10,9 @@ import numpy as np
 
 from optimizer.prune.budget import Curve
 from optimizer.prune.coupling import Coupling, Kept, Record
-from optimizer.prune.select import LEAST, Least, Scores, select
+from optimizer.prune.select import Scores, select
+from optimizer.prune.settings import LEAST, RATIOS, Least
 from optimizer.prune.surgery import masked_weights
-
-RATIOS = (0.25, 0.5, 0.75, 0.9)
 
 
 def measure(

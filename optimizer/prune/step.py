@@ -9,28 +9,27 @@ import msgspec
 
 from optimizer.data import Array, Splits
 from optimizer.errors import RefusedError
-from optimizer.prune.run import Pruning, Report, Rows, prune
+from optimizer.passes import Inputs, Progress
+from optimizer.prune.run import Report, Rows, prune
+from optimizer.prune.settings import Pruning
 from optimizer.settings import LIMITS
 from optimizer.sources import InputSpec, input_specs, load_source
-from optimizer.zygote import Progress
+from optimizer.work_files import SOURCE
 
 
-def prune_source(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Prune `source`, taught on the train rows of `data`, to `target`; `manifest` (JSON) says what was done.
+def prune_source(inputs: Inputs, given: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
+    """The pass: prune `source`, taught on the train rows of `data`, to model.keras; settings are those of Pruning.
 
-    `settings` are those of Pruning. Returns the manifest. Raises RefusedError for settings, data or a budget that
-    cannot be used.
+    Raises RefusedError for settings, data or a budget that cannot be used.
     """
     progress(0.0, "loading")
-    settings = read_settings(arguments["settings"])
-    model = load_source(Path(arguments["source"]))
-    train, check = _rows(Splits(Path(arguments["data"]), specs := input_specs(model)), specs, _classes(model))
+    settings = read_settings(given)
+    model = load_source(inputs["source"])
+    train, check = _rows(Splits(inputs["data"], specs := input_specs(model)), specs, _classes(model))
     student, report = prune(model, train, check, settings, progress)
-    student.save(arguments["target"])
-    manifest = manifest_of(settings, report)
-    Path(arguments["manifest"]).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    student.save(out / SOURCE)
     progress(1.0, f"{report.before.parameters:,} parameters became {report.after.parameters:,}")
-    return manifest
+    return manifest_of(settings, report)
 
 
 def read_settings(given: dict[str, Any]) -> Pruning:

@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from optimizer import losses
 from optimizer.data import Array
-from optimizer.distill import Goal, Taught, Tuning, goal_of, teach, tune
+from optimizer.distill import Goal, Taught, goal_of, teach, tune
 from optimizer.errors import RefusedError
+from optimizer.tuning import Loss, Tuning
 
 layers = keras.layers
 CLASSES = Goal("sparse_categorical_crossentropy", True)
@@ -51,7 +52,7 @@ def test_logits_are_found_behind_probabilities(last: str) -> None:
 
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "mse"])
-def test_a_student_that_agrees_loses_nothing_and_one_that_does_not_loses_something(loss: losses.Loss) -> None:
+def test_a_student_that_agrees_loses_nothing_and_one_that_does_not_loses_something(loss: Loss) -> None:
     teacher = tf.constant([[1.0, -2.0], [0.5, 3.0]])
     soft = losses.soft(loss, 3.0)
     assert float(soft(teacher, teacher)) == pytest.approx(0, abs=1e-6)

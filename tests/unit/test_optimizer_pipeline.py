@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 from optimizer.errors import CancelledError, OptimizerError, RefusedError, StepError
+from optimizer.passes import Progress
 from optimizer.pipeline import optimize
 from optimizer.runs import RunSpec, read_run
-from optimizer.steps import Finished
-from optimizer.zygote import Progress
+from optimizer.steps import Finished, Work
 from tests.keras_files import DENSE, model_of, write
 
 SOURCE = {
@@ -54,18 +54,18 @@ class ScriptedSteps:
         self._script = script
         self.ran: list[str] = []
 
-    def run(self, step: str, arguments: dict[str, Any], progress: Progress) -> Finished:
-        self.ran.append(step)
+    def run(self, work: Work, progress: Progress) -> Finished:
+        self.ran.append(work.name)
         progress(0.5, "half")
-        if step == "inspect":
+        if work.name == "inspect":
             for name in ("parity.npz", "acceptance.npz"):
-                Path(arguments["work"], name).write_bytes(name.encode())
-        if "target" in arguments:
-            Path(arguments["target"]).write_bytes(b"artifact " + Path(arguments["target"]).stem.encode())
-        answer = self._script.get(step, _usual(step))
+                (work.out / name).write_bytes(name.encode())
+        if work.name in ("quantize", "power-of-two"):
+            (work.out / "model.tflite").write_bytes(b"artifact " + work.name.encode())
+        answer = self._script.get(work.name, _usual(work.name))
         if isinstance(answer, OptimizerError):
             raise answer
-        return Finished(answer(arguments), 1.0, 100.0)
+        return Finished(answer(work.settings), 1.0, 100.0)
 
 
 def _usual(step: str) -> Answer:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from optimizer.prune.coupling import Group, couple
 from optimizer.prune.importance import by_loss, by_scales, by_weights
-from optimizer.prune.select import Least, removed_of, select, wanted
+from optimizer.prune.select import removed_of, select, wanted
 from optimizer.prune.sensitivity import masked, measure
+from optimizer.prune.settings import Least
 from tests import prune_zoo as zoo
 from tests.prune_zoo import answers, built, rows_for
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from optimizer.data import Array
-from optimizer.distill import Taught, Tuning, goal_of, tune
+from optimizer.distill import Taught, goal_of, tune
 from optimizer.errors import RefusedError
 from optimizer.prune.budget import BudgetError
-from optimizer.prune.run import Pruning, Rows, prune, shares
+from optimizer.prune.run import Rows, prune, shares
+from optimizer.prune.settings import Pruning
+from optimizer.tuning import Tuning
 from tests import prune_zoo as zoo
 from tests.prune_zoo import built, rows_for
 

@@ -21,7 +21,7 @@ SETTINGS = {"budget": 0.5, "rounds": 1, "rows": 64, "after": {"epochs": 1, "drop
 
 
 @pytest.fixture
-def arguments(tmp_path: Path) -> dict[str, Any]:
+def inputs(tmp_path: Path) -> dict[str, Path]:
     """A source of two inputs, with rows of calibration and validation that have no labels."""
     model = built(zoo.attention)
     model.save(tmp_path / "source.keras")
@@ -31,15 +31,14 @@ def arguments(tmp_path: Path) -> dict[str, Any]:
         for tensor, part in zip(model.inputs, rows_for(model, 64), strict=True)
     }
     np.savez(tmp_path / "data.npz", allow_pickle=False, **arrays)
-    names = {"source": "source.keras", "data": "data.npz", "target": "pruned.keras", "manifest": "prune.json"}
-    return {name: str(tmp_path / file) for name, file in names.items()} | {"settings": SETTINGS}
+    return {"source": tmp_path / "source.keras", "data": tmp_path / "data.npz"}
 
 
-def test_a_pruned_source_is_a_source_with_a_manifest(arguments: dict[str, Any]) -> None:
+def test_a_pruned_source_is_a_source_with_a_manifest(inputs: dict[str, Path], tmp_path: Path) -> None:
     told: list[float] = []
-    manifest = prune_source(arguments, lambda fraction, detail: told.append(fraction))
-    pruned = load_source(Path(arguments["target"]))
-    assert json.loads(Path(arguments["manifest"]).read_text()) == manifest
+    manifest = prune_source(inputs, SETTINGS, tmp_path, lambda fraction, detail: told.append(fraction))
+    pruned = load_source(tmp_path / "model.keras")
+    assert json.loads(json.dumps(manifest)) == manifest
     assert manifest["after"]["parameters"] == pruned.count_params() <= 0.5 * manifest["before"]["parameters"]
     assert manifest["groups"]["across/num_heads"] == {"channels": 4, "free": 4}
     assert manifest["barriers"] == []
@@ -60,13 +59,13 @@ def test_a_pruned_source_is_a_source_with_a_manifest(arguments: dict[str, Any]) 
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(
-    arguments: dict[str, Any], settings: dict[str, Any], message: str
+    inputs: dict[str, Path], tmp_path: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(RefusedError, match=message):
-        prune_source(arguments | {"settings": SETTINGS | settings}, lambda fraction, detail: None)
+        prune_source(inputs, SETTINGS | settings, tmp_path, lambda fraction, detail: None)
 
 
-def test_data_with_train_and_labels_teaches_by_them(arguments: dict[str, Any], tmp_path: Path) -> None:
+def test_data_with_train_and_labels_teaches_by_them(inputs: dict[str, Path], tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
     model = keras.Sequential(
         [keras.Input((4,), name="x"), keras.layers.Dense(16, "relu"), keras.layers.Dense(2, "softmax")]
@@ -75,5 +74,5 @@ def test_data_with_train_and_labels_teaches_by_them(arguments: dict[str, Any], t
     splits = ("train", "validation", "test")
     labels = {f"{split}/y": (x[:, 0] > 0).astype(np.int64) for split in splits}
     np.savez(tmp_path / "data.npz", allow_pickle=False, **{f"{split}/x": x for split in splits}, **labels)
-    manifest = prune_source(arguments, lambda fraction, detail: None)
+    manifest = prune_source(inputs, SETTINGS, tmp_path, lambda fraction, detail: None)
     assert manifest["after"]["parameters"] <= 0.5 * manifest["before"]["parameters"]

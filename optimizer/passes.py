@@ -1,0 +1,53 @@
+"""The passes: what each is called, which kind of zygote runs it, and the function that does it.
+
+A pass is pure: files and settings in, files and a manifest out. Its function is
+
+    (inputs: {role: path}, settings: {...}, out: folder, progress) -> manifest
+
+It writes nothing but into `out`, keeps nothing, and gives the same for the same inputs, settings and tools: so what it
+made is remembered by their digests (optimizer/cache.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+Progress = Callable[[float, str], None]
+"""Fraction of the pass that is done, and what it is at."""
+Inputs = Mapping[str, Path]
+Work = Callable[[Inputs, dict[str, Any], Path, Progress], dict[str, Any]]
+Kind = Literal["tensorflow", "legacy", "runtime", "torch", "onnx"]
+
+# Kind of zygote -> what it imports once. The runtime's kind never sees TensorFlow; `legacy` is TensorFlow with Keras 2.
+PRELOADS: dict[Kind, tuple[str, ...]] = {
+    "tensorflow": ("numpy", "tensorflow", "keras"),
+    "legacy": ("numpy", "tensorflow", "tf_keras", "tensorflow_model_optimization"),
+    "runtime": ("numpy", "agent.runtime", "ai_edge_litert.interpreter", "optimizer.evaluate", "optimizer.pow2"),
+    "torch": ("numpy", "torch", "litert_torch"),
+    "onnx": ("numpy", "onnx"),
+}
+ENVIRONMENT: dict[Kind, dict[str, str]] = {"legacy": {"TF_USE_LEGACY_KERAS": "1"}}
+
+
+class Pass(NamedTuple):
+    kind: Kind
+    function: str
+    """module:function"""
+    weight: float = 1.0
+    """About how long it takes beside the others, so that one bar can show a whole run."""
+    remembered: bool = True
+    """Measurements of this host are not: they are made anew."""
+    revision: int = 1
+    """Grows when the same inputs give something else than before."""
+
+
+PASSES: dict[str, Pass] = {
+    "inspect": Pass("tensorflow", "optimizer.inspect:inspect_source", 2.0),
+    "prune": Pass("tensorflow", "optimizer.prune.step:prune_source", 20.0),
+    "quantize": Pass("tensorflow", "optimizer.quantize:quantize_source", 2.0),
+    "power-of-two": Pass("runtime", "optimizer.pow2:rewrite_file", 0.5),
+    "evaluate": Pass("runtime", "optimizer.evaluate:evaluate_artifact", 1.0, remembered=False),
+    "digits": Pass("tensorflow", "optimizer.digits:make_digits", 5.0, remembered=False),
+}

@@ -1,0 +1,28 @@
+"""How a model is fine-tuned: settings only, so that a recipe is read without TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Loss = Literal["sparse_categorical_crossentropy", "binary_crossentropy", "mse"]
+
+
+class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to fine-tune. `alpha`: the teacher's share of the loss; `decay`: AdamW's (arXiv 1711.05101)."""
+
+    epochs: Annotated[int, Meta(ge=0, le=10_000)] = 10
+    batch: Annotated[int, Meta(ge=1)] = 64
+    rate: Annotated[float, Meta(gt=0)] = 2e-3
+    decay: Annotated[float, Meta(ge=0)] = 1e-4
+    temperature: Annotated[float, Meta(gt=0)] = 4.0
+    alpha: Annotated[float, Meta(ge=0, le=1)] = 0.9
+    patience: Annotated[int, Meta(ge=1)] = 5
+    """Epochs without a better loss on the check rows after which it ends."""
+    dropout: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """The share of the model's own dropout rates that is left: a small model with a teacher seldom needs any."""
+    mix: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Rows are mixed with others by up to this share, and the teacher is asked about the mixture; 0 to 0.5."""
+    seed: Annotated[int, Meta(ge=0)] = 0
