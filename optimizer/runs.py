@@ -22,9 +22,9 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     version: Annotated[int, Meta(ge=1)]
     source: str
-    """Path of a `.keras` file."""
+    """Path of a model: see optimizer/sources."""
     data: str
-    """Path of an `.npz` file; see optimizer/data.py."""
+    """Path of a file or a folder: see optimizer/dataset."""
     profiles: Annotated[tuple[str, ...], Meta(min_length=1, max_length=LIMITS.profiles)]
     """Names of builtin profiles, or paths of `.toml` files."""
     strict: bool = False
@@ -34,6 +34,15 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     previous_acceptance: str | None = None
     """Path of the model's acceptance set, from its first version."""
     seed: Annotated[int, Meta(ge=0)] = 0
+    recipe: str = ""
+    """Name of a builtin recipe, or path of a `.toml` file; none: `default`, as far as the source can be trained."""
+    compare: bool | None = None
+    """Whether the report compares with other ways; None: as the recipe says."""
+    trust: bool = False
+    """Whether a source that can run code when it is loaded may do so."""
+    cache: str | None = None
+    """Folder that remembers what passes made; None: nothing is remembered."""
+    cache_bytes: Annotated[int, Meta(ge=0)] = LIMITS.cache_bytes
 
 
 def read_run(path: Path) -> RunSpec:

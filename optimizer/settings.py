@@ -19,6 +19,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config_depth: int = 100
     archive_files: int = 4096
     profiles: int = 16
+    cache_bytes: int = 4096 * MB
+    """What passes made and may be used again."""
     labels: int = 10_000
     request_bytes: int = MB
     """One line of JSON on a pipe."""
