@@ -10,10 +10,10 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from optimizer.errors import RefusedError
 from optimizer.settings import LIMITS
+from optimizer.sources.specs import InputSpec, SourceError, first_line
 
 # Keras modules whose classes only compute. `keras.utils`, `keras.saving` and others hold functions with effects.
 _MODULES = (
@@ -45,18 +45,6 @@ _VALUES = {
 }
 
 
-class InputSpec(NamedTuple):
-    """An input of the source model; `shape` without rows."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-
-class SourceError(RefusedError):
-    """A model file that cannot be used."""
-
-
 def check_static(path: Path) -> None:
     """Refuse anything but a whole `.keras` archive of known classes, without loading it."""
     try:
@@ -83,7 +71,7 @@ def load_source(path: Path) -> Any:
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its layers raise
-        raise SourceError(f"{path.name} cannot be loaded by Keras {keras.__version__}: {_first_line(error)}") from error
+        raise SourceError(f"{path.name} cannot be loaded by Keras {keras.__version__}: {first_line(error)}") from error
     if not getattr(model, "inputs", None) or not model.outputs:
         raise SourceError(f"{path.name} has no known inputs; build the model on its input shape before saving it")
     for tensor in model.inputs:
@@ -173,7 +161,3 @@ def _kind_of(path: Path) -> str:
     if start.startswith(b"\x89HDF"):
         return "an HDF5 file; save it as .keras with Keras 3"
     return "no .keras archive; save it by model.save('x.keras')"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
