@@ -88,7 +88,11 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an artifact must prove before it may be released."""
+    """What an artifact must prove before it may be released.
+
+    Accuracy is counted against the source, whatever was pruned on the way; parity against the float model that was
+    converted. A pruned model without labels must agree with the source as well.
+    """
 
     accuracy_loss: Share = 0.01
     """Margin: how much accuracy the artifact may lose against the float model, as a share of rows."""

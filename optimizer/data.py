@@ -1,8 +1,7 @@
-"""The user's data: an `.npz` file with the splits train, calibration, validation and test.
+"""The canonical data file, which every pass reads: an `.npz` with splits. optimizer/dataset makes it of other forms.
 
-Arrays are called `SPLIT/INPUT` and `SPLIT/labels` (or `SPLIT/y`). A model with one input may call it anything, such
-as `SPLIT/x`. `validation` and `test` are needed, and `calibration` or `train` (of which a part then calibrates).
-Axis 0 is rows.
+Arrays are called `SPLIT/INPUT` and `SPLIT/labels` (or `SPLIT/y`), SPLIT one of train, calibration, validation, test. A
+model with one input may call it anything, such as `SPLIT/x`. Only `validation` is needed. Axis 0 is rows.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from optimizer.sources import InputSpec
 Array = npt.NDArray[Any]
 
 SPLITS = ("train", "calibration", "validation", "test")
-_NEEDED = ("validation", "test")
 _LABELS = ("labels", "y")
 
 
@@ -45,11 +43,8 @@ class Splits:
                     f"{path.name}: array {key!r}: names are SPLIT/NAME with SPLIT one of {', '.join(SPLITS)}"
                 )
             self._names[split][name] = key
-        missing = [split for split in _NEEDED if not self._names[split]]
-        if missing:
-            raise DataError(f"{path.name} has no {' and no '.join(missing)} split; give arrays such as {missing[0]}/x")
-        if not self._names["calibration"] and not self._names["train"]:
-            raise DataError(f"{path.name} needs a calibration split, or train to calibrate by")
+        if not self._names["validation"]:
+            raise DataError(f"{path.name} has no validation split; give arrays such as validation/x")
 
     def inputs(self, split: str, rows: int) -> dict[str, Array]:
         """The first `rows` rows of every input, in the model's dtype: arrays (rows, *shape) by the model's names."""
@@ -87,8 +82,8 @@ class Splits:
         return bool(self._names[split])
 
     def calibration(self, rows: int) -> dict[str, Array]:
-        """Inputs to calibrate by, from the calibration split or from train."""
-        return self.inputs("calibration" if self._names["calibration"] else "train", rows)
+        """Inputs to calibrate by: the calibration split, else rows of validation."""
+        return self.inputs("calibration" if self.holds("calibration") else "validation", rows)
 
     def _input(self, split: str, spec: InputSpec) -> Array:
         key = self._key(split, spec)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ import numpy as np
 import psutil
 
 from agent.contract import golden
-from agent.runtime import Model, ModelError, RuntimeUnavailable, installed, load, predict
+from agent.runtime import Model, ModelError, RuntimeUnavailable, installed, load
+from agent.runtime import predict as predict
 from firmware_profiles.profile import Facts
 from optimizer.data import Array, Splits
 from optimizer.errors import RefusedError, StepError
@@ -25,43 +27,44 @@ from optimizer.sources import InputSpec
 
 
 class _Float(NamedTuple):
-    """What the float model made of a split."""
+    """What a float model made of a split."""
 
     outputs: dict[str, Array]
     labels: Array | None
 
 
 def evaluate_artifact(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
-    """The pass. Inputs `artifact`, `data`, `outputs`, `parity`, `acceptance`; settings `inputs` (of the source),
-    `runtimes`, `threads`, `judged`."""
+    """The pass. Inputs `artifact`, `data`, `parity`, `acceptance`, `outputs` (the original's, which accuracy is paired
+    with) and, where a model was trained on the way, `own`: outputs of the float model that was converted. Settings
+    `inputs` (of the source), `runtimes`, `threads`, and `splits` to look at: validation to choose, test to judge.
+
+    The manifest has a table per split; `paired` and `parities` are those of the first split asked for (the parity set's
+    before it), `accuracy_*` those of the last. A split that was not asked for is not read.
+    """
     content = inputs["artifact"].read_bytes()
     before = _own_memory()
-    model = _load(content, settings["runtimes"], settings["threads"])
+    model = load_artifact(content, settings["runtimes"], settings["threads"])
     splits = Splits(inputs["data"], [InputSpec(s["name"], s["dtype"], tuple(s["shape"])) for s in settings["inputs"]])
-    size = of_tflite(content)
     parity = golden.read_parity(inputs["parity"].read_bytes())
     progress(0.1, "parity set")
-    parities = [_faithful("the parity set", parity.outputs, predict(model, parity.inputs))]
+    on_parity = _faithful("the parity set", parity.outputs, predict(model, parity.inputs))
     memory_mb = max(0.0, _own_memory() - before)
-    result: dict[str, Any] = {
-        "paired": None,
-        "accuracy_float": None,
-        "accuracy_int8": None,
-        "accuracy_acceptance": None,
-    }
-    progress(0.2, "validation")
-    expected = _float_outputs(inputs["outputs"], "validation")
-    actual = predict(model, splits.inputs("validation", LIMITS.score_rows))
-    parities.append(_faithful("validation", expected.outputs, actual))
-    if settings["judged"]:
-        result["paired"] = _paired(expected, actual)._asdict()
-        progress(0.5, "test")
-        result |= _on_test(model, splits, _float_outputs(inputs["outputs"], "test"))
-        acceptance = golden.read_acceptance(inputs["acceptance"].read_bytes())
-        result["accuracy_acceptance"] = golden.accuracy(acceptance.labels, _first(predict(model, acceptance.inputs)))
+    tables = {}
+    asked = settings.get("splits") or _scored(inputs["outputs"])
+    for at, split in enumerate(asked):
+        progress(0.2 + 0.6 * at / len(asked), split)
+        tables[split] = _on_split(model, splits, split, inputs)
+    acceptance = _on_acceptance(model, inputs) if any(table["paired"] for table in tables.values()) else None
     progress(0.9, "latency")
-    return result | {
-        "parities": [parity._asdict() for parity in parities],
+    first, last = tables[asked[0]], tables[asked[-1]]
+    size = of_tflite(content)
+    return {
+        "splits": tables,
+        "paired": first["paired"],
+        "parities": [on_parity._asdict(), *first["parities"]],
+        "accuracy_float": last["accuracy_float"],
+        "accuracy_int8": last["accuracy"],
+        "accuracy_acceptance": acceptance,
         "inputs": msgspec.to_builtins(model.inputs),
         "outputs": msgspec.to_builtins(model.outputs),
         "operators": list(model.operators),
@@ -86,7 +89,8 @@ def host() -> Facts:
     )
 
 
-def _load(content: bytes, runtimes: list[str], threads: int) -> Model:
+def load_artifact(content: bytes, runtimes: Sequence[str], threads: int) -> Model:
+    """In the agent's runtime; raises RefusedError for what it cannot run, StepError where it is not installed."""
     try:
         return load(content, runtimes=runtimes, threads=threads)
     except ModelError as error:
@@ -95,28 +99,48 @@ def _load(content: bytes, runtimes: list[str], threads: int) -> Model:
         raise StepError(f"the gate needs a runtime of the profile on this host: {error}") from error
 
 
-def _faithful(where: str, expected: dict[str, Array], actual: dict[str, Array]) -> Measured:
-    found = golden.faithfulness(expected, actual)
-    return Measured(where, found.agreement, max(found.sqnr_db, -999.0))
-
-
-def _paired(expected: _Float, actual: dict[str, Array]) -> Paired:
-    """The rows that only one of the two models gets right."""
-    if expected.labels is None:
-        raise StepError("no labels of validation")
-    before = golden.correct(expected.labels, _first(expected.outputs))
-    after = golden.correct(expected.labels, _first(actual))
-    return Paired(len(before), int((before & ~after).sum()), int((after & ~before).sum()))
-
-
-def _on_test(model: Model, splits: Splits, expected: _Float) -> dict[str, float]:
-    if expected.labels is None:
-        raise StepError("no labels of test")
-    actual = predict(model, splits.inputs("test", LIMITS.score_rows))
+def _on_split(model: Model, splits: Splits, split: str, inputs: Inputs) -> dict[str, Any]:
+    """One look at a split: paired counts against the original, and parities, all of the same answers."""
+    original = _float_outputs(inputs["outputs"], split)
+    if original is None:
+        raise StepError(f"there are no float outputs of {split}")
+    apart = inputs.get("own", inputs["outputs"]) != inputs["outputs"]
+    own = _float_outputs(inputs["own"], split) if apart else original
+    actual = predict(model, splits.inputs(split, LIMITS.score_rows))
+    paired = None if original.labels is None else _paired(original.labels, original, actual)
+    parities = [] if own is None else [_faithful(split, own.outputs, actual)]
+    if own is not original:
+        judged = ("agreement",) if paired is None else ()
+        parities.append(_faithful(f"{split} against the original", original.outputs, actual)._replace(judged=judged))
     return {
-        "accuracy_float": golden.accuracy(expected.labels, _first(expected.outputs)),
-        "accuracy_int8": golden.accuracy(expected.labels, _first(actual)),
+        "rows": len(_first(actual)),
+        "paired": None if paired is None else paired._asdict(),
+        "accuracy_float": None
+        if original.labels is None
+        else golden.accuracy(original.labels, _first(original.outputs)),
+        "accuracy": None if original.labels is None else golden.accuracy(original.labels, _first(actual)),
+        "parities": [parity._asdict() for parity in parities],
     }
+
+
+def _on_acceptance(model: Model, inputs: Inputs) -> float | None:
+    if "acceptance" not in inputs:
+        return None
+    acceptance = golden.read_acceptance(inputs["acceptance"].read_bytes())
+    return golden.accuracy(acceptance.labels, _first(predict(model, acceptance.inputs)))
+
+
+def _faithful(where: str, expected: dict[str, Array], actual: dict[str, Array]) -> Measured:
+    """JSON has no infinities: what is no number is as bad as can be written."""
+    found = golden.faithfulness(expected, actual)
+    return Measured(where, found.agreement, max(found.sqnr_db, -999.0), found.cosine, min(found.max_error, 1e38))
+
+
+def _paired(labels: Array, original: _Float, actual: dict[str, Array]) -> Paired:
+    """The rows that only one of the two models gets right."""
+    before = golden.correct(labels, _first(original.outputs))
+    after = golden.correct(labels, _first(actual))
+    return Paired(len(before), int((before & ~after).sum()), int((after & ~before).sum()))
 
 
 def _latency_ms(model: Model, row: dict[str, Array]) -> float:
@@ -132,10 +156,17 @@ def _latency_ms(model: Model, row: dict[str, Array]) -> float:
     return statistics.median(times)
 
 
-def _float_outputs(path: Path, split: str) -> _Float:
+def _scored(path: Path) -> list[str]:
+    """The splits that there are float outputs of."""
+    with np.load(path, allow_pickle=False) as archive:
+        found = {key.partition("/")[0] for key in archive.files}
+    return [split for split in ("validation", "test") if split in found]
+
+
+def _float_outputs(path: Path, split: str) -> _Float | None:
     with np.load(path, allow_pickle=False) as archive:
         found = {key.partition("/")[2]: archive[key] for key in archive.files if key.startswith(f"{split}/")}
-    return _Float({name: array for name, array in found.items() if name}, found.get(""))
+    return _Float({name: array for name, array in found.items() if name}, found.get("")) if found else None
 
 
 def _first(outputs: dict[str, Array]) -> Array:

@@ -1,150 +1,89 @@
-"""The float model: its size, its accuracy, and the golden sets that its outputs make. Runs in a TensorFlow child."""
+"""The float model in TensorFlow: its size, its accuracy, and the golden sets that its outputs make."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from agent.contract import golden
-from optimizer.data import Array, DataError, Splits
-from optimizer.errors import RefusedError
-from optimizer.macs import of_keras
+from optimizer.data import Array
+from optimizer.inspect_parts import FloatModel, batches, inspect_model
+from optimizer.macs import of_keras, of_tflite
 from optimizer.passes import Inputs, Progress
-from optimizer.settings import LIMITS
-from optimizer.sources import InputSpec, input_specs, load_source
-from optimizer.work_files import ACCEPTANCE, OUTPUTS, PARITY
+from optimizer.sources import InputSpec, SourceError, input_specs, load_source
+from optimizer.sources.specs import first_line
 
 _BATCH = 128
-
-
-class Scored(NamedTuple):
-    """A split through the float model."""
-
-    inputs: dict[str, Array]
-    outputs: dict[str, Array]
-    labels: Array | None
-
-
-class _Source(NamedTuple):
-    model: Any
-    inputs: list[InputSpec]
-    outputs: list[str]
-    classes: int
-    """0 where the output is not one score per class."""
-
-    def predict(self, inputs: dict[str, Array]) -> dict[str, Array]:
-        given = list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
-        found = keras.tree.flatten(self.model.predict(given, batch_size=_BATCH, verbose=0))
-        return dict(zip(self.outputs, (np.asarray(array, np.float32) for array in found), strict=True))
+_SIGNATURE = "serving_default"
 
 
 def inspect_source(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
-    """The pass. Inputs `source`, `data`, and `acceptance` from the model's first version, if any; `labels`, `seed`.
-
-    Writes outputs.npz, parity.npz and acceptance.npz.
+    """The pass. Inputs `source` (a `.keras` file, or the folder of a SavedModel), `data`, and `acceptance` from the
+    model's first version, if any; settings `labels`, `seed`, and `splits`: which to score, see inspect_model.
     """
     progress(0.0, "loading")
-    source = _open(inputs["source"], settings["labels"])
-    splits = Splits(inputs["data"], source.inputs)
-    splits.calibration(LIMITS.calibration_rows)
-    scored = {}
-    for at, split in enumerate(("validation", "test")):
-        progress(0.2 + 0.3 * at, f"float model on {split}")
-        scored[split] = _score(source, splits, split)
-    judged = all(part.labels is not None for part in scored.values())
-    _save_outputs(out / OUTPUTS, scored)
-    seed = settings["seed"]
-    (out / PARITY).write_bytes(_parity_set(scored["validation"], seed))
-    acceptance = _acceptance_set(source, scored["validation"], inputs.get("acceptance"), seed)
-    (out / ACCEPTANCE).write_bytes(acceptance)
-    progress(1.0, "float model scored")
-    return {
-        "parameters": int(source.model.count_params()),
-        "macs": of_keras(source.model.layers),
-        "judged": judged,
-        "inputs": [spec._asdict() for spec in source.inputs],
-        "accuracy_validation": _accuracy(scored["validation"]) if judged else None,
-        "accuracy_test": _accuracy(scored["test"]) if judged else None,
-        "accuracy_acceptance": _on_acceptance(source, acceptance) if judged else None,
-    }
+    path = inputs["source"]
+    model: FloatModel = _SavedModel(path) if path.is_dir() else _Keras(path)
+    return inspect_model(model, inputs, settings, out, progress)
 
 
-def _open(path: Path, labels: list[str]) -> _Source:
-    model = load_source(path)
-    shape = model.outputs[0].shape
-    classes = max(2, int(shape[1])) if len(model.outputs) == 1 and len(shape) == 2 else 0
-    if labels and len(labels) != classes:
-        raise RefusedError(f"{len(labels)} label names were given, the model has {classes} classes")
-    return _Source(model, input_specs(model), list(model.output_names), classes)
+class _Keras:
+    def __init__(self, path: Path) -> None:
+        self._model = load_source(path)
+        self.inputs = input_specs(self._model)
+        shapes = (tuple(int(size or 0) for size in tensor.shape[1:]) for tensor in self._model.outputs)
+        self.outputs = dict(zip(self._model.output_names, shapes, strict=True))
+        self.parameters = int(self._model.count_params())
+        self.macs = of_keras(self._model.layers)
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        arrays = [inputs[spec.name] for spec in self.inputs]
+        given = arrays if len(arrays) > 1 else arrays[0]
+        found = keras.tree.flatten(self._model.predict(given, batch_size=_BATCH, verbose=0))
+        return dict(zip(self.outputs, (np.asarray(array, np.float32) for array in found), strict=True))
 
 
-def _score(source: _Source, splits: Splits, split: str) -> Scored:
-    inputs = splits.inputs(split, LIMITS.score_rows)
-    labels = splits.labels(split, LIMITS.score_rows, source.classes) if source.classes else None
-    return Scored(inputs, source.predict(inputs), labels)
+class _SavedModel:
+    """Its signature `serving_default`. Parameters and MACs are those of its float .tflite form."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # Whatever holds the variables has to stay, or they are gone.
+            self._loaded = tf.saved_model.load(str(path))
+            content = tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[_SIGNATURE]).convert()
+        except (OSError, RuntimeError, ValueError, KeyError, tf.errors.OpError) as error:
+            raise SourceError(f"the SavedModel cannot be loaded and converted: {first_line(error)}") from error
+        if _SIGNATURE not in self._loaded.signatures:
+            known = ", ".join(self._loaded.signatures) or "none"
+            raise SourceError(f"the SavedModel has no signature {_SIGNATURE}, it has {known}; export it with one")
+        self._signature = self._loaded.signatures[_SIGNATURE]
+        given: dict[str, Any] = self._signature.structured_input_signature[1]
+        self.inputs = [InputSpec(name, spec.dtype.name, _fixed(name, spec.shape)) for name, spec in given.items()]
+        self._rows = min(_BATCH, *(int(spec.shape[0] or _BATCH) for spec in given.values()), _BATCH)
+        made = self._signature.structured_outputs
+        self.outputs = {name: tuple(int(size or 0) for size in made[name].shape[1:]) for name in made}
+        self.parameters, self.macs = of_tflite(content)
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        rows = len(next(iter(inputs.values())))
+        parts = [
+            self._answer({name: array[part] for name, array in inputs.items()}) for part in batches(rows, self._rows)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+
+    def _answer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            found = self._signature(**{name: tf.constant(array) for name, array in inputs.items()})
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise SourceError(f"the SavedModel fails on the data: {first_line(error)}") from error
+        return {name: np.asarray(found[name], np.float32) for name in self.outputs}
 
 
-def _accuracy(scored: Scored) -> float:
-    if scored.labels is None:
-        raise RefusedError("labels are missing")
-    return golden.accuracy(scored.labels, next(iter(scored.outputs.values())))
-
-
-def _parity_set(scored: Scored, seed: int) -> bytes:
-    rows = _selected(scored.inputs, LIMITS.parity_rows, LIMITS.parity_bytes, seed)
-    return golden.write_parity(golden.ParitySet(_taken(scored.inputs, rows), _taken(scored.outputs, rows)))
-
-
-def _acceptance_set(source: _Source, scored: Scored, previous: Path | None, seed: int) -> bytes:
-    """The model's set from its first version, byte for byte; for the first version rows of validation.
-
-    Without labels nothing can be accepted by accuracy: the labels are zeros and the manifest asks for nothing.
-    """
-    if previous is not None:
-        content = previous.read_bytes()
-        _check_fits(source, golden.read_acceptance(content))
-        return content
-    rows = _selected(scored.inputs, LIMITS.acceptance_rows, LIMITS.acceptance_bytes, seed)
-    labels = np.zeros(len(rows), np.int64) if scored.labels is None else scored.labels[rows]
-    return golden.write_acceptance(golden.AcceptanceSet(_taken(scored.inputs, rows), labels))
-
-
-def _check_fits(source: _Source, acceptance: golden.AcceptanceSet) -> None:
-    fixed = {name: array.shape[1:] for name, array in acceptance.inputs.items()}
-    wanted = {spec.name: spec.shape for spec in source.inputs}
-    if fixed != wanted:
-        raise DataError(
-            f"the acceptance set of this model's first version has inputs {fixed}, this version takes {wanted}; "
-            "name the inputs alike, or push it as a model of its own"
-        )
-
-
-def _on_acceptance(source: _Source, content: bytes) -> float:
-    acceptance = golden.read_acceptance(content)
-    return golden.accuracy(acceptance.labels, next(iter(source.predict(acceptance.inputs).values())))
-
-
-def _selected(inputs: dict[str, Array], rows: int, size: int, seed: int) -> Array:
-    """Row numbers, at most `rows` and at most `size` bytes of inputs, drawn at random, in their order."""
-    total = len(next(iter(inputs.values())))
-    row_bytes = sum(array[:1].nbytes for array in inputs.values())
-    count = max(1, min(total, rows, size // max(1, row_bytes)))
-    chosen: Array = np.sort(np.random.default_rng(seed).permutation(total)[:count])
-    return chosen
-
-
-def _taken(arrays: dict[str, Array], rows: Array) -> dict[str, Array]:
-    return {name: array[rows] for name, array in arrays.items()}
-
-
-def _save_outputs(path: Path, scored: dict[str, Scored]) -> None:
-    """Arrays `SPLIT/NAME` of float outputs and `SPLIT/` for labels."""
-    arrays: dict[str, Any] = {}
-    for split, part in scored.items():
-        arrays |= {f"{split}/{name}": array for name, array in part.outputs.items()}
-        if part.labels is not None:
-            arrays[f"{split}/"] = part.labels
-    np.savez(path, **arrays)
+def _fixed(name: str, shape: Any) -> tuple[int, ...]:
+    if shape.rank is None or any(size is None for size in shape[1:]):
+        raise SourceError(f"input {name!r} has shape {shape}; every size but the first must be fixed")
+    return tuple(int(size) for size in shape[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from firmware_profiles.profile import Gate
@@ -35,22 +36,31 @@ class Verdict(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """How faithful an artifact is to the float model on a set of rows."""
+    """How faithful an artifact is to a float model on a set of rows."""
 
     where: str
+    """The rows and, if it is not the model that was converted, the float model, in words."""
     agreement: float
     sqnr_db: float
+    cosine: float = 1.0
+    max_error: float = 0.0
+    judged: tuple[str, ...] = ("agreement", "sqnr_db")
+    """Values of the gate that apply here; the rest is shown. Against the original of a pruned model SQNR says little:
+    other weights give other scores for the same class."""
 
 
-def judge(gate: Gate, paired: Paired | None, parities: list[Measured]) -> Verdict:
+def judge(gate: Gate, paired: Paired | None, parities: Sequence[Measured]) -> Verdict:
     """Accuracy within the margin, and faithful everywhere. Without labels (`paired` None) only faithful.
 
-    The point estimate of the loss decides; with `gate.strict` its one-sided 95 % bound does.
+    The point estimate of the loss decides; with `gate.strict` its one-sided 95 % bound does. Where no parity is judged
+    and there are no labels either, nothing was proven: it fails.
     """
     lines: list[tuple[bool, str]] = []
     loss = bound = None
     if paired is None:
-        lines.append((True, "no classes and labels to judge by: parity alone decides"))
+        lines.append(
+            (any(parity.judged for parity in parities), "no classes and labels to judge by: parity alone decides")
+        )
     else:
         loss, bound = paired.loss, loss_bound(paired)
         lines.append(_accuracy(gate, paired, loss, bound))
@@ -97,10 +107,15 @@ def _accuracy(gate: Gate, paired: Paired, loss: float, bound: float) -> tuple[bo
 
 
 def _parity(gate: Gate, parity: Measured) -> list[tuple[bool, str]]:
-    return [
-        (
+    """One line per value that is judged. A value that is no number is never enough."""
+    lines = {
+        "agreement": (
             parity.agreement >= gate.agreement,
             f"agreement on {parity.where} {parity.agreement:.4f}, at least {gate.agreement:g}",
         ),
-        (parity.sqnr_db >= gate.sqnr_db, f"SQNR on {parity.where} {parity.sqnr_db:.1f} dB, at least {gate.sqnr_db:g}"),
-    ]
+        "sqnr_db": (
+            parity.sqnr_db >= gate.sqnr_db,
+            f"SQNR on {parity.where} {parity.sqnr_db:.1f} dB, at least {gate.sqnr_db:g}",
+        ),
+    }
+    return [lines[name] for name in parity.judged]

@@ -45,6 +45,7 @@ class Pass(NamedTuple):
 
 PASSES: dict[str, Pass] = {
     "inspect": Pass("tensorflow", "optimizer.inspect:inspect_source", 2.0),
+    "inspect-tflite": Pass("runtime", "optimizer.inspect_tflite:inspect_tflite", 1.0),
     "prune": Pass("tensorflow", "optimizer.prune.step:prune_source", 20.0),
     "quantize": Pass("tensorflow", "optimizer.quantize:quantize_source", 2.0),
     "power-of-two": Pass("runtime", "optimizer.pow2:rewrite_file", 0.5),

@@ -42,6 +42,10 @@ class Faithfulness(NamedTuple):
     """Share of rows with the same top-1 class, 0 to 1; 1.0 where no output has classes."""
     sqnr_db: float
     """Signal-to-quantization-noise ratio in dB over all outputs: 10 log10(sum y^2 / sum (y - y')^2)."""
+    cosine: float = 1.0
+    """Cosine of the angle between all outputs of the one and of the other, -1 to 1; 0 where one is all zeros."""
+    max_error: float = 0.0
+    """Largest |y - y'| of any value of any output, in the output's own unit."""
 
 
 def write_parity(golden: ParitySet) -> bytes:
@@ -66,7 +70,7 @@ def read_acceptance(content: bytes) -> AcceptanceSet:
 
 def faithfulness(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> Faithfulness:
     """Compare outputs by name; shapes (rows, ...) must be equal."""
-    signal = noise = 0.0
+    signal = noise = energy = product = worst = 0.0
     agreements = []
     for name, want in expected.items():
         got = actual.get(name)
@@ -74,14 +78,19 @@ def faithfulness(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> 
             found = "no such output" if got is None else f"shape {got.shape}"
             raise GoldenError(f"parity set expects output {name!r} of shape {want.shape}, the model gave {found}")
         want64, got64 = want.astype(np.float64), got.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            error = want64 - got64
+            product += float((want64 * got64).sum())
         signal += float(np.square(want64).sum())
-        noise += float(np.square(want64 - got64).sum())
+        noise += float(np.square(error).sum())
+        energy += float(np.square(got64).sum())
+        worst = max(worst, float(np.abs(error).max(initial=0.0)))
         if want.ndim == 2 and want.shape[1] > 1:
             agreements.append(float((want64.argmax(1) == got64.argmax(1)).mean()))
     if not np.isfinite(noise):
-        return Faithfulness(min(agreements, default=0.0), float("-inf"))
+        return Faithfulness(min(agreements, default=0.0), float("-inf"), 0.0, float("inf"))
     sqnr = 10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30))
-    return Faithfulness(min(agreements, default=1.0), float(sqnr))
+    return Faithfulness(min(agreements, default=1.0), float(sqnr), _cosine(product, signal, energy), worst)
 
 
 def accuracy(labels: Array, scores: Array) -> float:
@@ -99,6 +108,12 @@ def correct(labels: Array, scores: Array) -> npt.NDArray[np.bool_]:
     guessed = (scores[:, 0] > 0.5).astype(np.int64) if scores.shape[1] == 1 else scores.argmax(axis=1)
     hits: npt.NDArray[np.bool_] = (guessed == labels) & finite
     return hits
+
+
+def _cosine(product: float, signal: float, energy: float) -> float:
+    if signal == 0 or energy == 0:
+        return float(signal == energy)
+    return min(1.0, max(-1.0, product / float(np.sqrt(signal) * np.sqrt(energy))))
 
 
 def _prefixed(kind: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -86,12 +86,29 @@ def test_an_equal_output_agrees_fully_and_has_no_noise_to_speak_of() -> None:
     measured = golden.faithfulness(outputs, outputs)
     assert measured.agreement == 1.0
     assert measured.sqnr_db > 200
+    assert measured.cosine == pytest.approx(1.0)
+    assert measured.max_error == 0.0
 
 
 def test_sqnr_is_the_ratio_of_energies_in_decibels() -> None:
     want = {"y": np.full((4, 1), 10.0)}
     got = {"y": np.full((4, 1), 11.0)}
     assert golden.faithfulness(want, got).sqnr_db == pytest.approx(20.0)
+
+
+def test_cosine_is_blind_to_a_factor_and_the_maximum_error_is_not() -> None:
+    want = {"y": np.array([[1.0, 2.0], [3.0, -4.0]]), "z": np.ones((2, 1))}
+    doubled = golden.faithfulness(want, {name: 2 * array for name, array in want.items()})
+    assert doubled.cosine == pytest.approx(1.0)
+    assert doubled.max_error == 4.0
+    assert golden.faithfulness(want, {name: -array for name, array in want.items()}).cosine == pytest.approx(-1.0)
+    assert golden.faithfulness({"y": np.eye(2)}, {"y": 1 - np.eye(2)}).cosine == 0.0
+
+
+def test_zeros_are_like_zeros_and_like_nothing_else() -> None:
+    zeros, ones = {"y": np.zeros((2, 2))}, {"y": np.ones((2, 2))}
+    assert golden.faithfulness(zeros, zeros).cosine == 1.0
+    assert golden.faithfulness(ones, zeros).cosine == golden.faithfulness(zeros, ones).cosine == 0.0
 
 
 def test_agreement_counts_rows_with_the_same_first_class() -> None:
@@ -110,8 +127,11 @@ def test_an_output_that_is_missing_or_misshapen_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_output_that_is_no_number_is_as_unfaithful_as_can_be(value: float) -> None:
-    want = {"y": np.ones((2, 3))}
-    assert golden.faithfulness(want, {"y": np.full((2, 3), value)}).sqnr_db == float("-inf")
+    want = {"y": np.eye(3)}
+    measured = golden.faithfulness(want, {"y": np.full((3, 3), value)})
+    assert measured.sqnr_db == float("-inf")
+    assert measured.cosine == 0.0
+    assert measured.max_error == float("inf")
 
 
 def test_accuracy_takes_the_first_class_and_a_threshold_where_there_are_two() -> None:

@@ -44,10 +44,21 @@ def test_a_single_input_may_have_any_name_and_comes_in_the_models_dtype(path: Pa
     np.testing.assert_array_equal(splits.labels("test", 100, CLASSES), np.arange(8) % CLASSES)
 
 
-def test_calibration_falls_back_to_a_part_of_train(path: Path) -> None:
-    assert Splits(saved(path, arrays()), [IMAGE]).calibration(5)["image"].shape[0] == 5
+def test_calibration_is_its_own_split_or_rows_of_validation_and_never_of_train_or_test(path: Path) -> None:
+    content = arrays()
+    np.testing.assert_array_equal(
+        Splits(saved(path, content), [IMAGE]).calibration(5)["image"], content["validation/x"][:5]
+    )
     own = arrays(**{"calibration/x": np.zeros((2, 4, 4, 1), np.float32)})
     assert Splits(saved(path, own), [IMAGE]).calibration(5)["image"].shape[0] == 2
+
+
+def test_train_and_test_may_be_missing(path: Path) -> None:
+    content = {name: array for name, array in arrays().items() if name.startswith("validation/")}
+    splits = Splits(saved(path, content), [IMAGE])
+    assert not splits.holds("train")
+    assert not splits.holds("test")
+    assert splits.calibration(4)["image"].shape[0] == 4
 
 
 def test_several_inputs_are_found_by_their_names(path: Path) -> None:
@@ -64,8 +75,7 @@ def test_several_inputs_are_found_by_their_names(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
-        ({"test/x": None, "test/y": None}, "has no test split"),
-        ({"train/x": None, "train/y": None}, "needs a calibration split"),
+        ({"validation/x": None, "validation/y": None}, "has no validation split"),
         ({"holdout/x": np.zeros(3)}, "array 'holdout/x': names are SPLIT/NAME"),
         ({"x": np.zeros(3)}, "array 'x': names are SPLIT/NAME"),
         ({"validation/x": np.zeros((10, 5, 4, 1))}, "validation/x has shape [10, 5, 4, 1]; the model's input 'image'"),

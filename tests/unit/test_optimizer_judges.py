@@ -82,3 +82,23 @@ def test_without_labels_parity_alone_decides_and_the_reasons_say_so() -> None:
     assert verdict.loss is None
     assert "parity alone" in verdict.reasons[0]
     assert not judge(Gate(), None, [Measured("validation", 0.1, 30.0)]).passed
+
+
+def test_against_the_original_only_what_is_said_to_be_judged_decides() -> None:
+    far = Measured("validation against the original", 0.5, -3.0, judged=())
+    assert judge(Gate(), Paired(400, 0, 0), [*FAITHFUL, far]).passed
+    unlike = judge(Gate(), None, [*FAITHFUL, far._replace(judged=("agreement",))])
+    assert not unlike.passed
+    assert [reason for reason in unlike.reasons if reason.startswith("no: ")] == [
+        "no: agreement on validation against the original 0.5000, at least 0.97"
+    ]
+    assert judge(Gate(), None, [*FAITHFUL, far._replace(agreement=0.98, judged=("agreement",))]).passed
+
+
+@pytest.mark.parametrize("parities", [[], [Measured("validation", 1.0, 99.0, judged=())]])
+def test_where_nothing_is_judged_nothing_passes(parities: list[Measured]) -> None:
+    assert not judge(Gate(), None, parities).passed
+
+
+def test_what_is_no_number_never_passes() -> None:
+    assert not judge(Gate(), Paired(400, 0, 0), [Measured("validation", float("nan"), float("nan"))]).passed
