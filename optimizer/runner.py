@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from optimizer.cache import Cache, key_of
+from optimizer.errors import CancelledError, OptimizerError
 from optimizer.folder import digest_of
 from optimizer.passes import PASSES
 from optimizer.settings import LIMITS
@@ -39,6 +40,8 @@ class Runner:
     def __init__(self, steps: Steps, work: Path, store: Cache | None, tell: Tell) -> None:
         self._steps, self._work, self._store, self._tell = steps, work, store, tell
         self._seconds, self._memory_mb = LIMITS.step_seconds, LIMITS.step_memory_mb
+        self._seen: dict[str, Done] = {}
+        self._failed: dict[str, OptimizerError] = {}
         self._digests: dict[tuple[Path, int, int], str] = {}
         self._total = self._finished = 0.0
         self.done: list[tuple[str, Done]] = []
@@ -52,36 +55,49 @@ class Runner:
         self._total += sum(PASSES[name].weight for name in names)
 
     def do(self, name: str, inputs: Mapping[str, Path], settings: Mapping[str, Any], profile: str = "") -> Done:
-        """Raises OptimizerError where the pass fails, CancelledError where it was cancelled."""
+        """Raises OptimizerError where the pass fails, CancelledError where it was cancelled.
+
+        What this run has done already, or has failed to do, is not done again.
+        """
         known = PASSES[name]
-        key = ""
-        if self._store is not None and known.remembered:
-            digests = {role: self._digest(path) for role, path in inputs.items()}
-            key = key_of(name, known.revision, digests, settings, tools())
-        found = self._store.find(key) if self._store is not None and key else None
-        done = Done(*found, True, 0.0, 0.0) if found else self._run(name, inputs, dict(settings), profile, key)
+        digests = {role: self._digest(path) for role, path in inputs.items()}
+        key = key_of(name, known.revision, digests, settings, tools())
+        if (failure := self._failed.get(key)) is not None:
+            raise failure
+        done = self._seen.get(key) if known.remembered else None
+        if done is None:
+            try:
+                done = self._done(name, inputs, dict(settings), profile, key)
+            except CancelledError:
+                raise
+            except OptimizerError as error:
+                self._failed[key] = error
+                raise
+            self._seen[key] = done
+            self.done.append((name, done))
         self._finished += known.weight
-        self.done.append((name, done))
-        self._say(name, profile, 0.0, "remembered" if found else "done")
+        self._say(name, profile, 0.0, "remembered" if done.remembered else "done")
         return done
 
-    def _run(self, name: str, inputs: Mapping[str, Path], settings: dict[str, Any], profile: str, key: str) -> Done:
-        made = self._store.new() if self._store is not None and key else self._scratch(name)
+    def _done(self, name: str, inputs: Mapping[str, Path], settings: dict[str, Any], profile: str, key: str) -> Done:
+        store = self._store if PASSES[name].remembered else None
+        found = store.find(key) if store else None
+        if found:
+            return Done(*found, True, 0.0, 0.0)
+        made = store.new() if store else Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._work))
 
         def progress(fraction: float, detail: str) -> None:
             self._say(name, profile, fraction * PASSES[name].weight, detail)
 
         try:
-            finished = self._steps.run(Work(name, inputs, settings, made, self._seconds, self._memory_mb), progress)
+            work = Work(name, inputs, settings, made, self._seconds, self._memory_mb)
+            finished = self._steps.run(work, progress)
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
-        if self._store is not None and key:
-            made = self._store.keep(key, made, finished.result)
+        if store:
+            made = store.keep(key, made, finished.result)
         return Done(made, finished.result, False, finished.wall_s, finished.peak_memory_mb)
-
-    def _scratch(self, name: str) -> Path:
-        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._work))
 
     def _say(self, name: str, profile: str, under_way: float, detail: str) -> None:
         whole = max(self._total, self._finished + PASSES[name].weight)
