@@ -18,6 +18,8 @@ from optimizer.tuning import Loss, Tuning
 Tell = Callable[[float, str], None]
 """Fraction done, detail."""
 _PREDICT = 512
+_AT_ONCE = 16
+"""Steps in one call into TensorFlow: what a call costs is a quarter of a small model's step."""
 
 
 class Taught(NamedTuple):
@@ -32,8 +34,12 @@ class Taught(NamedTuple):
         return len(self.inputs[0])
 
     def taken(self, rows: Array) -> Taught:
-        labels, teacher = (None if part is None else part[rows] for part in (self.labels, self.teacher))
-        return Taught(tuple(part[rows] for part in self.inputs), labels, teacher)
+        return self.map(lambda part: part[rows])
+
+    def map(self, change: Callable[[Any], Any]) -> Taught:
+        """With every array of rows changed."""
+        labels, teacher = (None if part is None else change(part) for part in (self.labels, self.teacher))
+        return Taught(tuple(map(change, self.inputs)), labels, teacher)
 
 
 class Tuned(NamedTuple):
@@ -84,9 +90,10 @@ def tune(
     with _dropout(student, settings.dropout):
         for epoch in range(settings.epochs):
             order = random.permutation(rows.number)
-            for step in range(steps):
-                learn(rows.taken(order[step * settings.batch : (step + 1) * settings.batch]))
-                tell((epoch * steps + step + 1) / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}")
+            for step in range(0, steps, _AT_ONCE):
+                learn(rows.taken(order[step * settings.batch : (step + _AT_ONCE) * settings.batch]))
+                done = epoch * steps + min(step + _AT_ONCE, steps)
+                tell(done / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}")
             seen.append(judge())
             if not np.isfinite(seen[-1]):
                 raise RefusedError("training diverged: the loss is no number any more; give a smaller learning rate")
@@ -127,7 +134,7 @@ def judge_of(model: Any, check: Taught, objective: Callable[[Any, Taught], Any])
 
 
 def _learner(student: Any, rows: Taught, goal: Goal, settings: Tuning, mixed: Any) -> Callable[[Taught], Any]:
-    """One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) on a batch, at a rate that falls by a cosine."""
+    """A step per batch of the rows given: AdamW (Loshchilov and Hutter, arXiv 1711.05101), the rate falls by a cosine."""
     steps = _steps(rows, settings) * settings.epochs
     rate = keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=max(1, steps))
     optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.decay, global_clipnorm=1.0)
@@ -135,7 +142,7 @@ def _learner(student: Any, rows: Taught, goal: Goal, settings: Tuning, mixed: An
     optimizer.build(student.trainable_variables)
     objective = objective_of(rows if mixed is None else rows._replace(labels=None), goal, settings)
 
-    def learn(batch: Taught) -> Any:
+    def learn(batch: Taught) -> None:
         if mixed is not None:
             batch = _mixture(batch, mixed, goal, settings.mix)
         with tf.GradientTape() as tape:
@@ -143,9 +150,17 @@ def _learner(student: Any, rows: Taught, goal: Goal, settings: Tuning, mixed: An
             if student.losses:
                 loss += tf.add_n(student.losses)
         optimizer.apply(tape.gradient(loss, student.trainable_variables))
-        return loss
 
-    found: Callable[[Taught], Any] = tf.function(learn, autograph=False, reduce_retracing=True)
+    def several(chunk: Taught) -> None:
+        number = tf.shape(chunk.inputs[0])[0]
+
+        def step(at: Any) -> Any:
+            learn(chunk.map(lambda part: part[at : at + settings.batch]))
+            return at + settings.batch
+
+        tf.while_loop(lambda at: at < number, step, [0], parallel_iterations=1)
+
+    found: Callable[[Taught], Any] = tf.function(several, autograph=False, reduce_retracing=True)
     return found
 
 
