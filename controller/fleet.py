@@ -102,6 +102,7 @@ class Fleet:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+        self._put(self.runs.pause)
         await self._turn()
 
     # -- what comes in

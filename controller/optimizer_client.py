@@ -117,11 +117,16 @@ def optimize_folder(
     name: str = "model",
     labels: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    recipe: str = "",
+    compare: bool | None = None,
+    trust: bool = False,
+    cache: Path | None = None,
     log: Path | None = None,
 ) -> dict[str, Any]:
     """Optimize without a controller: `out` holds report.json and its files afterwards. Returns the report.
 
-    `on_event` gets every progress event. Raises UserError or Internal.
+    `recipe`: a builtin's name or a file's path; `cache`: where passes are remembered, None: nowhere. `on_event` gets
+    every progress event. Raises UserError or Internal.
     """
     run = {
         "model": name,
@@ -132,6 +137,10 @@ def optimize_folder(
         "strict": strict,
         "labels": list(labels or ()),
         "preprocessing": dict(preprocessing) if preprocessing else None,
+        "recipe": recipe,
+        "compare": compare,
+        "trust": trust,
+        "cache": str(cache) if cache is not None else None,
     }
     with tempfile.TemporaryDirectory(prefix="lepta-run-") as folder, Optimizer(log) as optimizer:
         path = Path(folder) / "run.json"

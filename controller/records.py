@@ -46,6 +46,8 @@ class Version(Record, frozen=True, kw_only=True):
     source: str
     source_name: str
     data: str | None = None
+    data_name: str = ""
+    """Its ending says what kind of data it is; empty: `.npz`."""
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     created_at: float
@@ -79,11 +81,21 @@ class Run(Record, frozen=True, kw_only=True):
     profiles: tuple[str, ...]
     strict: bool = False
     deploy: bool = False
+    recipe: str = ""
+    """A builtin recipe's name, or the text of one (TOML); empty: what fits the source."""
+    compare: bool | None = None
+    """Whether the report compares with other ways; None: as the recipe says."""
+    trust: bool = False
+    """Whether a source that can run code when it is loaded may do so."""
     state: RunState = "queued"
+    attempts: int = 0
+    """How often the optimizer began with it; one that was stopped on purpose does not count."""
     step: str = ""
     profile: str = ""
     fraction: float = 0.0
     detail: str = ""
+    left_s: float | None = None
+    """Seconds that it is likely to take still."""
     error: str | None = None
     who: str | None = None
     rejected: tuple[dict[str, Any], ...] = ()

@@ -64,9 +64,15 @@ class Artifact(Reply, frozen=True, kw_only=True):
     profile: str
     digest: str = ""
     bytes: int = 0
+    bytes_before: int = 0
+    """Of the source's weights as 32-bit floats; 0 where an older optimizer did not tell."""
     parameters: int = 0
+    parameters_before: int = 0
+    """Of the source model; 0 where an older optimizer did not tell."""
     macs: int = 0
     macs_before: int = 0
+    made: str = ""
+    """How the chosen candidate came about, for people."""
     accuracy_float: float | None = None
     accuracy_int8: float | None = None
     agreement: float | None = None
@@ -115,6 +121,11 @@ class Run(Reply, frozen=True, kw_only=True):
     fraction: float = 0.0
     detail: str = ""
     error: str | None = None
+    left_s: float | None = None
+    """Seconds that it is likely to take still."""
+    attempts: int = 0
+    recipe: str = ""
+    """A builtin recipe's name, or the text of one; empty: what fits the source."""
     artifacts: tuple[Artifact, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     deploy: bool = False
@@ -124,6 +135,20 @@ class Run(Reply, frozen=True, kw_only=True):
     started_at: float | None = None
     finished_at: float | None = None
     report: dict[str, Any] | None = None
+
+
+class RunProgress(Reply, frozen=True, kw_only=True):
+    """How far a run is: the data of one server-sent event. Each tells everything anew."""
+
+    id: str
+    state: str
+    step: str = ""
+    profile: str = ""
+    fraction: float = 0.0
+    detail: str = ""
+    left_s: float | None = None
+    error: str | None = None
+    rollout: str | None = None
 
 
 class Release(Reply, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ async def restore(tick: Tick, fleet: Fleet, store: Store, catalog: Catalog) -> N
     """Give every part of the fleet what the store knows."""
     fleet.devices.restore(await store.read(reads.every(records.Device)))
     await _restore_releases(tick, fleet, store)
-    fleet.runs.restore(await store.read(reads.every(records.Run, state=("queued", "running"))))
+    fleet.runs.restore(tick, await store.read(reads.every(records.Run, state=("queued", "running"))))
     fleet.jobs.clear()
     for job in await store.read(reads.every(records.Job, state=("queued", "running"))):
         built = await store.read(reads.every(records.Artifact, model=job.model, version=job.version))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,11 +13,13 @@ import msgspec
 from controller import reads, records, writes
 from controller.artifacts import Signer
 from controller.background import Background
-from controller.catalog import Catalog
 from controller.errors import Conflict, LeptaError, NotFound
 from controller.releases import Releases
+from controller.run_inputs import RunInputs
+from controller.settings import Limits
 from controller.store import Store
 from controller.tick import Tick
+from controller.watching import Watchers
 
 log = logging.getLogger("lepta.runs")
 
@@ -29,6 +29,17 @@ class Optimizer(Protocol):
 
     def submit(self, run_id: str, run: dict[str, Any], out: Path) -> None: ...
     def cancel(self, run_id: str) -> None: ...
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asks of a run; the fields are those of the record."""
+
+    profiles: tuple[str, ...]
+    strict: bool = False
+    deploy: bool = False
+    recipe: str = ""
+    compare: bool | None = None
+    trust: bool = False
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -50,55 +61,70 @@ class Runs:
 
     def __init__(
         self,
-        folder: Path,
+        inputs: RunInputs,
         store: Store,
-        catalog: Catalog,
         signer: Signer,
         optimizer: Optimizer,
         releases: Releases,
         *,
+        limits: Limits,
         new_id: Callable[[str], str],
         deliver: Callable[[Built | Failed], None],
     ) -> None:
         """`deliver` puts an event into the loop's inbox."""
-        self._folder = folder
+        self._inputs = inputs
         self._store = store
-        self._catalog = catalog
         self._signer = signer
         self._optimizer = optimizer
         self._releases = releases
+        self._most_attempts = limits.run_attempts
         self._new_id = new_id
         self._deliver = deliver
         self._open: dict[str, records.Run] = {}
         self._background = Background()
+        self.watchers = Watchers(limits.watchers)
+        """Of runs, by their ids."""
 
-    def restore(self, unfinished: Iterable[records.Run]) -> None:
-        """Runs that a stop interrupted begin again: a run can go twice."""
+    def restore(self, tick: Tick, unfinished: Iterable[records.Run]) -> None:
+        """Runs that an end of the controller interrupted begin again: a run can go twice, and what its passes made is
+        remembered. One that was at work each time the controller was killed is not tried for ever."""
         for run in unfinished:
-            if run.id not in self._open:
-                self._open[run.id] = run
-                self._start(run)
+            if run.id in self._open:
+                continue
+            self._open[run.id] = run
+            if run.state == "running" and run.attempts >= self._most_attempts:
+                why = (
+                    f"the controller was killed {run.attempts} times while this run was at work; it is not tried again"
+                )
+                self._end(tick, run, state="failed", error=why, who="us")
+            else:
+                self._begin(tick, _waiting(run))
+
+    def pause(self, tick: Tick) -> None:
+        """The controller stops on purpose: what goes again afterwards is not to blame for it."""
+        for run in self._open.values():
+            if run.state == "running":
+                tick.save(writes.put(msgspec.structs.replace(_waiting(run), attempts=run.attempts - 1)))
 
     def progress(self, run: records.Run) -> records.Run:
         """The run with the progress that is not in the store yet."""
         return self._open.get(run.id, run)
 
-    def queue(
-        self, tick: Tick, version: records.Version, profiles: tuple[str, ...], *, strict: bool, deploy: bool
-    ) -> records.Run:
+    def queue(self, tick: Tick, version: records.Version, wanted: Wanted) -> records.Run:
         run = records.Run(
             id=self._new_id("run"),
             model=version.model,
             version=version.version,
-            profiles=profiles,
-            strict=strict,
-            deploy=deploy,
             created_at=tick.wall,
+            **msgspec.structs.asdict(wanted),
         )
-        self._open[run.id] = run
         tick.save(writes.put(run))
-        tick.then(lambda: self._start(run))
+        self._begin(tick, run)
         return run
+
+    def out(self, run_id: str) -> Path:
+        """The folder that the optimizer made for a run that is known."""
+        return self._inputs.out(run_id)
 
     def cancel(self, tick: Tick, run_id: str) -> records.Run:
         run = self._open.get(run_id)
@@ -159,27 +185,34 @@ class Runs:
         run = msgspec.structs.replace(
             run,
             state="running",
+            attempts=run.attempts + first,
             started_at=run.started_at or tick.wall,
             step=str(event.get("step", "")),
             profile=str(event.get("profile") or ""),
             fraction=float(event.get("fraction") or 0.0),
             detail=str(event.get("detail") or ""),
+            left_s=_seconds(event.get("left_s")),
         )
         self._open[run.id] = run
+        self.watchers.changed(run.id)
         if first:
             tick.save(writes.put(run))
 
     def _end(self, tick: Tick, run: records.Run, *, state: str, error: str | None, who: str | None) -> records.Run:
-        run = msgspec.structs.replace(run, state=state, error=error, who=who, finished_at=tick.wall, fraction=1.0)
+        run = msgspec.structs.replace(
+            run, state=state, error=error, who=who, finished_at=tick.wall, fraction=1.0, left_s=None
+        )
         tick.save(writes.put(run))
+        tick.then(lambda: self.watchers.changed(run.id))
         del self._open[run.id]
         log.info("run %s of %s version %d: %s%s", run.id, run.model, run.version, state, f" ({error})" if error else "")
         return run
 
     # -- outside the loop: files and the optimizer; what comes of it returns through the inbox
 
-    def _start(self, run: records.Run) -> None:
-        self._beside(run, self._prepare(run))
+    def _begin(self, tick: Tick, run: records.Run) -> None:
+        self._open[run.id] = run
+        tick.then(lambda: self._beside(run, self._prepare(run)))
 
     def _beside(self, run: records.Run, work: Coroutine[None, None, None]) -> None:
         self._background.start(work, lambda error: self._deliver(Failed(run.id, error, "us")))
@@ -188,41 +221,20 @@ class Runs:
         version = await self._store.read(reads.get(records.Version, run.model, run.version))
         earlier = await self._store.read(reads.every(records.Artifact, newest=True, limit=1, model=run.model))
         acceptance = earlier[0].files["acceptance"].digest if earlier else None
-        spec = await asyncio.to_thread(self._lay_out, run, version, acceptance)
-        self._optimizer.submit(run.id, spec, self._out(run))
-
-    def _lay_out(self, run: records.Run, version: records.Version, acceptance: str | None) -> dict[str, Any]:
-        """Give the optimizer its inputs under names with the endings that it goes by."""
-        inputs = self._folder / run.id / "in"
-        inputs.mkdir(parents=True, exist_ok=True)
-        source = self._link(version.source, inputs / Path(version.source_name).name)
-        data = self._link(version.data, inputs / "data.npz") if version.data else None
-        previous = self._link(acceptance, inputs / "acceptance.npz") if acceptance else None
-        return {
-            "model": run.model,
-            "version": run.version,
-            "source": str(source),
-            "data": str(data) if data else None,
-            "profiles": list(run.profiles),
-            "strict": run.strict,
-            "labels": list(version.labels),
-            "preprocessing": msgspec.to_builtins(version.preprocessing),
-            "previous_acceptance": str(previous) if previous else None,
-            "seed": 0,
-        }
-
-    def _link(self, digest: str, path: Path) -> Path:
-        path.unlink(missing_ok=True)
-        try:
-            os.link(self._catalog.path(digest), path)
-        except OSError:
-            shutil.copyfile(self._catalog.path(digest), path)
-        return path
+        spec = await asyncio.to_thread(self._inputs.lay_out, run, version, acceptance)
+        # It may have been cancelled meanwhile.
+        if run.id in self._open:
+            self._optimizer.submit(run.id, spec, self.out(run.id))
 
     async def _sign(self, run: records.Run, report: dict[str, Any]) -> None:
         version = await self._store.read(reads.get(records.Version, run.model, run.version))
-        built = await self._signer.sign(version, report, self._out(run))
+        built = await self._signer.sign(version, report, self.out(run.id))
         self._deliver(Built(run.id, tuple(built), report))
 
-    def _out(self, run: records.Run) -> Path:
-        return self._folder / run.id / "out"
+
+def _waiting(run: records.Run) -> records.Run:
+    return msgspec.structs.replace(run, state="queued", step="", profile="", fraction=0.0, detail="", left_s=None)
+
+
+def _seconds(told: object) -> float | None:
+    return float(told) if isinstance(told, int | float) and 0 <= told < 1e9 else None

@@ -126,12 +126,21 @@ class Limits:
     optimizer_idle_s: float = 300.0
     """An optimizer that had nothing to do for this long is stopped."""
     optimizer_stop_s: float = 5.0
-    optimizer_cancel_s: float = 15.0
+    optimizer_cancel_s: float = 1.5
     """An optimizer that goes on this long after a cancellation is ended."""
     optimizer_line_bytes: int = 8 * MIB
     """One line of the optimizer's output."""
     optimizer_lines: int = 10_000
     """Lines of its output that wait to be read."""
+    optimizer_cache_bytes: int = 4096 * MIB
+    """What the optimizer's passes made, kept for the next run of the same model."""
+    recipe_bytes: int = 16 * 1024
+    run_attempts: int = 3
+    """A run that was at work when the controller was killed begins again; after so many times it fails."""
+    watchers: int = 100
+    """Callers that follow runs by server-sent events at once."""
+    watch_beat_s: float = 10.0
+    """One who follows hears something at least this often."""
     examples: int = 8
     """Examples that are remembered."""
 

@@ -48,6 +48,7 @@ class Versions(_Table, table=True):
     source: str = Field(foreign_key="files.digest")
     source_name: str
     data: str | None = Field(foreign_key="files.digest")
+    data_name: str
     labels: Any = _json()
     preprocessing: Any = _json(nullable=True)
     created_at: float
@@ -82,11 +83,16 @@ class Runs(_Table, table=True):
     profiles: Any = _json()
     strict: bool
     deploy: bool
+    recipe: str
+    compare: bool | None
+    trust: bool
     state: str = Field(index=True)
+    attempts: int
     step: str
     profile: str
     fraction: float
     detail: str
+    left_s: float | None
     error: str | None
     who: str | None
     rejected: Any = _json()

@@ -106,10 +106,16 @@ class _Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
+        self._watchers = controller.fleet.runs.watchers
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Who follows a run would otherwise hold us for as long as an answer may take.
+        self._watchers.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

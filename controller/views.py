@@ -38,6 +38,10 @@ def run(record: records.Run, artifacts: Iterable[records.Artifact]) -> replies.R
     return _as(replies.Run, record, artifacts=tuple(artifact(a) for a in artifacts))
 
 
+def run_progress(record: records.Run) -> replies.RunProgress:
+    return _as(replies.RunProgress, record)
+
+
 def release(record: records.Release) -> replies.Release:
     return _as(replies.Release, record)
 

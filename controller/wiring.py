@@ -25,6 +25,7 @@ from controller.recorder import Recorder, from_environment
 from controller.releases import Releases
 from controller.restoring import restore
 from controller.routing import Candidate
+from controller.run_inputs import RunInputs
 from controller.runs import Runs
 from controller.settings import Settings
 from controller.store import Store
@@ -104,13 +105,14 @@ class _Late:
 
 
 def _runs(ground: Ground, late: _Late, signer: Signer, releases: Releases) -> Runs:
+    data, limits = ground.settings.data, ground.settings.limits
     return Runs(
-        ground.settings.data / "runs",
+        RunInputs(data / "runs", ground.catalog, data / "optimizer-cache", limits),
         ground.store,
-        ground.catalog,
         signer,
         ground.optimizer,
         releases,
+        limits=limits,
         new_id=new_id,
         deliver=late.happened,
     )

@@ -23,6 +23,7 @@ from controller.api import (
     models,
     requests,
     rollouts,
+    run_views,
     runs,
 )
 from controller.api.access import Access, Needs
@@ -31,7 +32,10 @@ from controller.api.guard import Bodies, Guard
 from controller.parts import Controller
 
 PREFIX = "/api/v1"
-_PARTS = (description, health, files, models, runs, rollouts, devices, enrol, jobs, requests, examples, keys, clients)
+_PARTS = (
+    *(description, health, files, models, runs, run_views, rollouts),
+    *(devices, enrol, jobs, requests, examples, keys, clients),
+)
 # These read their body in pieces, up to limits of their own.
 _STREAMED = (("PUT", f"{PREFIX}/files"), ("POST", f"{PREFIX}/deploy"), ("POST", "/v2/models/"))
 

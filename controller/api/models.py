@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from agent.contract.manifest import Preprocessing
 from agent.contract.topics import TopicError, check_name
-from controller import reads, records, replies, views, writes
+from controller import reads, records, replies, uploads, views, writes
 from controller.api.access import READ, RELEASE, controller_of
 from controller.api.errors import reply
 from controller.api.schemas import NewImport, NewVersion
@@ -45,12 +45,18 @@ async def show_version(request: Request, model: str, version: str) -> Response:
 @router.post("/models/{model}/versions", status_code=201, dependencies=RELEASE)
 async def add_version(request: Request, model: str, body: NewVersion) -> Response:
     controller = controller_of(request)
+    _check_new(controller, model, source=body.source, data=body.data)
+    data_name = body.data_name
+    if body.data is not None:
+        data_name = uploads.check_data(controller.catalog.path(body.data), data_name or "data")
     record = await new_version(
         controller,
         model,
         source=body.source,
-        source_name=body.source_name,
+        # Whether its code may run is asked when a run is.
+        source_name=uploads.check_model(controller.catalog.path(body.source), body.source_name, trust=True),
         data=body.data,
+        data_name=data_name,
         labels=tuple(body.labels),
         preprocessing=Preprocessing(**body.preprocessing.model_dump()) if body.preprocessing else None,
     )
@@ -88,19 +94,24 @@ async def new_version(
 ) -> records.Version:
     """Save a version whose files are in the catalog; raises UserError for an unusable name, NotFound naming a file that
     is not there."""
-    try:
-        check_name(model, "model name")
-    except TopicError as error:
-        raise UserError(str(error), "choose one with --name") from error
-    for what, digest in (("source", source), ("data", data)):
-        if digest is not None and controller.catalog.locate(digest) is None:
-            raise NotFound(f"the {what} file {digest[:12]} was not uploaded", "PUT it to /api/v1/files first")
+    _check_new(controller, model, source=source, data=data)
     version = records.Version(
         model=model, version=0, source=source, data=data, created_at=controller.fleet.wall(), **rest
     )
     [saved] = await controller.store.commit([writes.add_version(version)])
     result: records.Version = saved
     return result
+
+
+def _check_new(controller: Controller, model: str, **files: str | None) -> None:
+    """Raise UserError for an unusable name, NotFound for a digest, by what it is, that was not uploaded."""
+    try:
+        check_name(model, "model name")
+    except TopicError as error:
+        raise UserError(str(error), "choose one with --name") from error
+    for what, digest in files.items():
+        if digest is not None and controller.catalog.locate(digest) is None:
+            raise NotFound(f"the {what} file {digest[:12]} was not uploaded", "PUT it to /api/v1/files first")
 
 
 async def find_version(controller: Controller, model: str, version: str) -> records.Version:

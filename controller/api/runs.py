@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -12,14 +13,15 @@ from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import Response
 
 from agent.contract.manifest import FileRef, Preprocessing
-from controller import reads, records, uploads, views
-from controller.api.access import READ, RELEASE, controller_of
+from controller import reads, recipes, records, uploads, views
+from controller.api.access import READ, RELEASE, caller_of, controller_of
 from controller.api.errors import reply
 from controller.api.models import new_version
 from controller.api.schemas import NewRun
-from controller.errors import UserError
+from controller.errors import Forbidden, UserError
 from controller.parts import Controller
 from controller.placement import needed_profiles
+from controller.runs import Wanted
 
 router = APIRouter(tags=["runs"])
 _PIECE = 1024 * 1024
@@ -30,7 +32,17 @@ async def start_run(request: Request, body: NewRun) -> Response:
     """Optimize a version for some profiles, by default those that the fleet's devices call for."""
     controller = controller_of(request)
     version = await controller.store.read(reads.get(records.Version, body.model, body.version))
-    return await _queue(controller, version, body.profiles, strict=body.strict, deploy=body.deploy)
+    if version.source_name.endswith(".h5") and not body.trust:
+        raise UserError(f"{version.source_name} can run code when it is loaded", "send trust: true, or --trust")
+    wanted = Wanted(
+        profiles=_checked_profiles(controller, body.profiles),
+        strict=body.strict,
+        deploy=body.deploy,
+        recipe=recipes.check(body.recipe, controller.settings.limits.recipe_bytes),
+        compare=body.compare,
+        trust=_trusted(request, body.trust),
+    )
+    return await _queue(controller, version, wanted)
 
 
 @router.post("/deploy", status_code=202, dependencies=RELEASE)
@@ -43,25 +55,33 @@ async def deploy(
     preprocessing: str = Form(""),
     profiles: str = Form(""),
     strict: bool = Form(False),
+    recipe: str = Form(""),
+    compare: bool | None = Form(None),
+    trust: bool = Form(False),
 ) -> Response:
     """Upload, optimize, release, roll out: follow the run that this answers with, then its rollout."""
     controller = controller_of(request)
-    wanted = _checked_profiles(controller, _listed("profiles", profiles) or None)
-    source_name = Path(model.filename or "model.keras").name
-    source = await _store(controller, model)
-    uploads.check_model(controller.catalog.path(source.digest), source_name)
-    arrays = await _store(controller, data)
-    uploads.check_data(controller.catalog.path(arrays.digest), data.filename or "data")
+    wanted = Wanted(
+        profiles=_checked_profiles(controller, _listed("profiles", profiles) or None),
+        strict=strict,
+        deploy=True,
+        recipe=recipes.check(recipe, controller.settings.limits.recipe_bytes),
+        compare=compare,
+        trust=_trusted(request, trust),
+    )
+    source, source_name = await _store_model(controller, model, trust)
+    arrays, data_name = await _store_data(controller, data)
     version = await new_version(
         controller,
         name or Path(source_name).stem,
         source=source.digest,
         source_name=source_name,
         data=arrays.digest,
+        data_name=data_name,
         labels=tuple(_listed("labels", labels)),
         preprocessing=_preprocessing(preprocessing),
     )
-    return await _queue(controller, version, wanted, strict=strict, deploy=True)
+    return await _queue(controller, version, wanted)
 
 
 @router.get("/runs", dependencies=READ)
@@ -87,17 +107,23 @@ async def cancel_run(request: Request, run_id: str) -> Response:
     return reply(views.run(run, []))
 
 
-async def _queue(
-    controller: Controller, version: records.Version, profiles: Sequence[str] | None, *, strict: bool, deploy: bool
-) -> Response:
-    chosen = tuple(_checked_profiles(controller, profiles))
-    run = await controller.fleet.do(
-        lambda tick: controller.fleet.runs.queue(tick, version, chosen, strict=strict, deploy=deploy)
-    )
+async def _queue(controller: Controller, version: records.Version, wanted: Wanted) -> Response:
+    run = await controller.fleet.do(lambda tick: controller.fleet.runs.queue(tick, version, wanted))
     return reply(views.run(run, []), 202, {"Location": f"/api/v1/runs/{run.id}"})
 
 
-def _checked_profiles(controller: Controller, profiles: Sequence[str] | None) -> list[str]:
+def _trusted(request: Request, trust: bool) -> bool:
+    """What a model's file does when it is loaded is done as the user who runs the controller."""
+    caller = caller_of(request)
+    if trust and "admin" not in caller.scopes:
+        raise Forbidden(
+            f"trust lets a model's code run on the controller's machine; the key {caller.name!r} may not allow that",
+            "a key with the scope admin may; or save the model as .keras, which needs no trust",
+        )
+    return trust
+
+
+def _checked_profiles(controller: Controller, profiles: Sequence[str] | None) -> tuple[str, ...]:
     if profiles is None:
         found = needed_profiles(controller.fleet.devices.facts(), controller.profiles)
         if not found:
@@ -105,13 +131,25 @@ def _checked_profiles(controller: Controller, profiles: Sequence[str] | None) ->
                 "no device is enrolled, so it is open which profiles to build for",
                 "name them with --profile, or add a device: lepta device add",
             )
-        return found
+        return tuple(found)
     unknown = sorted(set(profiles) - set(controller.profiles))
     if unknown:
         raise UserError(
             f"no profile is called {', '.join(unknown)}", f"there are {', '.join(sorted(controller.profiles))}"
         )
-    return sorted(set(profiles))
+    return tuple(sorted(set(profiles)))
+
+
+async def _store_model(controller: Controller, upload: UploadFile, trust: bool) -> tuple[FileRef, str]:
+    file = await _store(controller, upload)
+    name = upload.filename or "model"
+    return file, await asyncio.to_thread(uploads.check_model, controller.catalog.path(file.digest), name, trust=trust)
+
+
+async def _store_data(controller: Controller, upload: UploadFile) -> tuple[FileRef, str]:
+    file = await _store(controller, upload)
+    name = upload.filename or "data"
+    return file, await asyncio.to_thread(uploads.check_data, controller.catalog.path(file.digest), name)
 
 
 async def _store(controller: Controller, upload: UploadFile) -> FileRef:

@@ -38,6 +38,7 @@ class NewVersion(Body):
     source: Digest
     source_name: Annotated[str, Field(min_length=1, max_length=200)]
     data: Digest | None = None
+    data_name: Annotated[str, Field(max_length=200, description="its ending may say what kind of data it is")] = ""
     labels: Labels = []
     preprocessing: PreprocessingBody | None = None
 
@@ -48,6 +49,11 @@ class NewRun(Body):
     profiles: Annotated[list[Name], Field(max_length=100)] | None = None
     strict: bool = False
     deploy: bool = False
+    recipe: Annotated[str, Field(description="a builtin recipe's name, or the text of one (TOML)")] = ""
+    compare: Annotated[bool | None, Field(description="compare with other ways; null: as the recipe says")] = None
+    trust: Annotated[bool, Field(description="let a source run code when it is loaded; for keys that may admin")] = (
+        False
+    )
 
 
 class NewImport(Body):

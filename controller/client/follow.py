@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 
 from controller.client.rest import Client
 from controller.errors import Internal, UserError
-from controller.replies import Example, Job, Rollout, Run
+from controller.progress import detail_of, step_of
+from controller.replies import Example, Job, Rollout, Run, RunProgress
 
 POLL_S = 0.2
 # A run that is to be rolled out names its rollout soon after it is done.
@@ -36,9 +37,25 @@ def follow_run(client: Client, run: Run, shown: Shown, limit_s: float = NO_LIMIT
     """The run, done. Raises WorkFailed if it failed, was cancelled, or took longer than `limit_s`."""
 
     def show(run: Run) -> None:
-        shown.update(_step_of(run.step or run.state, run.profile), run.fraction, run.detail)
+        show_run(shown, run)
 
-    ended = _until(lambda: client.run(run.id), show, limit_s=limit_s)
+    return _succeeded(_until(lambda: client.run(run.id), show, limit_s=limit_s))
+
+
+def watch_run(client: Client, run: str, shown: Shown) -> Run:
+    """As `follow_run`, told by the controller instead of asked for."""
+    for progress in client.run_events(run):
+        show_run(shown, progress)
+    # The events end with the run, and with the controller.
+    return follow_run(client, client.run(run), shown)
+
+
+def show_run(shown: Shown, run: Run | RunProgress) -> None:
+    """How far it is, and how long it is going to take still."""
+    shown.update(step_of(run.step or run.state, run.profile), run.fraction, detail_of(run.detail, run.left_s))
+
+
+def _succeeded(ended: Run) -> Run:
     if ended.state != "done":
         reasons = [f"{r.profile}: {'; '.join(r.reasons)}" for r in ended.rejected]
         why = ended.error or "; ".join(reasons) or "no reason was given"
@@ -118,7 +135,3 @@ def _until(ask: Callable[[], E], show: Callable[[E], None], poll_s: float = POLL
 
 def _ending(state: str) -> str:
     return {"failed": "failed", "cancelled": "was cancelled", "aborted": "was aborted"}.get(state, f"ended {state}")
-
-
-def _step_of(step: str, profile: str) -> str:
-    return f"{step} for {profile}" if profile else step

@@ -86,6 +86,14 @@ class Connection:
             raise _refused(response)
         return response
 
+    def _lines(self, path: str) -> Iterator[str]:
+        """The lines of an answer that comes bit by bit."""
+        with self._foreign_errors(), self._http.stream("GET", API + path) as response:
+            if not response.is_success:
+                response.read()
+                raise _refused(response)
+            yield from response.iter_lines()
+
     def _download(self, path: str, to: Path, digest: str | None) -> None:
         beside = to.with_name(to.name + ".part")
         seen = hashlib.sha256()

@@ -18,6 +18,7 @@ from controller.client.http import ClientLimits as ClientLimits
 from controller.client.http import Connection, not_lepta, part, read
 from controller.client.http import Unreachable as Unreachable
 from controller.client.oip import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
+from controller.client.pack import as_file
 
 
 class Client(Connection):
@@ -64,6 +65,7 @@ class Client(Connection):
         source: str,
         source_name: str,
         data: str,
+        data_name: str = "",
         labels: Sequence[str] = (),
         preprocessing: Preprocessing | None = None,
     ) -> replies.Version:
@@ -72,6 +74,7 @@ class Client(Connection):
             "source": source,
             "source_name": source_name,
             "data": data,
+            "data_name": data_name,
             "labels": list(labels),
             "preprocessing": preprocessing,
         }
@@ -91,30 +94,49 @@ class Client(Connection):
         preprocessing: Preprocessing | None = None,
         profiles: Sequence[str] = (),
         strict: bool = False,
+        recipe: str = "",
+        compare: bool | None = None,
+        trust: bool = False,
     ) -> replies.Run:
-        """The one POST: upload, optimize, release, roll out."""
-        fields = {"name": name, "strict": "true" if strict else "false"}
+        """The one POST: upload, optimize, release, roll out. Folders are packed. `recipe`: a name, or text."""
+        fields = {"name": name, "strict": _word(strict), "recipe": recipe, "trust": _word(trust)}
+        if compare is not None:
+            fields["compare"] = _word(compare)
         for key, value in (("labels", list(labels)), ("preprocessing", preprocessing), ("profiles", list(profiles))):
             if value:
                 fields[key] = msgspec.json.encode(value).decode()
         with ExitStack() as stack:
-            files = {
-                key: (path.name, stack.enter_context(_opened(path))) for key, path in (("model", model), ("data", data))
-            }
+            packed = {key: stack.enter_context(as_file(path)) for key, path in (("model", model), ("data", data))}
+            files = {key: (path.name, stack.enter_context(_opened(path))) for key, path in packed.items()}
             response = self._send("POST", f"{API}/deploy", data=fields, files=files, timeout=self._limits.upload_s)
         return read(response, replies.Run)
 
     def start_run(
-        self, model: str, version: int, *, profiles: Sequence[str] = (), strict: bool = False, deploy: bool = False
+        self, model: str, version: int, *, profiles: Sequence[str] = (), **options: bool | str | None
     ) -> replies.Run:
-        body = {"model": model, "version": version, "strict": strict, "deploy": deploy}
-        return self._post("/runs", {**body, "profiles": list(profiles) or None}, replies.Run)
+        """`options`: strict, deploy, recipe, compare, trust."""
+        body = {"model": model, "version": version, "profiles": list(profiles) or None, **options}
+        return self._post("/runs", body, replies.Run)
 
     def runs(self) -> list[replies.Run]:
         return self._get("/runs", list[replies.Run])
 
     def run(self, run: str) -> replies.Run:
         return self._get(f"/runs/{part(run)}", replies.Run)
+
+    def run_events(self, run: str) -> Iterator[replies.RunProgress]:
+        """How far a run is, whenever that changes; over when the run is, or when the controller stops."""
+        for line in self._lines(f"/runs/{part(run)}/events"):
+            if line.startswith("data:"):
+                yield _event(line.removeprefix("data:"))
+
+    def run_report(self, run: str) -> dict[str, Any]:
+        """The optimizer's report.json."""
+        return self._get(f"/runs/{part(run)}/report", dict[str, Any])
+
+    def run_page(self, run: str, path: Path) -> None:
+        """Download the report as an HTML page."""
+        self._download(f"{API}/runs/{part(run)}/report.html", path, None)
 
     def cancel_run(self, run: str) -> replies.Run:
         return self._post(f"/runs/{part(run)}/cancel", None, replies.Run)
@@ -242,6 +264,17 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise ApiError(f"{path} cannot be read: {error.strerror}", who="user") from error
     with file:
         yield file
+
+
+def _event(data: str) -> replies.RunProgress:
+    try:
+        return msgspec.json.decode(data, type=replies.RunProgress)
+    except msgspec.DecodeError as error:
+        raise not_lepta(f"an event of a run: {error}") from error
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _too(claim: bool) -> str:

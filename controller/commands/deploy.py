@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from controller import recipes
 from controller.commands import common
+from controller.commands.made import show_bought
 from controller.commands.model import artifact_row
+from controller.commands.optimize import Compare, Data, Model, RecipeOption, Trust
 from controller.commands.rollout import show_rollout
 
 if TYPE_CHECKING:
@@ -18,18 +21,21 @@ if TYPE_CHECKING:
 
 
 def deploy(
-    model: Annotated[Path, typer.Argument(help="A Keras 3 model, .keras.")],
-    data: Annotated[Path, typer.Option(help="Its data, .npz: train/, calibration/, validation/, test/.")],
+    model: Model,
+    data: Data,
     name: Annotated[str | None, typer.Option(help="The model's name; default: the file's.")] = None,
     labels: Annotated[str | None, typer.Option(help="Names of the classes: a,b,c or a file with one per line.")] = None,
     preprocessing: Annotated[Path | None, typer.Option(help="How pictures become input, JSON.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help="Only these classes; default: those in the fleet.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Gate on the 95 % bound of the accuracy loss.")] = False,
+    recipe: RecipeOption = None,
+    compare: Compare = None,
+    trust: Trust = False,
 ) -> None:
     """Optimize MODEL for the fleet, roll it out, wait, and say how to use it."""
     from controller.client.follow import follow_deploy
 
-    named = name or common.model_name(model)
+    named, taken = name or common.model_name(model), recipes.from_option(recipe)
     screen = common.screen()
     with common.connect() as client:
         run = None
@@ -44,6 +50,9 @@ def deploy(
                     preprocessing=common.preprocessing_of(preprocessing),
                     profiles=profile or (),
                     strict=strict,
+                    recipe=taken,
+                    compare=compare,
+                    trust=trust,
                 )
                 done, rollout = follow_deploy(client, run, progress)
         except KeyboardInterrupt:
@@ -58,6 +67,7 @@ def show_outcome(screen: Screen, client: Client, run: Run, rollout: Rollout) -> 
     screen.line()
     header = ("profile", "artifact", "bytes", "MACs", "float", "int8", "latency there")
     screen.table(header, [artifact_row(artifact) for artifact in run.artifacts], right=range(2, len(header)))
+    show_bought(screen, run.artifacts)
     for entry in run.rejected:
         screen.line(f"  {entry.profile}: rejected: {'; '.join(entry.reasons)}")
     screen.line()

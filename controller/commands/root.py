@@ -21,6 +21,7 @@ from controller.commands import (
     optimize,
     profile,
     pubsub,
+    recipe,
     rollout,
     runs,
     top,
@@ -55,6 +56,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(device.app, name="device")
 app.add_typer(job.app, name="job")
 app.add_typer(profile.app, name="profile")
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(example.app, name="example")
 app.add_typer(key.app, name="key")
 app.add_typer(client.app, name="client")

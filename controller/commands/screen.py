@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
+# A log file hears of a long step this often.
+_CALM_S = 20.0
+
+
 class Progress(Protocol):
     """Steps one after the other; each is named once more with its time when the next begins."""
 
@@ -65,7 +69,7 @@ class Plain:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        steps = _Steps(self.line)
+        steps = _Steps(self.line, _CALM_S)
         yield steps
         steps.finish()
 
@@ -108,17 +112,25 @@ class Terminal:
 
 
 class _Steps:
-    """Names each step with its time once it is over; a step that failed is not named."""
+    """Names each step with its time once it is over; a step that failed is not named.
 
-    def __init__(self, say: _Say) -> None:
+    Of a long step it tells every `every_s` seconds where it is; None: never.
+    """
+
+    def __init__(self, say: _Say, every_s: float | None = None) -> None:
         self._say = say
+        self._every_s = every_s
         self._step = ""
-        self._began = 0.0
+        self._began = self._told = 0.0
 
     def update(self, step: str, fraction: float | None = None, detail: str = "") -> None:
+        now = time.monotonic()
         if step != self._step:
             self.finish()
-            self._step, self._began = step, time.monotonic()
+            self._step, self._began, self._told = step, now, now
+        elif self._every_s is not None and detail and now - self._told >= self._every_s:
+            self._told = now
+            self._say(f"    {step}: {detail}")
 
     def finish(self) -> None:
         if self._step:
