@@ -48,7 +48,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Runtime = Literal["ai-edge-litert", "tflite-runtime"]
-Interface = Literal["int8", "uint8", "float32"]
+Interface = Literal["int8", "uint8", "int16", "float32"]
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
 Operator = Annotated[str, Meta(pattern="^[A-Z][A-Z0-9_]*$")]
 Amount = Annotated[float, Meta(ge=0)]
@@ -70,12 +70,18 @@ class Fits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Numerics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The arithmetic of the artifact. Inside it is full-integer int8 always."""
+    """The arithmetic of the artifact: full-integer int8 inside, unless a recipe asks for another scheme."""
 
     weights: Literal["per-channel", "per-tensor", "power-of-two"] = "per-channel"
     """How int8 scales are shared; "power-of-two": one scale 2^n per tensor, symmetric, so that hardware shifts."""
+    dense: Literal["per-channel", "per-tensor"] = "per-channel"
+    """Fully connected layers alone: one scale per tensor needs less memory on microcontrollers, and packs better."""
+    mixed: bool = False
+    """Whether operators may stay float: those that err most where int8 misses the gate, and those without an integer
+    form. False for hardware that has no float."""
     input: Interface = "int8"
     output: Interface = "int8"
+    """What tensors hold outside; "int16" goes with the scheme int16x8."""
 
 
 class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import flatbuffers
@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 _IDENTIFIER = b"TFL3"
 _DTYPES = {
     schema.TensorType.FLOAT32: "<f4",
+    schema.TensorType.FLOAT16: "<f2",
     schema.TensorType.INT8: "i1",
     schema.TensorType.UINT8: "u1",
     schema.TensorType.INT16: "<i2",
@@ -61,7 +62,7 @@ class Flatfile:
         for op in self.graph.operators:
             code = self.model.operatorCodes[op.opcodeIndex]
             builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
-            name = _NAMES[builtin] if builtin != schema.BuiltinOperator.CUSTOM else _text(code.customCode)
+            name = _NAMES[builtin] if builtin != schema.BuiltinOperator.CUSTOM else as_text(code.customCode)
             yield Operator(name, _indices(op.inputs), _indices(op.outputs))
 
     def tensor(self, index: int) -> Any:
@@ -103,9 +104,25 @@ class Flatfile:
         """Call the signature's outputs by these names, in the converter's order `output_0`, `output_1`, ..."""
         for signature in self.model.signatureDefs or []:
             for entry in signature.outputs:
-                prefix, _, number = _text(entry.name).rpartition("_")
+                prefix, _, number = as_text(entry.name).rpartition("_")
                 if prefix == "output" and number.isdigit() and int(number) < len(names):
                     entry.name = names[int(number)]
+
+    def put_in_order(self, inputs: list[str], outputs: list[str]) -> None:
+        """Inputs and outputs in the order of these names of the signature; the converter sorts them by name."""
+        for signature in (self.model.signatureDefs or [])[:1]:
+            signature.inputs = reordered(signature.inputs, inputs)
+            signature.outputs = reordered(signature.outputs, outputs)
+            for ports, entries in ((self.graph.inputs, signature.inputs), (self.graph.outputs, signature.outputs)):
+                found = [entry.tensorIndex for entry in entries]
+                if sorted(found) == sorted(int(index) for index in ports):
+                    ports[:] = found
+
+
+def reordered(entries: Iterable[Any], names: list[str]) -> list[Any]:
+    """Entries of a signature in the order of `names`; others keep theirs, behind."""
+    place = {name: at for at, name in enumerate(names)}
+    return sorted(entries, key=lambda entry: place.get(as_text(entry.name), len(names)))
 
 
 def is_int8(tensor: Any) -> bool:
@@ -120,9 +137,18 @@ def is_int32(tensor: Any) -> bool:
     return bool(tensor.type == schema.TensorType.INT32)
 
 
+def is_int16(tensor: Any) -> bool:
+    return bool(tensor.type == schema.TensorType.INT16)
+
+
+def is_float(tensor: Any) -> bool:
+    """Of 32 bits: what is computed with. Weights may lie in 16."""
+    return bool(tensor.type == schema.TensorType.FLOAT32)
+
+
 def _indices(values: Any) -> tuple[int, ...]:
     return () if values is None else tuple(int(value) for value in values)
 
 
-def _text(value: bytes | str) -> str:
+def as_text(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value

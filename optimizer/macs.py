@@ -30,6 +30,11 @@ def of_tflite(content: bytes) -> Size:
     return Size(sum(weights.values()), macs)
 
 
+def of_operator(file: Flatfile, op: Operator) -> int:
+    """MACs of one operator; 0 for those that do not count."""
+    return _PER_OUTPUT[op.name](file, op) if op.name in _PER_OUTPUT else 0
+
+
 def of_keras(layers: Iterable[Any]) -> int:
     """MACs of one row through Keras layers, by their shapes. A layer used several times counts once."""
     return sum(_layer(layer) for layer in layers)
