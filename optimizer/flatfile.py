@@ -23,6 +23,13 @@ _DTYPES = {
     schema.TensorType.INT64: "<i8",
     schema.TensorType.BOOL: "?",
 }
+_QUANTIZED = (
+    schema.TensorType.INT2,
+    schema.TensorType.INT4,
+    schema.TensorType.INT8,
+    schema.TensorType.UINT8,
+    schema.TensorType.INT16,
+)
 _NAMES = {
     code: name
     for name, code in vars(schema.BuiltinOperator).items()
@@ -64,6 +71,10 @@ class Flatfile:
             builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
             name = _NAMES[builtin] if builtin != schema.BuiltinOperator.CUSTOM else as_text(code.customCode)
             yield Operator(name, _indices(op.inputs), _indices(op.outputs))
+
+    def is_custom(self, op: Operator) -> bool:
+        """Whether no interpreter knows it without an addition."""
+        return op.name not in _NAMES.values()
 
     def tensor(self, index: int) -> Any:
         return self.graph.tensors[index]
@@ -123,6 +134,12 @@ def reordered(entries: Iterable[Any], names: list[str]) -> list[Any]:
     """Entries of a signature in the order of `names`; others keep theirs, behind."""
     place = {name: at for at, name in enumerate(names)}
     return sorted(entries, key=lambda entry: place.get(as_text(entry.name), len(names)))
+
+
+def is_quantized(tensor: Any) -> bool:
+    """Whether its numbers are integers that stand for real ones."""
+    scale = tensor.quantization.scale if tensor.quantization is not None else None
+    return tensor.type in _QUANTIZED and scale is not None and len(scale) > 0
 
 
 def is_int8(tensor: Any) -> bool:

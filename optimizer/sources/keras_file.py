@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from optimizer.settings import LIMITS
+from optimizer.sources.archive import check_bounds, check_whole, opened
 from optimizer.sources.specs import InputSpec, SourceError, first_line
 
 # Keras modules whose classes only compute. `keras.utils`, `keras.saving` and others hold functions with effects.
@@ -45,17 +45,10 @@ _VALUES = {
 }
 
 
-def check_static(path: Path) -> None:
+def check_keras(path: Path) -> None:
     """Refuse anything but a whole `.keras` archive of known classes, without loading it."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config, metadata = _members(path, archive)
-    except zipfile.BadZipFile as error:
-        raise SourceError(f"{path.name} is not a Keras model: {_kind_of(path)} ({error})") from error
-    except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise SourceError(f"{path.name} cannot be unpacked: {error}; save it again by model.save('x.keras')") from error
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+    with opened(path) as archive:
+        config, metadata = _members(path, archive)
     version = str(metadata.get("keras_version", ""))
     if not version.startswith("3."):
         raise SourceError(f"{path.name} was saved by Keras {version or 'unknown'}; load and save it with Keras 3")
@@ -67,7 +60,7 @@ def load_source(path: Path) -> Any:
     """Load a checked model: a built Keras model with inputs of known sizes. Imports Keras."""
     import keras
 
-    check_static(path)
+    check_keras(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises whatever its layers raise
@@ -89,22 +82,11 @@ def input_specs(model: Any) -> list[InputSpec]:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> tuple[Any, dict[str, Any]]:
-    entries = archive.infolist()
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > LIMITS.source_bytes or len(entries) > LIMITS.archive_files:
-        raise SourceError(
-            f"{path.name} unpacks to {unpacked} bytes in {len(entries)} files; at most {LIMITS.source_bytes} are taken"
-        )
-    names = {entry.filename for entry in entries}
+    names = check_bounds(path, archive)
     if not {"config.json", "metadata.json", "model.weights.h5"} <= names:
         found = ", ".join(sorted(names)[:5]) or "no files"
         raise SourceError(f"{path.name} is not a Keras 3 model: it has {found}; save it by model.save('x.keras')")
-    strange = [name for name in names if name.startswith("/") or ".." in Path(name).parts]
-    if strange:
-        raise SourceError(f"{path.name} holds a file outside of itself: {strange[0]!r}")
-    damaged = archive.testzip()
-    if damaged is not None:
-        raise SourceError(f"{path.name} is damaged: {damaged} does not match its checksum; upload it again")
+    check_whole(path, archive)
     if archive.getinfo("config.json").file_size > LIMITS.config_bytes:
         raise SourceError(f"{path.name} has a config.json of more than {LIMITS.config_bytes} bytes")
     return _json(path, archive, "config.json"), _json(path, archive, "metadata.json")
@@ -149,15 +131,3 @@ def _check_object(path: Path, found: Mapping[str, Any]) -> None:
         raise SourceError(
             f"{path.name} uses {registered or name} of {module}, which is not part of Keras; use layers of Keras only"
         )
-
-
-def _kind_of(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if not start:
-        return "the file is empty"
-    if start.startswith(b"PK"):
-        return "the archive is cut off; upload it again"
-    if start.startswith(b"\x89HDF"):
-        return "an HDF5 file; save it as .keras with Keras 3"
-    return "no .keras archive; save it by model.save('x.keras')"
