@@ -48,6 +48,7 @@ PASSES: dict[str, Pass] = {
     "inspect-tflite": Pass("runtime", "optimizer.inspect_tflite:inspect_tflite", 1.0),
     "prune": Pass("tensorflow", "optimizer.prune.step:prune_source", 20.0),
     "quantize": Pass("tensorflow", "optimizer.quantize:quantize_source", 2.0),
+    "errors": Pass("runtime", "optimizer.layer_errors:find_errors", 2.0),
     "power-of-two": Pass("runtime", "optimizer.pow2:rewrite_file", 0.5),
     "evaluate": Pass("runtime", "optimizer.evaluate:evaluate_artifact", 1.0, remembered=False),
     "digits": Pass("tensorflow", "optimizer.digits:make_digits", 5.0, remembered=False),

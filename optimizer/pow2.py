@@ -8,6 +8,7 @@ two as well.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,7 +121,7 @@ def _quantized(file: Flatfile) -> list[int]:
 
 def _new_scales(file: Flatfile, operators: list[Operator], old: dict[int, _Scale]) -> dict[int, _Scale]:
     """One power-of-two scale per group of tensors that must share it; a lone constant gets the one it needs."""
-    groups = _groups(operators, old)
+    groups = groups_of(operators, old)
     fixed = {groups[op.outputs[0]]: _Scale(*FIXED[op.name]) for op in operators if op.name in FIXED}
     members: dict[int, list[int]] = {}
     for index in old:
@@ -147,9 +148,10 @@ def _least_error(values: Array, old: _Scale) -> float:
     return candidates[int(np.argmin(errors))]
 
 
-def _groups(operators: list[Operator], old: dict[int, _Scale]) -> dict[int, int]:
+def groups_of(operators: Iterable[Operator], old: Iterable[int]) -> dict[int, int]:
     """Union of tensors over operators that need one scale: tensor -> its group's smallest tensor."""
     parent = {index: index for index in old}
+    known = tuple(parent)
 
     def root(index: int) -> int:
         while parent[index] != index:
@@ -160,7 +162,7 @@ def _groups(operators: list[Operator], old: dict[int, _Scale]) -> dict[int, int]
         if op.name in SHARED:
             together = sorted(root(index) for index in (*op.inputs, *op.outputs) if index in parent)
             parent.update(dict.fromkeys(together, together[0]))
-    return {index: root(index) for index in old}
+    return {index: root(index) for index in known}
 
 
 def _largest(file: Flatfile, index: int, old: _Scale) -> float:

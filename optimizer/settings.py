@@ -34,6 +34,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_s: float = 0.5
 
     calibration_rows: int = 256
+    errors_seconds: float = 60.0
+    """About how long the errors of single operators are looked for."""
     parity_rows: int = 128
     parity_bytes: int = 4 * MB
     acceptance_rows: int = 512
