@@ -158,7 +158,7 @@ def is_int16(tensor: Any) -> bool:
     return bool(tensor.type == schema.TensorType.INT16)
 
 
-def is_float32(tensor: Any) -> bool:
+def is_float(tensor: Any) -> bool:
     """Of 32 bits: what is computed with. Weights may lie in 16."""
     return bool(tensor.type == schema.TensorType.FLOAT32)
 

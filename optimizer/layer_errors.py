@@ -18,7 +18,7 @@ import numpy as np
 
 from optimizer.data import Array, Splits
 from optimizer.errors import RefusedError
-from optimizer.flatfile import Flatfile, is_float32
+from optimizer.flatfile import Flatfile, is_float
 from optimizer.macs import of_operator
 from optimizer.one_quantized import Artifact, with_values, with_weights
 from optimizer.passes import Inputs, Progress
@@ -174,7 +174,7 @@ class _Comparison:
         known = [
             index
             for index, tensor in enumerate(self._file.graph.tensors)
-            if is_float32(tensor)
+            if is_float(tensor)
             and self._file.constant(index) is None
             and tensor_name(self._file, index) in self._artifact.stored
         ]

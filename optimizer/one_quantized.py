@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from optimizer.flatfile import Array, Flatfile, Operator, is_float32, is_int8, is_int16, is_uint8
+from optimizer.flatfile import Array, Flatfile, Operator, is_float, is_int8, is_int16, is_uint8
 from optimizer.quantize_names import tensor_name
 
 CASTS = frozenset({"QUANTIZE", "DEQUANTIZE"})
@@ -37,7 +37,7 @@ class Artifact:
         self.float_ports = {
             tensor_name(self.file, int(index))
             for index in (*graph.inputs, *graph.outputs)
-            if is_float32(self.file.tensor(int(index)))
+            if is_float(self.file.tensor(int(index)))
         }
         """Inputs and outputs that hold floats outside."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from optimizer.flatfile import Flatfile, Operator, is_float32
+from optimizer.flatfile import Flatfile, Operator, is_float
 from optimizer.quantize_names import Named
 from optimizer.quantize_options import ConversionError, Options
 
@@ -51,7 +51,7 @@ def found_in(file: Flatfile) -> Found:
 
 
 def computes_float(file: Flatfile, op: Operator) -> bool:
-    return op.name not in _CASTS and any(is_float32(file.tensor(index)) for index in op.outputs)
+    return op.name not in _CASTS and any(is_float(file.tensor(index)) for index in op.outputs)
 
 
 def _is_weight(file: Flatfile, index: int) -> bool:
