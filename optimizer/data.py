@@ -22,7 +22,7 @@ from optimizer.sources import InputSpec
 Array = npt.NDArray[Any]
 
 SPLITS = ("train", "calibration", "validation", "test")
-_LABELS = ("labels", "y")
+LABELS = ("labels", "y")
 
 
 class DataError(RefusedError):
@@ -58,7 +58,7 @@ class Splits:
 
     def labels(self, split: str, rows: int, classes: int) -> Array | None:
         """Class indices of the first `rows` rows, shape (rows,), int64, checked; None if the split has no labels."""
-        name = next((name for name in _LABELS if name in self._names[split]), None)
+        name = next((name for name in LABELS if name in self._names[split]), None)
         if name is None:
             return None
         key = self._names[split][name]
@@ -99,7 +99,7 @@ class Splits:
         return converted
 
     def _key(self, split: str, spec: InputSpec) -> str:
-        found = {name: key for name, key in self._names[split].items() if name not in _LABELS}
+        found = {name: key for name, key in self._names[split].items() if name not in LABELS}
         if spec.name in found:
             return found[spec.name]
         if len(self._inputs) == 1 and len(found) == 1:

@@ -23,7 +23,7 @@ Kind = Literal["tensorflow", "legacy", "runtime", "torch", "onnx"]
 # Kind of zygote -> what it imports once. The runtime's kind never sees TensorFlow; `legacy` is TensorFlow with Keras 2.
 PRELOADS: dict[Kind, tuple[str, ...]] = {
     "tensorflow": ("numpy", "tensorflow", "keras"),
-    "legacy": ("numpy", "tensorflow", "tf_keras", "tensorflow_model_optimization"),
+    "legacy": ("numpy", "tensorflow", "tf_keras", "keras", "tensorflow_model_optimization"),
     "runtime": ("numpy", "agent.runtime", "ai_edge_litert.interpreter", "optimizer.evaluate", "optimizer.pow2"),
     "torch": ("numpy", "torch", "litert_torch"),
     "onnx": ("numpy", "onnx"),
@@ -44,10 +44,15 @@ class Pass(NamedTuple):
 
 
 PASSES: dict[str, Pass] = {
+    "dataset": Pass("runtime", "optimizer.dataset.step:prepare_data", 0.5),
     "inspect": Pass("tensorflow", "optimizer.inspect:inspect_source", 2.0),
     "inspect-tflite": Pass("runtime", "optimizer.inspect_tflite:inspect_tflite", 1.0),
-    "prune": Pass("tensorflow", "optimizer.prune.step:prune_source", 20.0),
+    "distill": Pass("tensorflow", "optimizer.distill_step:distill_source", 15.0),
+    "prune": Pass("tensorflow", "optimizer.prune.step:prune_source", 20.0, revision=2),
     "quantize": Pass("tensorflow", "optimizer.quantize:quantize_source", 2.0),
+    "sparsify": Pass("legacy", "optimizer.legacy.sparsify:sparsify_source", 15.0),
+    "qat": Pass("legacy", "optimizer.legacy.qat:qat_source", 15.0),
+    "quantize-saved-model": Pass("tensorflow", "optimizer.quantize_saved_model:quantize_saved_model", 2.0),
     "errors": Pass("runtime", "optimizer.layer_errors:find_errors", 2.0),
     "power-of-two": Pass("runtime", "optimizer.pow2:rewrite_file", 0.5),
     "evaluate": Pass("runtime", "optimizer.evaluate:evaluate_artifact", 1.0, remembered=False),

@@ -13,7 +13,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source_bytes: int = 512 * MB
     """A model file, packed and unpacked."""
     data_bytes: int = 4096 * MB
-    """A data file, unpacked."""
+    """Data, unpacked, and as the passes read it."""
+    data_files: int = 200_000
+    """Files of a data folder or of a zip of one."""
+    picture_pixels: int = 50_000_000
+    """Of one picture."""
     config_bytes: int = 16 * MB
     """The config.json inside a .keras file."""
     config_depth: int = 100
