@@ -1,154 +1,173 @@
-"""Fine-tunes a small model by labels and by what its teacher answered; AdamW, a cosine schedule, early stop."""
+"""Fine-tunes a model by labels and by what its teacher answered, and keeps its best weights on check rows."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from optimizer import losses
+from optimizer.calling import call, on_all, outputs_of
 from optimizer.data import Array
+from optimizer.descent import optimizer_of, penalty_of
 from optimizer.errors import RefusedError
-from optimizer.tuning import Loss, Tuning
+from optimizer.features import alike, with_features
+from optimizer.objective import Goal, Goals, Score, Taught, by_outputs, goal_of, judge_of, objective_of, score_of
+from optimizer.tuning import Tuning
+
+__all__ = [
+    "Goal",
+    "Taught",
+    "Tell",
+    "Tuned",
+    "call",
+    "goal_of",
+    "judge_of",
+    "objective_of",
+    "summary_of",
+    "teach",
+    "tune",
+]
 
 Tell = Callable[[float, str], None]
 """Fraction done, detail."""
-_PREDICT = 512
-_AT_ONCE = 16
-"""Steps in one call into TensorFlow: what a call costs is a quarter of a small model's step."""
-
-
-class Taught(NamedTuple):
-    """Rows to learn from: inputs (rows, ...) by the model's inputs, labels or None, the teacher's logits or None."""
-
-    inputs: tuple[Array, ...]
-    labels: Array | None
-    teacher: Array | None
-
-    @property
-    def number(self) -> int:
-        return len(self.inputs[0])
-
-    def taken(self, rows: Array) -> Taught:
-        return self.map(lambda part: part[rows])
-
-    def map(self, change: Callable[[Any], Any]) -> Taught:
-        """With every array of rows changed."""
-        labels, teacher = (None if part is None else change(part) for part in (self.labels, self.teacher))
-        return Taught(tuple(map(change, self.inputs)), labels, teacher)
+_AT_ONCE, _BYTES = 16, 32 << 20
+"""Steps in one call into TensorFlow, which costs a quarter of a small model's step, and what their rows may take."""
 
 
 class Tuned(NamedTuple):
-    """How it went: epochs done, and the loss on the check rows, best and by epoch."""
+    """How it went: epochs done, and the loss on the check rows, best and by epoch.
+
+    `accuracy`: with the weights that were kept, and `before` any step, where the check rows have classes. `epoch_s`:
+    median time of an epoch's steps.
+    """
 
     epochs: int
     loss: float
     losses: tuple[float, ...]
+    accuracy: float | None = None
+    before: float | None = None
+    wall_s: float = 0.0
+    epoch_s: float = 0.0
+    steps: int = 0
 
 
-class Goal(NamedTuple):
-    """The loss, and whether the model's outputs are probabilities (else logits or values)."""
-
-    loss: Loss
-    probabilities: bool
-
-
-def goal_of(outputs: Array, loss: Loss | None = None) -> Goal:
-    """From what the teacher gave; `loss` overrides what is guessed from it."""
-    return Goal(loss or losses.loss_for(outputs), losses.are_probabilities(outputs))
-
-
-def teach(teacher: Any, inputs: tuple[Array, ...], goal: Goal) -> Array:
-    """The teacher's logits (or values) on all rows, float32."""
-    answer = tf.function(
-        lambda given: losses.logits(call(teacher, given, False), *goal), autograph=False, reduce_retracing=True
-    )
-    found: Array = np.concatenate([np.asarray(answer(part), np.float32) for part in _parts(inputs, _PREDICT)])
+def summary_of(tuned: Tuned) -> dict[str, Any]:
+    """Of a round, for a manifest: plain values."""
+    found = tuned._asdict()
+    del found["losses"], found["before"]
     return found
 
 
+class _Course(NamedTuple):
+    """How long it goes."""
+
+    batch: int
+    an_epoch: int
+    """Steps."""
+    steps: int
+    patience: float
+
+    @property
+    def epochs(self) -> int:
+        return -(-self.steps // self.an_epoch)
+
+    def of_epoch(self, epoch: int) -> int:
+        return min(self.an_epoch, self.steps - epoch * self.an_epoch)
+
+
+def teach(teacher: Any, inputs: tuple[Array, ...], goal: Goals) -> Any:
+    """The teacher's logits (or values) on all rows, float32: an array, or one for each of several goals."""
+    found = on_all(lambda given: _logits(outputs_of(teacher, given, False), goal), inputs)
+    return found[0] if isinstance(goal, Goal) else found
+
+
 def tune(
-    student: Any, rows: Taught, check: Taught, goal: Goal, settings: Tuning, tell: Tell, teacher: Any = None
+    student: Any, rows: Taught, check: Taught, goal: Goals, settings: Tuning, tell: Tell, teacher: Any = None
 ) -> Tuned:
     """Train `student` in place and leave it with its best weights on `check`.
 
-    `teacher` is the model itself; it is needed to mix rows. Raises RefusedError where there is neither a label nor a
-    teacher to learn from, or the loss is no number any more.
+    `teacher` is the model itself; it is needed to mix rows and for features. Raises RefusedError where there is
+    neither a label nor a teacher to learn from, or the loss is no number any more.
     """
-    mixed = teacher if settings.mix > 0 else None
-    if mixed is not None and any(part.dtype.kind != "f" for part in rows.inputs):
-        raise RefusedError("rows of whole numbers, such as tokens, cannot be mixed; set mix to 0")
-    learn = _learner(student, rows, goal, settings, mixed)
-    judge = judge_of(student, check, objective_of(check, goal, settings))
-    steps = _steps(rows, settings)
+    began, course = time.perf_counter(), _course(settings, rows.number)
+    _seeded(student, settings.seed)
+    rows = _prepared(rows, settings, teacher)
+    judge = score_of(student, check, objective_of(check, goal, settings), goal)
+    learn = _learner(student, rows, goal, settings, teacher if settings.mix > 0 else None, course.steps)
     random = np.random.default_rng(settings.seed)
-    best, kept, seen = judge(), student.get_weights(), list[float]()
+    best = first = now = judge()
+    kept, seen, seconds = student.get_weights(), list[float](), list[float]()
     with _dropout(student, settings.dropout):
-        for epoch in range(settings.epochs):
-            order = random.permutation(rows.number)
-            for step in range(0, steps, _AT_ONCE):
-                learn(rows.taken(order[step * settings.batch : (step + _AT_ONCE) * settings.batch]))
-                done = epoch * steps + min(step + _AT_ONCE, steps)
-                tell(done / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}")
-            seen.append(judge())
-            if not np.isfinite(seen[-1]):
+        for epoch in range(course.epochs):
+            order = random.permutation(rows.number)[: course.of_epoch(epoch) * course.batch]
+            seconds.append(_epoch(learn, rows, order, course, epoch, now, tell))
+            now = judge()
+            seen.append(now.loss)
+            if not np.isfinite(now.loss):
                 raise RefusedError("training diverged: the loss is no number any more; give a smaller learning rate")
-            if seen[-1] < best:
-                best, kept = seen[-1], student.get_weights()
-            elif epoch - int(np.argmin(seen)) >= settings.patience:
+            if now.loss < best.loss:
+                best, kept = now, student.get_weights()
+            elif epoch - int(np.argmin(seen)) >= course.patience:
                 break
     student.set_weights(kept)
-    return Tuned(len(seen), best, tuple(seen))
+    steps, typical = min(course.steps, len(seen) * course.an_epoch), float(np.median(seconds)) if seconds else 0.0
+    wall_s = time.perf_counter() - began
+    return Tuned(len(seen), best.loss, tuple(seen), best.accuracy, first.accuracy, wall_s, typical, steps)
 
 
-def objective_of(rows: Taught, goal: Goal, settings: Tuning) -> Callable[[Any, Taught], Any]:
-    """The scalar loss of a model's outputs against a batch of rows: labels, teacher, or both by `alpha`."""
-    hard, soft = losses.hard(goal.loss), losses.soft(goal.loss, settings.temperature)
-    if rows.labels is None and rows.teacher is None:
-        raise RefusedError("there is nothing to learn from: give labels or a teacher")
-    share = 0.0 if rows.teacher is None else 1.0 if rows.labels is None else settings.alpha
-
-    def objective(outputs: Any, batch: Taught) -> Any:
-        given = losses.logits(outputs, *goal)
-        total = share * soft(given, batch.teacher) if share > 0 else 0.0
-        return total + (1 - share) * hard(given, batch.labels) if share < 1 else total
-
-    return objective
+def _epoch(
+    learn: Callable[[Taught], Any], rows: Taught, order: Array, course: _Course, epoch: int, score: Score, tell: Tell
+) -> float:
+    """Its steps, and how long they took."""
+    began, at_once = time.perf_counter(), _at_once(rows, course.batch)
+    for at in range(0, len(order), size := at_once * course.batch):
+        learn(rows.taken(order[at : at + size]))
+        done = epoch * course.an_epoch + -(-min(at + size, len(order)) // course.batch)
+        tell(done / course.steps, f"epoch {epoch + 1} of {course.epochs}, {score.said}")
+    return time.perf_counter() - began
 
 
-def judge_of(model: Any, check: Taught, objective: Callable[[Any, Taught], Any]) -> Callable[[], float]:
-    """The mean objective over the check rows, whatever the model's weights are when it is called."""
-    judge = tf.function(
-        lambda part: objective(call(model, part.inputs, False), part), autograph=False, reduce_retracing=True
-    )
-
-    def mean() -> float:
-        parts = [(part.inputs[0].shape[0], float(judge(part))) for part in _batches(check, _PREDICT)]
-        return float(np.average([loss for _, loss in parts], weights=[count for count, _ in parts]))
-
-    return mean
+def _course(settings: Tuning, number: int) -> _Course:
+    an_epoch = -(-number // settings.batch)
+    if settings.steps > 0:
+        return _Course(settings.batch, an_epoch, settings.steps, math.inf)
+    return _Course(settings.batch, an_epoch, an_epoch * settings.epochs, settings.patience)
 
 
-def _learner(student: Any, rows: Taught, goal: Goal, settings: Tuning, mixed: Any) -> Callable[[Taught], Any]:
-    """A step per batch of the rows given: AdamW (Loshchilov and Hutter, arXiv 1711.05101), the rate falls by a cosine."""
-    steps = _steps(rows, settings) * settings.epochs
-    rate = keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=max(1, steps))
-    optimizer = keras.optimizers.AdamW(rate, weight_decay=settings.decay, global_clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    optimizer.build(student.trainable_variables)
-    objective = objective_of(rows if mixed is None else rows._replace(labels=None), goal, settings)
+def _at_once(rows: Taught, batch: int) -> int:
+    row = sum(part.nbytes // len(part) for part in rows.inputs)
+    return max(1, min(_AT_ONCE, _BYTES // max(1, row * batch)))
+
+
+def _prepared(rows: Taught, settings: Tuning, teacher: Any) -> Taught:
+    if settings.features > 0 and teacher is None:
+        raise RefusedError("features are those of a teacher, and there is none; set features to 0")
+    if settings.mix > 0 and any(part.dtype.kind != "f" for part in rows.inputs):
+        raise RefusedError("rows of whole numbers, such as tokens, cannot be mixed; set mix to 0")
+    if settings.features == 0 or settings.mix > 0:
+        return rows
+    seen, skip = with_features(teacher), len(teacher.outputs)
+    return rows._replace(features=on_all(lambda given: outputs_of(seen, given, False)[skip:], rows.inputs))
+
+
+def _learner(
+    student: Any, rows: Taught, goal: Goals, settings: Tuning, mixed: Any, steps: int
+) -> Callable[[Taught], Any]:
+    """One step for every batch of the rows that it is given."""
+    optimizer = optimizer_of(settings, student.trainable_variables, steps)
+    loss_of = _loss_of(student, rows if mixed is None else rows._replace(labels=None), goal, settings)
+    mixture = None if mixed is None else _mixture(mixed, goal, settings)
 
     def learn(batch: Taught) -> None:
-        if mixed is not None:
-            batch = _mixture(batch, mixed, goal, settings.mix)
+        batch = batch if mixture is None else mixture(batch)
         with tf.GradientTape() as tape:
-            loss = objective(call(student, batch.inputs, True), batch)
-            if student.losses:
-                loss += tf.add_n(student.losses)
+            loss = loss_of(batch)
         optimizer.apply(tape.gradient(loss, student.trainable_variables))
 
     def several(chunk: Taught) -> None:
@@ -164,16 +183,50 @@ def _learner(student: Any, rows: Taught, goal: Goal, settings: Tuning, mixed: An
     return found
 
 
-def _mixture(batch: Taught, teacher: Any, goal: Goal, most: float) -> Taught:
-    """Every row with a share of another (Beyer et al., arXiv 2106.05237), and the teacher's logits on that."""
-    count = tf.shape(batch.inputs[0])[0]
-    order, share = tf.random.shuffle(tf.range(count)), tf.random.uniform((count,), 0.0, most)
-    inputs = []
-    for part in batch.inputs:
-        weight = tf.reshape(share, (-1, *(1,) * (len(part.shape) - 1)))
-        inputs.append(part * (1 - weight) + tf.gather(part, order) * weight)
-    answer = losses.logits(call(teacher, tuple(inputs), False), *goal)
-    return Taught(tuple(inputs), None, tf.stop_gradient(answer))
+def _loss_of(student: Any, rows: Taught, goal: Goals, settings: Tuning) -> Callable[[Taught], Any]:
+    """All that training makes small: the objective, features, penalties, and losses of the model's own."""
+    objective, number = objective_of(rows, goal, settings), len(student.outputs)
+    penalty = penalty_of(settings, student.trainable_variables)
+    seen = with_features(student) if settings.features > 0 else student
+
+    def loss_of(batch: Taught) -> Any:
+        outputs = outputs_of(seen, batch.inputs, True)
+        loss = objective(outputs[:number], batch) + penalty()
+        for own, taught in zip(outputs[number:], batch.features or (), strict=True):
+            loss += settings.features * alike(own, taught)
+        return tf.add_n([loss, *seen.losses])
+
+    return loss_of
+
+
+def _mixture(teacher: Any, goal: Goals, settings: Tuning) -> Callable[[Taught], Taught]:
+    """Every row with a share of another (Beyer et al., arXiv 2106.05237), and what the teacher says of that."""
+    random, number = tf.random.Generator.from_seed(settings.seed), len(teacher.outputs)
+    seen = with_features(teacher) if settings.features > 0 else teacher
+
+    def mixture(batch: Taught) -> Taught:
+        count = tf.shape(batch.inputs[0])[:1]
+        order, share = tf.argsort(random.uniform(count)), random.uniform(count, 0.0, settings.mix)
+        inputs = []
+        for part in batch.inputs:
+            weight = tf.reshape(share, (-1, *(1,) * (len(part.shape) - 1)))
+            inputs.append(part * (1 - weight) + tf.gather(part, order) * weight)
+        outputs = outputs_of(seen, tuple(inputs), False)
+        answer = tuple(map(tf.stop_gradient, _logits(outputs[:number], goal)))
+        return Taught(tuple(inputs), None, answer, tuple(map(tf.stop_gradient, outputs[number:])) or None)
+
+    return mixture
+
+
+def _logits(outputs: list[Any], goal: Goals) -> list[Any]:
+    return [losses.logits(output, *aim) for output, aim in zip(outputs, by_outputs(goal), strict=True)]
+
+
+def _seeded(model: Any, seed: int) -> None:
+    """Dropout and noise begin at `seed`, whatever was drawn before."""
+    for at, layer in enumerate(model._flatten_layers()):
+        for generator in layer._seed_generators:
+            generator.state.assign([seed % 2**32, at])
 
 
 @contextmanager
@@ -188,25 +241,3 @@ def _dropout(model: Any, share: float) -> Iterator[None]:
     finally:
         for layer, rate in zip(dropping, rates, strict=True):
             layer.rate = rate
-
-
-def _steps(rows: Taught, settings: Tuning) -> int:
-    return -(-rows.number // settings.batch)
-
-
-def call(model: Any, inputs: tuple[Any, ...], training: bool) -> Any:
-    """The model on its inputs, in the structure (one, a list, a dict) that it was built with."""
-    given: Any = list(inputs) if len(inputs) > 1 else inputs[0]
-    if (structure := getattr(model, "_inputs_struct", None)) is not None:
-        given = keras.tree.pack_sequence_as(structure, list(inputs))
-    return model(given, training=training)
-
-
-def _parts(inputs: tuple[Array, ...], size: int) -> Iterator[tuple[Array, ...]]:
-    for at in range(0, len(inputs[0]), size):
-        yield tuple(part[at : at + size] for part in inputs)
-
-
-def _batches(rows: Taught, size: int) -> Iterator[Taught]:
-    for at in range(0, rows.number, size):
-        yield rows.taken(np.arange(at, min(at + size, rows.number)))

@@ -16,11 +16,19 @@ LOSSES: tuple[Loss, ...] = ("sparse_categorical_crossentropy", "binary_crossentr
 _SMALL = 1e-7
 
 
-def loss_for(outputs: Array) -> Loss:
-    """The loss that suits what a model gave: (rows, classes > 1) scores, (rows, 1) probabilities, or values."""
-    if outputs.ndim == 2 and are_probabilities(outputs):
+def loss_for(outputs: Array, labels: Array | None = None) -> Loss:
+    """The loss that suits what a model gave: (rows, classes > 1) scores, (rows, 1) probabilities, or values.
+
+    Scores that are no probabilities are logits where the labels are classes, else values.
+    """
+    if outputs.ndim == 2 and (are_classes(labels) or are_probabilities(outputs)):
         return "sparse_categorical_crossentropy" if outputs.shape[1] > 1 else "binary_crossentropy"
     return "mse"
+
+
+def are_classes(labels: Any) -> bool:
+    """Whether labels are class indices: (rows,) whole numbers."""
+    return isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "iu"
 
 
 def are_probabilities(outputs: Array) -> bool:
@@ -41,6 +49,26 @@ def logits(outputs: Any, loss: Loss, probabilities: bool) -> Any:
     return tf.math.log(clipped) - tf.math.log(tf.clip_by_value(1.0 - outputs, _SMALL, 1.0))
 
 
+def accuracy(loss: Loss, labels: Any) -> Callable[[Any, Any], Any] | None:
+    """The share of rows of (logits, labels) whose class is right; None where the labels are not classes."""
+    if not are_classes(labels):
+        return None
+    middle = 0.5 if loss == "mse" else 0.0
+
+    def right(given: Any, classes: Any) -> Any:
+        found = tf.argmax(given, -1) if given.shape[-1] > 1 else tf.cast(given[:, 0] > middle, tf.int64)
+        return tf.reduce_mean(tf.cast(found == tf.cast(classes, tf.int64), tf.float32))
+
+    return right
+
+
+def _like(given: Any, labels: Any) -> Any:
+    """Labels as values of the outputs' shape: a class beside several outputs is 1 at its place."""
+    if len(given.shape) == 2 and given.shape[-1] > 1 and len(labels.shape) == 1:
+        return tf.one_hot(tf.cast(labels, tf.int32), given.shape[-1], dtype=given.dtype)
+    return tf.reshape(tf.cast(labels, given.dtype), tf.shape(given))
+
+
 def hard(loss: Loss) -> Callable[[Any, Any], Any]:
     """Mean loss of (logits, labels): labels (rows,) of classes, (rows, 1) of 0 and 1, or values like the outputs."""
     if loss == "sparse_categorical_crossentropy":
@@ -49,13 +77,9 @@ def hard(loss: Loss) -> Callable[[Any, Any], Any]:
         )
     if loss == "binary_crossentropy":
         return lambda given, labels: tf.reduce_mean(
-            tf.nn.sigmoid_cross_entropy_with_logits(
-                labels=tf.reshape(tf.cast(labels, given.dtype), tf.shape(given)), logits=given
-            )
+            tf.nn.sigmoid_cross_entropy_with_logits(labels=_like(given, labels), logits=given)
         )
-    return lambda given, labels: tf.reduce_mean(
-        tf.math.squared_difference(given, tf.reshape(tf.cast(labels, given.dtype), tf.shape(given)))
-    )
+    return lambda given, labels: tf.reduce_mean(tf.math.squared_difference(given, _like(given, labels)))
 
 
 def soft(loss: Loss, temperature: float) -> Callable[[Any, Any], Any]:

@@ -26,3 +26,21 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mix: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Rows are mixed with others by up to this share, and the teacher is asked about the mixture; 0 to 0.5."""
     seed: Annotated[int, Meta(ge=0)] = 0
+    """Of the order of rows, of dropout and of mixing: the same seed gives the same weights on one machine."""
+    loss: Loss | None = None
+    """None: by what the model gives, softmax, sigmoid or values, and by whether the labels are classes."""
+    l1: Annotated[float, Meta(ge=0)] = 0.0
+    """Added to the loss: this times the sum of all absolute values in kernels."""
+    l2: Annotated[float, Meta(ge=0)] = 0.0
+    """Added to the loss: this times the sum of all squares in kernels."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    """Of sgd."""
+    schedule: Literal["cosine", "constant", "linear", "step"] = "cosine"
+    """How the rate falls: to 0 by a cosine (arXiv 1608.03983) or a line; to a tenth after 1/2 and after 3/4."""
+    warmup: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    """The share of all steps over which the rate rises from 0 first."""
+    features: Annotated[float, Meta(ge=0)] = 0.0
+    """Weight of teaching which rows are alike before the last layer (arXiv 1907.09682, which takes 3,000)."""
+    steps: Annotated[int, Meta(ge=0)] = 0
+    """Above 0: just so many steps in place of epochs, without an early end."""

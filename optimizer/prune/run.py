@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from optimizer.calling import call
 from optimizer.data import Array
-from optimizer.distill import Goal, Taught, Tuned, call, goal_of, judge_of, objective_of, teach, tune
+from optimizer.distill import Tuned, teach, tune
 from optimizer.errors import RefusedError
 from optimizer.macs import Size
+from optimizer.objective import Goals, Taught, accuracy_of, by_outputs, guess, judge_of, objective_of
 from optimizer.prune.blocks import Block, spare, without
 from optimizer.prune.budget import Ratios, choose
 from optimizer.prune.coupling import Barrier, Coupling, couple
@@ -35,15 +37,20 @@ class Round(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Sizes before and after, groups of the source (name -> channels, free ones), where nothing may be cut."""
+    """Sizes before and after, groups of the source, where nothing may be cut.
+
+    `groups`: name -> channels, free ones, those that stayed. `accuracy`: on check rows, of the teacher; None where they
+    have no classes.
+    """
 
     before: Size
     after: Size
-    groups: dict[str, tuple[int, int]]
+    groups: dict[str, tuple[int, int, int]]
     barriers: tuple[Barrier, ...]
     blocks: tuple[str, ...]
     """Residual branches that went as a whole."""
     rounds: tuple[Round, ...]
+    accuracy: float | None = None
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -53,30 +60,51 @@ class Rows(msgspec.Struct, frozen=True):
     labels: Array | None = None
 
 
-def prune(teacher: Any, train: Rows, check: Rows, settings: Pruning, tell: Tell) -> tuple[Any, Report]:
-    """A smaller model taught by `teacher`, which stays as it is.
+def prune(
+    teacher: Any, train: Rows | Taught, check: Rows | Taught, settings: Pruning, tell: Tell
+) -> tuple[Any, Report]:
+    """A smaller model taught by `teacher`, which stays as it is. With a budget of 1 an equal one, bit by bit.
 
     Raises RefusedError for a model without a graph, BudgetError for a budget out of reach.
     """
     if not 0 < settings.budget <= 1:
         raise RefusedError(f"a budget of {settings.budget} is not a share between 0 and 1")
-    given = teach(teacher, train.inputs, goal := _goal(teacher, check, settings))
-    rows = Taught(train.inputs, train.labels, given)
+    goal = _goal(teacher, check, settings)
     judged = Taught(check.inputs, check.labels, teach(teacher, check.inputs, goal))
     coupling = couple(teacher)
-    before = size_of(coupling, coupling.everything())
+    before = size_of(coupling, everything := coupling.everything())
     gone = _spare_blocks(teacher, judged, goal, settings) if settings.blocks > 0 else []
-    student, rounds, size = (without(teacher, gone) if gone else teacher), list[Round](), before
+    student, rounds = cut(teacher, coupling, everything), tuple[Round, ...]()
+    if settings.budget < 1 or gone:
+        rows = Taught(train.inputs, train.labels, teach(teacher, train.inputs, goal))
+        student, rounds = _rounds(
+            teacher, without(teacher, gone) if gone else teacher, rows, judged, goal, settings, tell
+        )
+    size = rounds[-1].size if rounds else before
+    left = {group.name: len(group.classes) for group in couple(student).groups}
+    groups = {
+        group.name: (len(group.classes), int(group.free.sum()), left.get(group.name, 0)) for group in coupling.groups
+    }
+    accuracy = accuracy_of(judged.teacher, judged.labels, goal)
+    names = tuple(block.name for block in gone)
+    return student, Report(before, size, groups, coupling.barriers, names, rounds, accuracy)
+
+
+def _rounds(
+    teacher: Any, student: Any, rows: Taught, judged: Taught, goal: Goals, settings: Pruning, tell: Tell
+) -> tuple[Any, tuple[Round, ...]]:
+    """Cut and tune, time and again; shares are of what the teacher has."""
+    whole = couple(teacher)
+    before = _of(size_of(whole, whole.everything()), settings.of)
+    rounds: list[Round] = []
     for at, share in enumerate(shares(settings.budget, settings.rounds)):
         say = _part(tell, at, settings.rounds)
-        student, ratios = _cut(student, rows, judged, goal, settings, int(_of(before, settings.of) * share), say)
+        student, ratios = _cut(student, rows, judged, goal, settings, int(before * share), say)
         tuning = settings.after if at == settings.rounds - 1 else settings.between
         tuned = tune(student, rows, judged, goal, tuning, _span(say, 0.3, 1.0), teacher)
         now = couple(student)
-        size = size_of(now, now.everything())
-        rounds.append(Round(ratios, size, tuned))
-    groups = {group.name: (len(group.classes), int(group.free.sum())) for group in coupling.groups}
-    return student, Report(before, size, groups, coupling.barriers, tuple(block.name for block in gone), tuple(rounds))
+        rounds.append(Round(ratios, size_of(now, now.everything()), tuned))
+    return student, tuple(rounds)
 
 
 def shares(budget: float, rounds: int) -> list[float]:
@@ -84,7 +112,7 @@ def shares(budget: float, rounds: int) -> list[float]:
     return [budget ** ((at + 1) / rounds) for at in range(rounds)]
 
 
-def score(model: Any, coupling: Coupling, rows: Taught, goal: Goal, settings: Pruning) -> Scores:
+def score(model: Any, coupling: Coupling, rows: Taught, goal: Goals, settings: Pruning) -> Scores:
     """The importance of every class of channels."""
     if settings.importance == "weights":
         return by_weights(coupling)
@@ -100,10 +128,12 @@ def score(model: Any, coupling: Coupling, rows: Taught, goal: Goal, settings: Pr
     )
 
 
-def _labelled(rows: Taught, goal: Goal) -> Taught:
+def _labelled(rows: Taught, goal: Goals) -> Taught:
     """By labels alone: a teacher has no gradient towards its own answers. Without labels, by what it would say."""
     if rows.labels is None and rows.teacher is not None:
-        rows = rows._replace(labels=_surest(rows.teacher, goal.loss))
+        pairs = zip(by_outputs(rows.teacher), by_outputs(goal), strict=True)
+        surest: Any = tuple(_surest(logits, aim.loss) for logits, aim in pairs)
+        rows = rows._replace(labels=surest if isinstance(rows.teacher, tuple) else surest[0])
     return rows._replace(teacher=None)
 
 
@@ -114,7 +144,7 @@ def _surest(logits: Array, loss: Loss) -> Array:
 
 
 def _cut(
-    student: Any, rows: Taught, judged: Taught, goal: Goal, settings: Pruning, budget: int, tell: Tell
+    student: Any, rows: Taught, judged: Taught, goal: Goals, settings: Pruning, budget: int, tell: Tell
 ) -> tuple[Any, Ratios]:
     coupling = couple(student)
     scores = score(student, coupling, rows, goal, settings)
@@ -129,17 +159,17 @@ def _cut(
     return cut(student, coupling, select(coupling, scores, ratios, settings.least)), ratios
 
 
-def _spare_blocks(teacher: Any, judged: Taught, goal: Goal, settings: Pruning) -> list[Block]:
+def _spare_blocks(teacher: Any, judged: Taught, goal: Goals, settings: Pruning) -> list[Block]:
     few = judged.taken(np.arange(min(judged.number, settings.rows)))
     objective = objective_of(few, goal, settings.after)
     return spare(teacher, lambda model: judge_of(model, few, objective)(), settings.blocks)
 
 
-def _goal(teacher: Any, check: Rows, settings: Pruning) -> Goal:
-    if len(teacher.outputs) != 1:
-        raise RefusedError(f"pruning teaches models of one output, this one has {len(teacher.outputs)}; split it")
-    some = tuple(part[:256] for part in check.inputs)
-    return goal_of(np.asarray(call(teacher, some, False)), settings.loss)
+def _goal(teacher: Any, check: Rows | Taught, settings: Pruning) -> Goals:
+    if settings.between.loss not in (None, settings.after.loss):
+        raise RefusedError("one loss goes for the whole of pruning; give it in `after`")
+    goal: Goals = guess(teacher, check.inputs, check.labels, settings.after)
+    return goal
 
 
 def _of(size: Size, what: str) -> int:

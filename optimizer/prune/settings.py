@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from optimizer.tuning import Loss, Tuning
+from optimizer.tuning import Tuning
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 
@@ -37,6 +37,5 @@ class Pruning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: Annotated[int, Meta(ge=1)] = 2048
     """Of training data that score channels, and of check data that measure groups."""
     between: Tuning = Tuning(epochs=2, batch=128, temperature=2.0, dropout=0.0)
-    """Fine-tuning after every round but the last."""
+    """Fine-tuning after every round but the last; its loss is that of `after`."""
     after: Tuning = Tuning(epochs=20, batch=128, rate=3e-3, decay=1e-3, temperature=2.0, patience=10, dropout=0.0)
-    loss: Loss | None = None

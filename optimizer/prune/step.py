@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 
-from optimizer.data import Array, Splits
+from optimizer.data import Splits
+from optimizer.distill import summary_of
 from optimizer.errors import RefusedError
 from optimizer.passes import Inputs, Progress
-from optimizer.prune.run import Report, Rows, prune
+from optimizer.prune.run import Report, prune
 from optimizer.prune.settings import Pruning
-from optimizer.settings import LIMITS
-from optimizer.sources import InputSpec, input_specs, load_source
+from optimizer.sources import input_specs, load_source
+from optimizer.training_rows import rows_of
 from optimizer.work_files import SOURCE
 
 
@@ -25,7 +26,7 @@ def prune_source(inputs: Inputs, given: dict[str, Any], out: Path, progress: Pro
     progress(0.0, "loading")
     settings = read_settings(given)
     model = load_source(inputs["source"])
-    train, check = _rows(Splits(inputs["data"], specs := input_specs(model)), specs, _classes(model))
+    train, check = rows_of(Splits(inputs["data"], specs := input_specs(model)), specs, model)
     student, report = prune(model, train, check, settings, progress)
     student.save(out / SOURCE)
     progress(1.0, f"{report.before.parameters:,} parameters became {report.after.parameters:,}")
@@ -41,35 +42,38 @@ def read_settings(given: dict[str, Any]) -> Pruning:
 
 
 def manifest_of(settings: Pruning, report: Report) -> dict[str, Any]:
-    """Plain values: sizes before and after, groups, barriers with their reasons, what every round did."""
+    """Plain values: sizes before and after, groups, barriers with their reasons, what every round did.
+
+    Over all rounds: `steps` and `wall_s` of fine-tuning, which `scratch` gets as well. `epoch_s`: of the last round.
+    `accuracy`: on validation, of the source and of what it became; null without labels.
+    """
     found: dict[str, Any] = {
         "settings": msgspec.json.decode(msgspec.json.encode(settings)),
         "before": report.before._asdict(),
         "after": report.after._asdict(),
-        "groups": {name: {"channels": total, "free": free} for name, (total, free) in report.groups.items()},
+        "groups": {
+            name: {"channels": total, "free": free, "kept": kept} for name, (total, free, kept) in report.groups.items()
+        },
         "barriers": [barrier._asdict() for barrier in report.barriers],
         "blocks": list(report.blocks),
         "rounds": [
-            {"ratios": part.ratios, "size": part.size._asdict(), "epochs": part.tuned.epochs, "loss": part.tuned.loss}
-            for part in report.rounds
+            {"ratios": part.ratios, "size": part.size._asdict(), **summary_of(part.tuned)} for part in report.rounds
         ],
+        "seed": settings.after.seed,
+        "accuracy": {"before": report.accuracy, "after": report.accuracy},
+        **_training(report),
     }
     return found
 
 
-def _classes(model: Any) -> int:
-    shape = model.outputs[0].shape
-    return max(2, int(shape[1])) if len(model.outputs) == 1 and len(shape) == 2 else 0
-
-
-def _rows(splits: Splits, specs: list[InputSpec], classes: int) -> tuple[Rows, Rows]:
-    """Rows to learn from and rows to judge by: train and validation; calibration teaches where there is no train."""
-    taught_by = "train" if splits.holds("train") else "calibration"
-    train = _split(splits, taught_by, specs, classes, LIMITS.train_rows)
-    return train, _split(splits, "validation", specs, classes, LIMITS.score_rows)
-
-
-def _split(splits: Splits, split: str, specs: list[InputSpec], classes: int, most: int) -> Rows:
-    arrays = splits.inputs(split, most)
-    inputs: tuple[Array, ...] = tuple(arrays[spec.name] for spec in specs)
-    return Rows(inputs, splits.labels(split, most, classes) if classes else None)
+def _training(report: Report) -> dict[str, Any]:
+    """Over all rounds."""
+    tuned = [part.tuned for part in report.rounds]
+    if not tuned:
+        return {"steps": 0, "wall_s": 0.0, "epoch_s": 0.0}
+    return {
+        "steps": sum(part.steps for part in tuned),
+        "wall_s": sum(part.wall_s for part in tuned),
+        "epoch_s": tuned[-1].epoch_s,
+        "accuracy": {"before": report.accuracy, "after": tuned[-1].accuracy},
+    }
