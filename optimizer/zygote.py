@@ -34,6 +34,8 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Serve steps of the kind named by LEPTA_ZYGOTE until stdin ends."""
+    # Ctrl-C in a terminal reaches every process; our parent decides what it means and closes stdin.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     kind = cast(Kind, os.environ["LEPTA_ZYGOTE"])
     _die_with_parent()
     # Libraries print on stdout; the protocol keeps the real one, everybody else gets stderr.

@@ -6,7 +6,7 @@ import msgspec
 
 from agent.contract.manifest import Acceptance, Limits, Parity
 from agent.contract.tensors import TensorSpec
-from optimizer.recipe import find
+from optimizer.recipe import find, plain
 from optimizer.report import (
     Artifact,
     Candidate,
@@ -243,7 +243,7 @@ def full() -> Report:
         source=FILE,
         source_kind="Keras 3",
         recipe="default",
-        settings=msgspec.to_builtins(find("default")),
+        settings=plain(find("default")),
         seed=0,
         data="cd" * 32,
         splits=tuple(
