@@ -3,7 +3,8 @@
 -> {"id": "1", "do": "optimize", "run": "run.json", "out": "folder"}
 -> {"id": "2", "do": "example", "name": "digits", "out": "folder", "options": {...}}
 -> {"do": "warm"}   -> {"id": "1", "do": "cancel"}
-<- {"id", "event": "progress", "step", "profile", "fraction", "detail"}, then {"id", "event": "done", "report"}
+<- {"id", "event": "progress", "step", "profile", "fraction", "detail", "left_s"}, then
+   {"id", "event": "done", "report"}
    or {"id", "event": "failed", "who": "user" | "us", "error"}
 
 It ends, with every child, when stdin does.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from optimizer.runs import read_run
 from optimizer.steps import ForkedSteps
 
 _PROTOCOL_FD = 1
+# Before that share of a run is done, the time left is not told.
+_TOLD_FROM = 0.03
 
 
 def main() -> int:
@@ -43,7 +47,7 @@ class Server:
         self._requests = LineReader(requests)
         self._out = out
         self._waiting: list[Message] = []
-        self._current = ""
+        self._current, self._began = "", 0.0
         self._steps = ForkedSteps(self._requests, self._while_busy)
 
     def serve(self) -> None:
@@ -81,7 +85,7 @@ class Server:
         if request.get("do") == "cancel":
             self._cancel_waiting(request)
             return
-        self._current = str(request.get("id", ""))
+        self._current, self._began = str(request.get("id", "")), time.monotonic()
         try:
             answer: Message = {"event": "done", "report": self._do(request)}
         except OptimizerError as error:
@@ -104,10 +108,13 @@ class Server:
         )
 
     def _tell(self, step: str, profile: str, fraction: float, detail: str) -> None:
-        self._send(
-            self._current,
-            {"event": "progress", "step": step, "profile": profile, "fraction": fraction, "detail": detail},
-        )
+        said = {"event": "progress", "step": step, "profile": profile, "fraction": fraction, "detail": detail}
+        self._send(self._current, {**said, "left_s": self._left(fraction)})
+
+    def _left(self, fraction: float) -> float | None:
+        """Seconds until the end at the pace so far; None while that would be a guess."""
+        seconds = time.monotonic() - self._began
+        return None if fraction < _TOLD_FROM else round(seconds / fraction * (1 - fraction), 1)
 
     def _send(self, request: str, message: Message) -> None:
         write(self._out, {"id": request, **message})

@@ -44,10 +44,15 @@ class Folder:
         temporary.replace(self.out / name)
         return describe(self.out / name)
 
+    def write(self, name: str, content: bytes) -> None:
+        """A file that appears whole or not at all."""
+        temporary = self.work / f"{name}.new"
+        temporary.write_bytes(content)
+        temporary.replace(self.out / name)
+
     def finish(self, report: bytes) -> None:
-        temporary = self.work / REPORT
-        temporary.write_bytes(report)
-        temporary.replace(self.out / REPORT)
+        """The report comes last: where it lies, all that it names lies too."""
+        self.write(REPORT, report)
 
 
 def describe(path: Path) -> File:

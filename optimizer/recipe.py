@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -135,6 +135,12 @@ def parse(text: str, source: str) -> Recipe:
         return msgspec.convert(raw, Recipe)
     except msgspec.ValidationError as error:
         raise RefusedError(f"{source}: {describe(error, Recipe)}") from error
+
+
+def plain(settings: msgspec.Struct) -> dict[str, Any]:
+    """As JSON would have it: what passes take."""
+    built: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(settings))
+    return built
 
 
 def _load(path: Path) -> Recipe:

@@ -43,7 +43,7 @@ class Runner:
         self._seen: dict[str, Done] = {}
         self._failed: dict[str, OptimizerError] = {}
         self._digests: dict[tuple[Path, int, int], str] = {}
-        self._total = self._finished = 0.0
+        self._total = self._finished = self._told = 0.0
         self.done: list[tuple[str, Done]] = []
 
     def limit(self, seconds: float, memory_mb: int) -> None:
@@ -101,7 +101,9 @@ class Runner:
 
     def _say(self, name: str, profile: str, under_way: float, detail: str) -> None:
         whole = max(self._total, self._finished + PASSES[name].weight)
-        self._tell(name, profile, min(0.99, (self._finished + under_way) / whole), detail)
+        # A run that takes more than was expected stands still for a while, it does not go back.
+        self._told = max(self._told, min(0.99, (self._finished + under_way) / whole))
+        self._tell(name, profile, self._told, detail)
 
     def _digest(self, path: Path) -> str:
         facts = path.stat()

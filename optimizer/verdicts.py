@@ -1,8 +1,9 @@
-"""From measurements of an artifact to its place in the report: released or rejected, and why. Pure."""
+"""From measurements of a candidate to a verdict, and to an artifact's place in the report. Pure."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -10,43 +11,71 @@ from agent.contract.manifest import Acceptance, Limits, Parity
 from agent.contract.tensors import TensorSpec
 from firmware_profiles.profile import Facts, Profile, match
 from optimizer.judges import Measured, Paired, judge
-from optimizer.report import Artifact, File, GateResult, Rejected
+from optimizer.report import Artifact, File, GateResult, Parities
 from optimizer.settings import LIMITS
 
 
-def assess(
-    profile: Profile, files: dict[str, File], source: dict[str, Any], measured: dict[str, Any]
-) -> Artifact | Rejected:
-    """Judge what the steps `inspect` (`source`) and `evaluate` (`measured`) returned against the profile."""
+class Verdict(NamedTuple):
+    """`problems` are what stands against it; `repairable`: other numerics of the same model may still pass."""
+
+    problems: tuple[str, ...]
+    repairable: bool
+    gate: GateResult
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+
+def assess(profile: Profile, source: Mapping[str, Any], measured: Mapping[str, Any], size: int) -> Verdict:
+    """Judge what the passes `inspect` (`source`) and `evaluate` (`measured`) say against the profile. `size`: bytes."""
     gate = _gate(profile, measured)
-    acceptance = acceptance_for(profile, source["accuracy_acceptance"])
-    problems = [*_failed(gate), *_operators(profile, measured), *_budgets(profile, files["model"].size, measured)]
-    problems += _unacceptable(acceptance, measured["accuracy_acceptance"])
-    if problems:
-        return Rejected(profile=profile.name, reasons=tuple(problems), gate=gate)
+    soft = [*_failed(gate), *_unacceptable(acceptance_for(profile, source["accuracy_acceptance"]), measured)]
+    hard = [*_operators(profile, measured), *_budgets(profile, size, measured)]
+    return Verdict(tuple(soft + hard), bool(soft) and not hard, gate)
+
+
+def artifact(
+    profile: Profile,
+    files: dict[str, File],
+    source: Mapping[str, Any],
+    measured: Mapping[str, Any],
+    gate: GateResult,
+    *,
+    made: str,
+    recipe: str,
+    float_operators: tuple[str, ...],
+) -> Artifact:
+    """The report's entry of a released candidate."""
     facts = msgspec.convert(measured["host"], Facts)
-    validation = measured["parities"][-1]
+    parities = msgspec.convert(measured["parities"], tuple[Parities, ...])
     return Artifact(
         profile=profile.name,
+        made=made,
+        recipe=recipe,
         files=files,
         inputs=msgspec.convert(measured["inputs"], tuple[TensorSpec, ...]),
         outputs=msgspec.convert(measured["outputs"], tuple[TensorSpec, ...]),
         operators=tuple(measured["operators"]),
         bytes=files["model"].size,
+        bytes_before=4 * source["parameters"],
         parameters=measured["parameters"],
+        parameters_before=source["parameters"],
         macs=measured["macs"],
         macs_before=source["macs"],
         accuracy_float=measured["accuracy_float"],
         accuracy_int8=measured["accuracy_int8"],
-        agreement=validation["agreement"],
-        sqnr_db=validation["sqnr_db"],
+        agreement=parities[-1].agreement,
+        sqnr_db=parities[-1].sqnr_db,
+        parities=parities,
+        float_operators=float_operators,
         gate=gate,
         latency_ms=measured["latency_ms"],
         latency_runtime=measured["latency_runtime"],
         latency_host=_host_name(profile, facts),
         memory_mb=measured["memory_mb"],
         parity=Parity(agreement=profile.gate.agreement, sqnr_db=profile.gate.sqnr_db),
-        acceptance=acceptance,
+        acceptance=acceptance_for(profile, source["accuracy_acceptance"]),
         runtimes=profile.runtime.runtimes,
         threads=profile.runtime.threads,
         limits=Limits(memory_mb=profile.budgets.memory_mb, latency_ms=profile.budgets.latency_ms),
@@ -62,7 +91,7 @@ def acceptance_for(profile: Profile, float_accuracy: float | None) -> Acceptance
     return Acceptance(minimum=max(0.0, float_accuracy - tolerated), tolerated_loss=tolerated)
 
 
-def _gate(profile: Profile, measured: dict[str, Any]) -> GateResult:
+def _gate(profile: Profile, measured: Mapping[str, Any]) -> GateResult:
     paired = None if measured["paired"] is None else Paired(**measured["paired"])
     verdict = judge(profile.gate, paired, [Measured(**parity) for parity in measured["parities"]])
     return GateResult(
@@ -80,7 +109,7 @@ def _failed(gate: GateResult) -> list[str]:
     return [reason.removeprefix("no: ") for reason in gate.reasons if reason.startswith("no: ")]
 
 
-def _operators(profile: Profile, measured: dict[str, Any]) -> list[str]:
+def _operators(profile: Profile, measured: Mapping[str, Any]) -> list[str]:
     allowed = set(profile.operators)
     strange = [op for op in measured["operators"] if allowed and op not in allowed]
     if not strange:
@@ -88,7 +117,7 @@ def _operators(profile: Profile, measured: dict[str, Any]) -> list[str]:
     return [f"operators {', '.join(strange)} are not allowed by {profile.name}; it allows {', '.join(sorted(allowed))}"]
 
 
-def _budgets(profile: Profile, size: int, measured: dict[str, Any]) -> list[str]:
+def _budgets(profile: Profile, size: int, measured: Mapping[str, Any]) -> list[str]:
     """Latency and memory are judged only where this host is of the profile's class; elsewhere they say nothing."""
     budgets, problems = profile.budgets, []
     if budgets.file_kb and size > budgets.file_kb * 1024:
@@ -102,7 +131,8 @@ def _budgets(profile: Profile, size: int, measured: dict[str, Any]) -> list[str]
     return problems
 
 
-def _unacceptable(acceptance: Acceptance, accuracy: float | None) -> list[str]:
+def _unacceptable(acceptance: Acceptance, measured: Mapping[str, Any]) -> list[str]:
+    accuracy = measured["accuracy_acceptance"]
     if accuracy is None or accuracy >= acceptance.minimum:
         return []
     return [f"accuracy of {accuracy:.4f} on the acceptance set, devices would ask for {acceptance.minimum:.4f}"]
