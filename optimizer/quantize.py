@@ -199,7 +199,10 @@ def _one_row(model: Any) -> Any:
     inputs = [
         keras.Input(batch_shape=(1, *tensor.shape[1:]), dtype=tensor.dtype, name=tensor.name) for tensor in model.inputs
     ]
-    return keras.Model(inputs, model(inputs if len(inputs) > 1 else inputs[0]), name=WRAPPER)
+    given: Any = inputs if len(inputs) > 1 else inputs[0]
+    if (structure := getattr(model, "_inputs_struct", None)) is not None:  # a dictionary, perhaps
+        given = keras.tree.pack_sequence_as(structure, inputs)
+    return keras.Model(inputs, keras.tree.flatten(model(given)), name=WRAPPER)
 
 
 def _rows(calibration: dict[str, Array]) -> Iterator[dict[str, Array]]:
