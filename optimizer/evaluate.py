@@ -61,7 +61,7 @@ def evaluate_artifact(inputs: Inputs, settings: dict[str, Any], out: Path, progr
     return {
         "splits": tables,
         "paired": first["paired"],
-        "parities": [on_parity._asdict(), *first["parities"]],
+        "parities": [_plain(on_parity), *first["parities"]],
         "accuracy_float": last["accuracy_float"],
         "accuracy_int8": last["accuracy"],
         "accuracy_acceptance": acceptance,
@@ -119,7 +119,7 @@ def _on_split(model: Model, splits: Splits, split: str, inputs: Inputs) -> dict[
         if original.labels is None
         else golden.accuracy(original.labels, _first(original.outputs)),
         "accuracy": None if original.labels is None else golden.accuracy(original.labels, _first(actual)),
-        "parities": [parity._asdict() for parity in parities],
+        "parities": [_plain(parity) for parity in parities],
     }
 
 
@@ -134,6 +134,10 @@ def _faithful(where: str, expected: dict[str, Array], actual: dict[str, Array]) 
     """JSON has no infinities: what is no number is as bad as can be written."""
     found = golden.faithfulness(expected, actual)
     return Measured(where, found.agreement, max(found.sqnr_db, -999.0), found.cosine, min(found.max_error, 1e38))
+
+
+def _plain(measured: Measured) -> dict[str, Any]:
+    return {**measured._asdict(), "judged": list(measured.judged)}
 
 
 def _paired(labels: Array, original: _Float, actual: dict[str, Array]) -> Paired:

@@ -73,7 +73,7 @@ def inspect_model(
         "macs": model.macs,
         "judged": judged,
         "classes": classes,
-        "inputs": [spec._asdict() for spec in model.inputs],
+        "inputs": [{**spec._asdict(), "shape": list(spec.shape)} for spec in model.inputs],
         "outputs": [{"name": name, "shape": list(shape)} for name, shape in model.outputs.items()],
         "splits": {split: _facts(part) for split, part in scored.items()},
         "accuracy_validation": accuracies["validation"],
