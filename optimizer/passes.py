@@ -26,7 +26,7 @@ PRELOADS: dict[Kind, tuple[str, ...]] = {
     "legacy": ("numpy", "tensorflow", "tf_keras", "keras", "tensorflow_model_optimization"),
     "runtime": ("numpy", "agent.runtime", "ai_edge_litert.interpreter", "optimizer.evaluate", "optimizer.pow2"),
     "torch": ("numpy", "torch", "litert_torch"),
-    "onnx": ("numpy", "onnx"),
+    "onnx": ("numpy", "torch", "litert_torch", "onnx", "onnx2torch"),
 }
 ENVIRONMENT: dict[Kind, dict[str, str]] = {"legacy": {"TF_USE_LEGACY_KERAS": "1"}}
 
@@ -44,6 +44,12 @@ class Pass(NamedTuple):
 
 
 PASSES: dict[str, Pass] = {
+    "open-keras": Pass("tensorflow", "optimizer.sources.open_keras:open_keras", 0.5),
+    "open-h5": Pass("tensorflow", "optimizer.sources.open_keras:open_h5", 0.5),
+    "open-saved-model": Pass("tensorflow", "optimizer.sources.open_saved_model:open_saved_model", 0.5),
+    "open-tflite": Pass("runtime", "optimizer.sources.open_tflite:open_tflite", 0.2),
+    "open-torch": Pass("torch", "optimizer.sources.open_torch:open_torch", 2.0),
+    "open-onnx": Pass("onnx", "optimizer.sources.open_onnx:open_onnx", 2.0),
     "dataset": Pass("runtime", "optimizer.dataset.step:prepare_data", 0.5),
     "inspect": Pass("tensorflow", "optimizer.inspect:inspect_source", 2.0),
     "inspect-tflite": Pass("runtime", "optimizer.inspect_tflite:inspect_tflite", 1.0),
@@ -53,6 +59,7 @@ PASSES: dict[str, Pass] = {
     "sparsify": Pass("legacy", "optimizer.legacy.sparsify:sparsify_source", 15.0),
     "qat": Pass("legacy", "optimizer.legacy.qat:qat_source", 15.0),
     "quantize-saved-model": Pass("tensorflow", "optimizer.quantize_saved_model:quantize_saved_model", 2.0),
+    "quantize-tflite": Pass("runtime", "optimizer.quantize_tflite:quantize_tflite", 1.0),
     "errors": Pass("runtime", "optimizer.layer_errors:find_errors", 2.0),
     "power-of-two": Pass("runtime", "optimizer.pow2:rewrite_file", 0.5),
     "evaluate": Pass("runtime", "optimizer.evaluate:evaluate_artifact", 1.0, remembered=False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from optimizer.sources.extras import check_installed
 from optimizer.sources.flat_file import check_tflite
 from optimizer.sources.h5_file import check_h5
 from optimizer.sources.keras_file import check_keras
@@ -31,4 +32,5 @@ def check_static(path: Path, trust: bool = False) -> Kind:
         check_torch(path, trust)
     else:
         check_onnx(path)
+    check_installed(kind, path.name)
     return kind

@@ -5,6 +5,7 @@ TensorFlow's graphs can read and write files and call Python when they run; some
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -26,40 +27,42 @@ _ATTRIBUTES, _CALLED = (5, 2), (10, 1)
 _LISTED = (1, 9, 1)
 
 
-def check_saved_model(path: Path) -> None:
-    """Refuse what does more than compute. `path`: a folder, or a zip of one."""
-    graph = _from_folder(path) if path.is_dir() else _from_archive(path)
+def check_saved_model(path: Path, name: str = "") -> None:
+    """Refuse what does more than compute. `path`: a folder, or a zip of one; `name`: what its owner calls it."""
+    name = name or path.name
+    graph = _from_folder(path, name) if path.is_dir() else _from_archive(path)
     try:
-        _check_graph(path.name, memoryview(graph))
+        _check_graph(name, memoryview(graph))
     except WireError as error:
-        raise SourceError(f"{path.name}: {SAVED_MODEL} is damaged: {error}; save the model again") from error
+        raise SourceError(f"{name}: {SAVED_MODEL} is damaged: {error}; save the model again") from error
 
 
-def unpacked(path: Path, folder: Path) -> Path:
-    """The folder of a checked SavedModel; an archive is unpacked into `folder`."""
+def unpack(path: Path, folder: Path) -> None:
+    """Copy a SavedModel to `folder`, which must not exist; links are not followed."""
     if path.is_dir():
-        return path
+        _from_folder(path, path.name)
+        shutil.copytree(path, folder, symlinks=True)
+        return
     with opened(path) as archive:
         root = _root(path, check_bounds(path, archive))
         for entry in archive.infolist():
             if not entry.is_dir():
-                archive.extract(entry, folder)
-    return folder / root
+                target = folder / PurePosixPath(entry.filename).relative_to(root)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(entry))
 
 
-def _from_folder(path: Path) -> bytes:
+def _from_folder(path: Path, name: str) -> bytes:
     files = []
     for found in path.rglob("*"):
         if found.is_symlink():
-            raise SourceError(f"{path.name} holds a link, {found.name}, which may lead out of it")
+            raise SourceError(f"{name} holds a link, {found.name}, which may lead out of it")
         if found.is_file():
             files.append(found)
     total = sum(file.stat().st_size for file in files)
     if total > LIMITS.source_bytes or len(files) > LIMITS.archive_files:
-        raise SourceError(
-            f"{path.name} has {total} bytes in {len(files)} files; at most {LIMITS.source_bytes} are taken"
-        )
-    _check_files(path.name, [file.relative_to(path).as_posix() for file in files])
+        raise SourceError(f"{name} has {total} bytes in {len(files)} files; at most {LIMITS.source_bytes} are taken")
+    _check_files(name, [file.relative_to(path).as_posix() for file in files])
     return (path / SAVED_MODEL).read_bytes()
 
 
