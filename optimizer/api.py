@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -23,7 +23,7 @@ from optimizer.folder import REPORT
 from optimizer.lines import LineReader
 from optimizer.pipeline import optimize as run_pipeline
 from optimizer.report import Artifact, Report
-from optimizer.runs import read_run
+from optimizer.runs import RunSpec, read_run
 from optimizer.steps import ForkedSteps
 
 if TYPE_CHECKING:
@@ -54,77 +54,78 @@ def optimize(
     cache: str | os.PathLike[str] | None = None,
     progress: Tell | None = None,
 ) -> Result:
-    """Make a model small and integer for classes of devices, and prove what that cost.
-
-    What a recipe takes, in this order: distillation (Hinton et al., arXiv 1503.02531); structured pruning of coupled
-    channels (after DepGraph, arXiv 2301.12900), by first-order Taylor importance (arXiv 1906.10771) among others, the
-    float model as teacher; magnitude pruning (arXiv 1710.01878); quantization after training, or with it (arXiv
-    1712.05877). The smallest candidate that passes its gate on validation is released; test rows judge it once more.
-    The gate compares the artifact with the float model row by row: the loss of accuracy and its one-sided 95 % bound
-    (Tango, Statistics in Medicine 17, 1998, for McNemar's paired table), agreement, and SQNR.
+    """Make a model small and integer for classes of devices, and prove what that cost. help(optimizer) says how.
 
     Args:
-        model: Path of a model (`.keras`, SavedModel, `.tflite` and others, see docs/guides/optimize.md), or a model of
-            Keras 3. Inputs have fixed shapes but for axis 0, which is rows.
-        data: Rows, as the model takes them: shape (rows, *input shape); numbers, best float32. Labels are class
-            indices, shape (rows,), integers from 0. One of:
-            a path (`.npz`, `.npy`, a folder of arrays or of pictures by class);
-            a mapping of arrays in splits, {"train/x": ..., "train/labels": ..., "test/x": ...}, with the inputs' names
-            where there are several; or {"x": ..., "labels": ...}, which is split by `seed`;
-            (x, labels), which is split by `seed`; or x alone: without labels only parity can be judged.
+        model: Path of a model of any kind, or a model of Keras 3. Shapes are fixed but for axis 0, which is rows.
+        data: A path; {"train/x": ..., "train/labels": ...}; (x, labels); or x alone. x is (rows, *input shape) of
+            numbers, best float32; labels are class indices from 0, (rows,). What is not in splits is split by `seed`.
         profiles: Names of builtin profiles, paths of `.toml` files, or Profile objects; one or several.
-        recipe: A builtin recipe's name (`default`, `ptq`, `quick`), the path of a `.toml` file, TOML text, or a Recipe.
-            `default` is taken as far as the source can be trained.
+        recipe: A builtin name, a path, TOML text, or a Recipe; `default` as far as the source can be trained.
         name: What the model is called: lower-case letters, digits, `.`, `_`, `-`.
         labels: Names of the classes, in the order of the model's scores.
-        preprocessing: How a picture becomes an input; only needed for devices that are asked with pictures.
+        preprocessing: How a picture becomes an input, for devices that are asked with pictures.
         strict: The 95 % bound of the loss must stay within the profile's margin, not only its estimate.
-        compare: Whether the report compares with other ways, at the price of their training; None: as the recipe says.
+        compare: Whether to compare with other ways, at the price of their training; None: as the recipe says.
         trust: Whether a source that can run code when it is loaded (`.h5`) may do so.
-        seed: Decides splits, shuffling and new weights.
-        out: Folder for report.json, report.html and the artifacts; None: a folder that lasts as long as the Result.
+        seed: Decides splits, the order of rows and new weights.
+        out: Folder for the report and the artifacts; None: one that lasts as long as the Result.
         cache: Folder that remembers passes between runs; None: nothing is remembered.
-        progress: Called with (pass, profile, fraction of the run from 0 to 1, detail), at most some ten times a second.
-            What it raises ends the run.
+        progress: Called with pass, profile, fraction (0 to 1), detail. What it raises ends the run.
 
-    Returns:
-        Also if no profile passed: `Result.rejected` has the reasons.
-
-    Raises:
-        RefusedError: The model, the data, a profile or the recipe cannot be used; the message says what to do.
-        StepError: A pass failed for reasons of its own, or went beyond its limits.
-        KeyboardInterrupt: Ctrl-C; every child has been ended. All errors above are OptimizerError.
-
-    The work is done in child processes that import TensorFlow themselves; this process may have imported it or not.
+    Raises RefusedError (model, data, profile or recipe cannot be used; it says what to do), StepError (a pass failed),
+    both OptimizerError; KeyboardInterrupt at Ctrl-C, when all children have ended. A profile that does not pass
+    raises nothing: it is in `Result.rejected`.
     """
+    asked = _Asked(name, labels, preprocessing, strict, compare, trust, seed, cache)
     with tempfile.TemporaryDirectory(prefix="lepta-run-") as scratch:
-        run = {
-            "model": name,
-            "version": 1,
-            "source": str(given.model_file(model, Path(scratch))),
-            "data": str(given.data_file(data, Path(scratch))),
-            "profiles": given.profile_names(profiles, Path(scratch)),
-            "recipe": given.recipe_name(recipe, Path(scratch)),
-            "labels": list(labels),
-            "preprocessing": given.preprocessing_of(preprocessing),
-            "strict": strict,
-            "compare": compare,
-            "trust": trust,
-            "seed": seed,
-            "cache": None if cache is None else str(Path(cache).absolute()),
-        }
-        asked = Path(scratch) / "run.json"
-        asked.write_bytes(msgspec.json.encode(run))
-        spec = read_run(asked)
-        folder = Path(tempfile.mkdtemp(prefix="lepta-result-")) if out is None else Path(out).absolute()
-        try:
-            with _steps() as steps:
-                run_pipeline(spec, folder, steps, progress or _silent)
-            return Result(folder, kept=out is not None)
-        except BaseException:
-            if out is None:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+        run = _spec(model, data, profiles, recipe, asked, Path(scratch))
+        return _go(run, None if out is None else Path(out).absolute(), progress or _silent)
+
+
+class _Asked(NamedTuple):
+    name: str
+    labels: Sequence[str]
+    preprocessing: Preprocessing | Mapping[str, Any] | None
+    strict: bool
+    compare: bool | None
+    trust: bool
+    seed: int
+    cache: str | os.PathLike[str] | None
+
+
+def _spec(model: Any, data: Any, profiles: Any, recipe: Any, asked: _Asked, scratch: Path) -> RunSpec:
+    """By way of run.json, so that it is checked as every other run."""
+    run = {
+        "model": asked.name,
+        "version": 1,
+        "source": str(given.model_file(model, scratch)),
+        "data": str(given.data_file(data, scratch)),
+        "profiles": given.profile_names(profiles, scratch),
+        "recipe": given.recipe_name(recipe, scratch),
+        "labels": list(asked.labels),
+        "preprocessing": given.preprocessing_of(asked.preprocessing),
+        "strict": asked.strict,
+        "compare": asked.compare,
+        "trust": asked.trust,
+        "seed": asked.seed,
+        "cache": None if asked.cache is None else str(Path(asked.cache).absolute()),
+    }
+    path = scratch / "run.json"
+    path.write_bytes(msgspec.json.encode(run))
+    return read_run(path)
+
+
+def _go(run: RunSpec, out: Path | None, tell: Tell) -> Result:
+    folder = Path(tempfile.mkdtemp(prefix="lepta-result-")) if out is None else out
+    try:
+        with _steps() as steps:
+            run_pipeline(run, folder, steps, tell)
+        return Result(folder, kept=out is not None)
+    except BaseException:
+        if out is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 class Built:
