@@ -67,7 +67,7 @@ def optimize(
         preprocessing: How a picture becomes an input, for devices that are asked with pictures.
         strict: The 95 % bound of the loss must stay within the profile's margin, not only its estimate.
         compare: Whether to compare with other ways, at the price of their training; None: as the recipe says.
-        trust: Whether a source that can run code when it is loaded (`.h5`) may do so.
+        trust: Whether a source that can run code when it is loaded (`.h5`, `.pt2`) may do so.
         seed: Decides splits, the order of rows and new weights.
         out: Folder for the report and the artifacts; None: one that lasts as long as the Result.
         cache: Folder that remembers passes between runs; None: nothing is remembered.
@@ -80,7 +80,7 @@ def optimize(
     asked = _Asked(name, labels, preprocessing, strict, compare, trust, seed, cache)
     with tempfile.TemporaryDirectory(prefix="lepta-run-") as scratch:
         run = _spec(model, data, profiles, recipe, asked, Path(scratch))
-        return _go(run, None if out is None else Path(out).absolute(), progress or _silent)
+        return _go(run, None if out is None else Path(out).expanduser().absolute(), progress or _silent)
 
 
 class _Asked(NamedTuple):
@@ -109,7 +109,7 @@ def _spec(model: Any, data: Any, profiles: Any, recipe: Any, asked: _Asked, scra
         "compare": asked.compare,
         "trust": asked.trust,
         "seed": asked.seed,
-        "cache": None if asked.cache is None else str(Path(asked.cache).absolute()),
+        "cache": None if asked.cache is None else str(Path(asked.cache).expanduser().absolute()),
     }
     path = scratch / "run.json"
     path.write_bytes(msgspec.json.encode(run))
@@ -197,7 +197,7 @@ class Result:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Copy all files into `folder`, which is made if it is missing; report.json comes last. Raises OSError."""
-        target = Path(folder)
+        target = Path(folder).expanduser()
         target.mkdir(parents=True, exist_ok=True)
         names = sorted((path.name for path in self.folder.iterdir() if path.is_file()), key=lambda name: name == REPORT)
         for name in names:

@@ -22,7 +22,7 @@ DEFAULT = "default"
 def model_file(model: Any, folder: Path) -> Path:
     """A path as it is; a Keras 3 model is saved into `folder`, without its optimizer's state."""
     if isinstance(model, str | os.PathLike):
-        return Path(model).absolute()
+        return Path(model).expanduser().absolute()
     origins = {kind.__module__.partition(".")[0] for kind in type(model).__mro__}
     if "tf_keras" in origins:
         raise RefusedError("a model of Keras 2 (tf_keras); save it as a SavedModel and give the folder's path")
@@ -39,7 +39,7 @@ def model_file(model: Any, folder: Path) -> Path:
 def data_file(data: Any, folder: Path) -> Path:
     """A path as it is; arrays become an `.npz` file in `folder`, in the names that optimizer/dataset knows."""
     if isinstance(data, str | os.PathLike):
-        return Path(data).absolute()
+        return Path(data).expanduser().absolute()
     if isinstance(data, Mapping):
         arrays = {_name(name): value for name, value in data.items()}
     elif isinstance(data, tuple):

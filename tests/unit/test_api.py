@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -200,3 +201,15 @@ def test_a_result_is_saved_whole_and_its_own_folder_goes_with_it(folder: Path, t
     del result
     assert not folder.exists()
     assert msgspec.json.decode((saved / REPORT).read_bytes())["model"] == "digits"
+
+
+def test_the_guides_recipes_and_calls_are_those_that_there_are(tmp_path: Path) -> None:
+    guide = Path(__file__).parents[2].joinpath("docs/guides/optimize.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(\w+)\n(.*?)```", guide, re.DOTALL)
+    (recipe,) = (text for kind, text in blocks if kind == "toml")
+    assert optimizer.parse_recipe(recipe, "guide").prune is not None
+    asked = " ".join(text for kind, text in blocks if kind == "python")
+    for name in re.findall(r"optimizer\.(\w+)", asked):
+        assert name in optimizer.__all__, name
+    for name in re.findall(r"built\.(\w+)", asked):
+        assert hasattr(optimizer.Built, name) or name == "path", name
