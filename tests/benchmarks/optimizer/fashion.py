@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,10 +52,10 @@ def load(*, flat: bool, quick: bool) -> Fashion:
     return Fashion(train, validation, test)
 
 
-def write(path: Path, data: Fashion) -> None:
-    """As a data file for the optimizer."""
-    parts = data._asdict().items()
-    np.savez(path, **{f"{name}/{key}": array for name, part in parts for key, array in (("x", part.x), ("y", part.y))})
+def write(path: Path, parts: Mapping[str, Part]) -> None:
+    """As a data file for the optimizer, by the names of its splits."""
+    arrays = {f"{name}/{key}": array for name, part in parts.items() for key, array in part._asdict().items()}
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _part(name: str, flat: bool) -> Part:

@@ -35,9 +35,9 @@ PLANS = {
         ),
     ),
     "cnn": Plan(
-        Tuning(epochs=14, batch=128, rate=4e-3, decay=5e-3, patience=NEVER),
+        Tuning(epochs=12, batch=128, rate=4e-3, decay=5e-3, patience=NEVER),
         Pruning(
-            budget=0.11,
+            budget=0.1,
             rounds=2,
             rows=1024,
             least=Least(6),
@@ -87,9 +87,9 @@ def mlp() -> Any:
 
 
 def cnn() -> Any:
-    """Four 3x3 convolutions of 16 to 112 channels with BatchNorm, the mean of all places: 89,722 parameters."""
+    """Four 3x3 convolutions of 16 to 128 channels with BatchNorm, the mean of all places: 99,162 parameters."""
     inputs = hidden = keras.Input((28, 28, 1), name="picture")
-    for at, filters in enumerate((16, 32, 64, 112)):
+    for at, filters in enumerate((16, 32, 64, 128)):
         hidden = keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(hidden)
         hidden = keras.layers.BatchNormalization()(hidden)
         hidden = keras.layers.ReLU()(hidden)
