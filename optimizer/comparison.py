@@ -30,7 +30,7 @@ class Comparison:
 
     def rows(self, chosen: Mapping[str, Chosen]) -> tuple[Row, ...]:
         """Float, PTQ only, the comparisons that are wanted, and ours by profile."""
-        rows = [self._float(), self._row("PTQ only", lambda: self._models.source)]
+        rows = [self._float(), self._ptq(next(iter(chosen.values()), None))]
         ours = next((found.made for found in chosen.values() if found.made.way.budget < 1), None)
         if ours is not None:
             model, share = ours.model, 1 - ours.model.parameters / self._models.source.parameters
@@ -70,6 +70,13 @@ class Comparison:
         except OptimizerError:
             return None
         return found
+
+    def _ptq(self, chosen: Chosen | None) -> Row:
+        """What was chosen, where that is no more than this."""
+        name = "PTQ only"
+        if chosen is None or chosen.made.way != _PTQ or chosen.made.model is not self._models.source:
+            return self._row(name, lambda: self._models.source)
+        return _measured(name, chosen.made, chosen.measured["accuracy_int8"] if self._source.tested else None)
 
     def _row(self, name: str, make: Callable[[], FloatModel]) -> Row:
         """Quantized after training and measured; what fails is a row that says why."""
