@@ -51,6 +51,11 @@ def _keras_dense(layer: Any) -> int:
     return _places(layer.output) // int(layer.kernel.shape[-1]) * _size(layer.kernel.shape)
 
 
+def _keras_einsum(layer: Any) -> int:
+    """Over the last axis, as a dense layer; others count nothing."""
+    return _keras_dense(layer) if len(layer.kernel.shape) == 2 else 0
+
+
 def _keras_conv(layer: Any) -> int:
     return _places(layer.output) * _size(layer.kernel.shape[:-1])
 
@@ -103,6 +108,7 @@ def _keras_attention(layer: Any) -> int:
 
 _KERAS: dict[str, Callable[[Any], int]] = {
     "Dense": _keras_dense,
+    "EinsumDense": _keras_einsum,
     "Conv1D": _keras_conv,
     "Conv2D": _keras_conv,
     "Conv3D": _keras_conv,
@@ -129,7 +135,8 @@ def _places(tensor: Any) -> int:
 
 
 def _size(shape: Iterable[Any]) -> int:
-    return math.prod(int(size) for size in shape)
+    """A size that is not known counts once."""
+    return math.prod(int(size or 1) for size in shape)
 
 
 def _is_weight(file: Flatfile, index: int) -> bool:

@@ -53,6 +53,36 @@ def mobile() -> Any:
     return keras.Model(x, layers.Dense(3)(layers.Flatten()(layers.AveragePooling2D(2)(flow))))
 
 
+def grouped() -> Any:
+    """Convolutions in groups, also with one per channel, a norm of every channel by itself, dense layers by einsum."""
+    x = keras.Input((8, 8, 3))
+    flow = layers.Conv2D(8, 3, padding="same", name="stem")(x)
+    flow = layers.Conv2D(12, 3, padding="same", groups=2, activation="relu", name="pair")(flow)
+    flow = layers.GroupNormalization(-1, name="apart")(flow)
+    flow = layers.Conv2D(24, 3, padding="same", groups=12, name="each")(flow)
+    flow = layers.EinsumDense("abcd,de->abce", (None, None, 10), "relu", "e", name="mixed")(flow)
+    flow = layers.EinsumDense("...x,xy->...y", 6, name="plain")(flow)
+    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(flow)))
+
+
+def group_norm() -> Any:
+    """Normalized in four groups and in one."""
+    x = keras.Input((8, 8, 3))
+    flow = layers.GroupNormalization(4, name="four")(layers.Conv2D(16, 3, name="stem")(x))
+    flow = layers.GroupNormalization(1, name="one")(layers.Conv2D(6, 3, name="next")(layers.ReLU()(flow)))
+    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(flow)))
+
+
+def dot_attention() -> Any:
+    """Kinds of attention without a rule, between layers that can be pruned."""
+    x = keras.Input((6, 5))
+    seen = layers.Dense(8, name="into")(layers.Conv1D(10, 3, padding="same", activation="relu", name="before")(x))
+    looked = layers.Attention(name="dot")([seen, seen])
+    added = layers.AdditiveAttention(name="additive")([looked, seen])
+    flow = layers.Dense(7, "relu", name="after")(layers.Dot(axes=(2, 2), name="pairs")([looked, added]))
+    return keras.Model(x, layers.Dense(2)(layers.Flatten()(flow)))
+
+
 def dense_net() -> Any:
     """Concatenated features, by a layer and over flattened ones."""
     x = keras.Input((6, 6, 3))
@@ -137,10 +167,10 @@ def nested() -> Any:
 
 EXACT: list[Callable[[], Any]] = [
     mlp, residual, mobile, dense_net, generator, waves, gru, recurrent, attention, lambda: transformer(False), nested,
-    masked_tokens,
+    masked_tokens, grouped, dot_attention,
 ]  # fmt: skip
 """Of these a cut model computes just what the masked one does."""
-ALL = [*EXACT, transformer]
+ALL = [*EXACT, transformer, group_norm]
 
 
 def built(build: Callable[[], Any], seed: int = 0) -> Any:

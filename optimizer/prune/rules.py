@@ -56,6 +56,21 @@ def _norm(site: Site) -> Said:
     return Said(weights, {}, [site.first])
 
 
+def _group_norm(site: Site) -> Said:
+    """GroupNormalization (Wu and He, arXiv 1803.08494): groups stay of equal size, but where each is one channel.
+
+    Like LayerNormalization it averages over the channels that are left.
+    """
+    found = _norm(site)
+    groups = int(site.layer.groups)
+    if found.outputs[0] is not site.first:
+        return found
+    if groups == len(site.first):
+        return found._replace(sizes={("groups",): site.first})
+    site.alike(site.first, groups)
+    return found
+
+
 def _norm_role(name: str) -> Any:
     return "scales" if name in ("gamma", "scale") else "follows"
 
@@ -147,6 +162,7 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(_OVER_PLACES, _over_places),
     **dict.fromkeys(_MERGES, _merge),
     **dict.fromkeys(("BatchNormalization", "LayerNormalization", "RMSNormalization"), _norm),
+    "GroupNormalization": _group_norm,
     **MAKERS,
     **SEQUENCES,
     "InputLayer": _entry,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from optimizer.prune.graph import Value
 from optimizer.prune.labels import Labels
-from optimizer.prune.site import Axis, Said, Site, Weight, bias, places
+from optimizer.prune.site import Axis, Said, Site, Weight, bias, places, width
 
 
 def _dense(site: Site) -> Said:
@@ -18,12 +19,43 @@ def _dense(site: Site) -> Said:
     return Said([kernel, *bias(site.layer, out)], {("units",): out}, [out])
 
 
+def _einsum(site: Site) -> Said:
+    """EinsumDense that is a dense layer over the last axis, such as "abc,cd->abd" or "...x,xy->...y"."""
+    taken, kernel, given = re.split(r",|->", site.layer.equation.replace(" ", ""))
+    named = getattr(site.layer, "bias_axes", None) or ""
+    plain = len(kernel) == 2 and taken[-1:] == kernel[0] and given == taken[:-1] + kernel[1] and kernel[1] not in taken
+    if not plain or kernel[0] in given or len(site.inputs) != 1 or named not in ("", kernel[1]):
+        return site.stop("it sums over other axes than the last")
+    out = site.makes("output_shape", width(site.out_shape))
+    weights = [Weight((Axis(site.first, "takes"), Axis(out, "makes")), places(site.out_shape))]
+    return Said([*weights, *[Weight((Axis(out, "makes"),))] * bool(named)], {("output_shape",): out}, [out])
+
+
 def _conv(site: Site) -> Said:
     if (why := _unusual(site)) is not None:
         return site.stop(why)
+    if site.layer.groups > 1:
+        return _grouped(site)
     out = site.makes("filters", site.layer.filters)
     axes = (*_window(site), Axis(site.first, "takes"), Axis(out, "makes"))
     return Said([Weight(axes, places(site.out_shape)), *bias(site.layer, out)], {("filters",): out}, [out])
+
+
+def _grouped(site: Site) -> Said:
+    """Groups stay of equal size: the first channels of all groups go together, the second ones, and so on.
+
+    With a group per channel it is a depthwise convolution, whose groups themselves go.
+    """
+    groups, layer = site.layer.groups, site.layer
+    at = places(site.out_shape)
+    if groups == len(site.first):
+        many: Labels = np.repeat(site.first, layer.filters // groups)
+        kernel = Weight((*_window(site), None, Axis(many, "makes")), at)
+        return Said([kernel, *bias(layer, many)], {("filters",): many, ("groups",): site.first}, [many])
+    out = site.makes("filters", layer.filters)
+    kernel = Weight((*_window(site), Axis(site.alike(site.first, groups), "takes"), Axis(out, "makes")), at)
+    site.alike(out, groups)
+    return Said([kernel, *bias(layer, out)], {("filters",): out}, [out])
 
 
 def _transposed(site: Site) -> Said:
@@ -77,8 +109,6 @@ def _one_step(value: Value) -> Value:
 def _unusual(site: Site) -> str | None:
     if getattr(site.layer, "data_format", "channels_last") != "channels_last":
         return "channels must stand last"
-    if getattr(site.layer, "groups", 1) != 1:
-        return "it convolves in groups, which must stay of equal size"
     return None
 
 
@@ -94,6 +124,7 @@ def _multiplied(site: Site) -> Labels:
 
 MAKERS: dict[str, Callable[[Site], Said]] = {
     "Dense": _dense,
+    "EinsumDense": _einsum,
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
     **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),

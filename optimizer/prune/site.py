@@ -116,6 +116,14 @@ class Site:
     def tie(self, a: Labels, b: Labels) -> None:
         self.maker.atoms.tie(a, b)
 
+    def alike(self, labels: Labels, groups: int) -> Labels:
+        """Make the channels of equal place in every one of `groups` one; returns those of the first group."""
+        parts = labels.reshape(groups, -1)
+        for part in parts[1:]:
+            self.tie(parts[0], part)
+        first: Labels = parts[0]
+        return first
+
     def fix(self, labels: Labels, reason: str) -> None:
         self.maker.atoms.fix(labels, self.path, reason)
 

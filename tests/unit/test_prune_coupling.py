@@ -87,7 +87,8 @@ def test_a_layer_without_a_rule_is_pruned_around_and_named() -> None:
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        (layers.Conv2D(8, 3, groups=2, name="part"), "in groups"),
+        (layers.EinsumDense("abcd,cde->abe", (6, 4), name="part"), "other axes than the last"),
+        (layers.GroupNormalization(3, axis=1, name="part"), "axis other than the last"),
         (layers.Conv2D(8, 3, data_format="channels_first", name="part"), "must stand last"),
         (layers.BatchNormalization(axis=1, name="part"), "axis other than the last"),
         (layers.LayerNormalization(axis=[1, 2, 3], name="part"), "axis other than the last"),
@@ -95,11 +96,26 @@ def test_a_layer_without_a_rule_is_pruned_around_and_named() -> None:
         (layers.Conv2D(8, 1, activation="softmax", name="part"), "softmax"),
         (layers.Softmax(name="part"), "softmax"),
         (layers.Rescaling([1.0] * 8, name="part"), "constant per channel"),
-        (layers.GroupNormalization(4, name="part"), "no rule"),
     ],
 )
 def test_what_a_rule_cannot_follow_is_a_barrier_with_its_reason(part: Any, reason: str) -> None:
     assert reason in reasons(couple(model_of(part)))["part"]
+
+
+def test_groups_stay_of_equal_size_and_lose_the_same_channels() -> None:
+    found = groups(couple(zoo.grouped()))
+    assert len(found[frozenset({"stem/filters"})].classes) == 4
+    assert len(found[frozenset({"pair/filters"})].classes) == 6
+    assert {frozenset({"mixed/output_shape"}), frozenset({"plain/output_shape"})} <= set(found)
+    norm = groups(couple(zoo.group_norm()))
+    assert len(norm[frozenset({"stem/filters"})].classes) == 4
+    assert len(norm[frozenset({"next/filters"})].classes) == 6
+
+
+def test_attention_without_weights_of_its_own_is_pruned_around_and_named() -> None:
+    coupling = couple(zoo.dot_attention())
+    assert reasons(coupling) == dict.fromkeys(("dot", "additive"), "no rule for this kind of layer")
+    assert {group.name for group in coupling.prunable()} == {"before/filters", "after/units"}
 
 
 def test_a_layer_of_the_users_own_with_a_known_name_has_no_rule() -> None:

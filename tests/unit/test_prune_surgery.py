@@ -63,7 +63,7 @@ def test_the_ledger_knows_the_size_of_a_model_that_was_not_built_yet(build: Call
 
 
 @pytest.mark.parametrize(
-    "build", [zoo.residual, zoo.mobile, zoo.waves, zoo.gru, zoo.recurrent, zoo.attention, zoo.transformer]
+    "build", [zoo.residual, zoo.mobile, zoo.waves, zoo.gru, zoo.recurrent, zoo.attention, zoo.transformer, zoo.grouped]
 )
 def test_the_ledger_counts_the_macs_that_the_report_counts(build: Callable[[], Any]) -> None:
     model = built(build)
