@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from optimizer import given, words
+from optimizer.errors import StepError
 from optimizer.folder import REPORT
 from optimizer.lines import LineReader
 from optimizer.pipeline import optimize as run_pipeline
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from optimizer.runner import Tell
 
 PAGE = "report.html"
+_LOG_LINES = 20
 
 
 def optimize(
@@ -80,7 +82,8 @@ def optimize(
     asked = _Asked(name, labels, preprocessing, strict, compare, trust, seed, cache)
     with tempfile.TemporaryDirectory(prefix="lepta-run-") as scratch:
         run = _spec(model, data, profiles, recipe, asked, Path(scratch))
-        return _go(run, None if out is None else Path(out).expanduser().absolute(), progress or _silent)
+        folder = None if out is None else Path(out).expanduser().absolute()
+        return _go(run, folder, progress or _silent, Path(scratch) / "log")
 
 
 class _Asked(NamedTuple):
@@ -116,13 +119,15 @@ def _spec(model: Any, data: Any, profiles: Any, recipe: Any, asked: _Asked, scra
     return read_run(path)
 
 
-def _go(run: RunSpec, out: Path | None, tell: Tell) -> Result:
+def _go(run: RunSpec, out: Path | None, tell: Tell, log: Path) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="lepta-result-")) if out is None else out
     try:
-        with _steps() as steps:
+        with _steps(log) as steps:
             run_pipeline(run, folder, steps, tell)
         return Result(folder, kept=out is not None)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, StepError):
+            error.add_note(_end_of(log))
         if out is None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -221,18 +226,25 @@ class Result:
 
 
 @contextlib.contextmanager
-def _steps() -> Iterator[ForkedSteps]:
+def _steps(log: Path) -> Iterator[ForkedSteps]:
     """Steps without a parent who could cancel: Ctrl-C, or whatever else is raised here, ends them and all children."""
     requests, held = os.pipe()
-    steps = ForkedSteps(LineReader(requests), lambda message: False)
-    try:
-        yield steps
-    finally:
-        os.close(held)
+    with log.open("wb") as noise:
+        steps = ForkedSteps(LineReader(requests), lambda message: False, noise.fileno())
         try:
-            steps.close()
+            yield steps
         finally:
-            os.close(requests)
+            os.close(held)
+            try:
+                steps.close()
+            finally:
+                os.close(requests)
+
+
+def _end_of(log: Path) -> str:
+    """What libraries said last: it may tell more than the error."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(("the end of its log:", *lines[-_LOG_LINES:]))
 
 
 def _silent(step: str, profile: str, fraction: float, detail: str) -> None:

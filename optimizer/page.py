@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from optimizer.toml import to_toml
 if TYPE_CHECKING:
     from jinja2 import Template
 
-OURS = "ours"
+OURS = "Lepta"
 """How the names of our own rows in the comparison begin."""
 ELSEWHERE = "not of this profile's class"
 """Stands in an artifact's `latency_host` where the host says nothing about the device."""
@@ -161,15 +162,19 @@ def _row_points(report: Report, labelled: bool) -> Iterator[Point]:
 
 
 def _candidate_points(report: Report, labelled: bool) -> Iterator[Point]:
+    """Profiles whose candidates are equal in name, size and worth share a mark."""
     several = len({candidate.profile for candidate in report.candidates}) > 1
+    together: dict[tuple[int, float, Kind, str], list[str]] = {}
     for candidate in report.candidates:
         worth = candidate.accuracy_validation if labelled else _agreement(candidate)
-        if worth is None or candidate.bytes is None:
-            continue
-        outcome: Kind = "chosen" if candidate.chosen else "passed" if candidate.passed else "failed"
-        told = _told(f"{candidate.profile}: {candidate.made} ({outcome})", candidate.bytes, worth)
-        name = f"{candidate.profile}: {candidate.made}" if several else candidate.made
-        yield Point(candidate.bytes, worth, outcome, name if candidate.chosen else "", told)
+        if worth is not None and candidate.bytes is not None:
+            outcome: Kind = "chosen" if candidate.chosen else "passed" if candidate.passed else "failed"
+            together.setdefault((candidate.bytes, worth, outcome, candidate.made), []).append(candidate.profile)
+    for (size, worth, outcome, made), profiles in together.items():
+        name = f"{', '.join(profiles)}: {made}" if several else made
+        yield Point(
+            size, worth, outcome, name if outcome == "chosen" else "", _told(f"{name} ({outcome})", size, worth)
+        )
 
 
 def _agreement(candidate: Candidate) -> float | None:
@@ -200,8 +205,11 @@ def _latencies(report: Report) -> str:
 
 def _worst(layers: tuple[Layer, ...]) -> list[Worst]:
     """The three that err most are marked, where there are enough for that to say something."""
-    marked = sorted(range(len(layers)), key=lambda at: layers[at].sqnr_db)[: 3 if len(layers) > 5 else 0]
-    return [Worst(layer, at in marked) for at, layer in enumerate(layers)]
+    alone = any(layer.own_sqnr_db is not None for layer in layers)
+    found = [layer.own_sqnr_db if alone else layer.sqnr_db for layer in layers]
+    known = sorted(ratio for ratio in found if ratio is not None)
+    limit = known[2] if len(known) > 5 else -math.inf
+    return [Worst(layer, ratio is not None and ratio <= limit) for layer, ratio in zip(layers, found, strict=True)]
 
 
 def _parities(report: Report) -> Iterator[tuple[Artifact, Parities]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from optimizer.scales import Anchor, Box, Scale, around, around_log, front, log_ticks, place, shorten, ticks, width
@@ -12,7 +13,7 @@ Format = Callable[[float], str]
 Kind = Literal["row", "failed", "passed", "chosen"]
 
 TEXT = 11.5
-_WIDE, _HIGH = 600.0, 350.0
+_WIDE, _HIGH = 616.0, 350.0
 _INSIDE = Box(84, 14, 586, 304)
 _BARS, _ROW = 380.0, 40.0
 _RADIUS: dict[Kind, float] = {"row": 5.5, "failed": 4.0, "passed": 4.5, "chosen": 7.0}
@@ -49,7 +50,8 @@ def scatter(
         return ""
     x = Scale(*around_log([point.size for point in points]), _INSIDE.left, _INSIDE.right, log=True)
     y = Scale(*around([point.worth for point in points], 0.01), _INSIDE.bottom, _INSIDE.top)
-    drawn = [*_axes(x, y, axes, formats), _front(points, x, y), *_marks(points, x, y)]
+    best = _best(points, x, y)
+    drawn = [*_axes(x, y, axes, formats), _front(best), *_marks(points, x, y, list(_along(best)))]
     return _svg("scatter", title, told, _WIDE, _HIGH, drawn)
 
 
@@ -92,22 +94,32 @@ def _axes(x: Scale, y: Scale, names: tuple[str, str], formats: tuple[Format, For
     yield _text(12, middle, names[1], "axis middle", turned)
 
 
-def _front(points: Sequence[Point], x: Scale, y: Scale) -> str:
-    """Candidates that failed do not count: they may not be released."""
+def _best(points: Sequence[Point], x: Scale, y: Scale) -> list[tuple[float, float]]:
+    """Places on the front. Candidates that failed do not count: they may not be released."""
     best = front((point.size, point.worth) for point in points if point.kind != "failed")
+    return [(x.at(size), y.at(worth)) for size, worth in best]
+
+
+def _front(best: Sequence[tuple[float, float]]) -> str:
     if len(best) < 2:
         return ""
-    corners = [f"M{x.at(best[0][0]):.1f} {y.at(best[0][1]):.1f}"]
-    corners += [f"H{x.at(size):.1f}V{y.at(worth):.1f}" for size, worth in best[1:]]
+    corners = [f"M{best[0][0]:.1f} {best[0][1]:.1f}", *(f"H{across:.1f}V{up:.1f}" for across, up in best[1:])]
     return f'<path class="front" d="{"".join(corners)}"/>'
 
 
-def _marks(points: Sequence[Point], x: Scale, y: Scale) -> Iterator[str]:
+def _along(best: Sequence[tuple[float, float]]) -> Iterator[Box]:
+    """What the drawn front covers."""
+    for (x1, y1), (x2, y2) in pairwise(best):
+        yield Box(x1, y1 - 1, x2, y1 + 1)
+        yield Box(x2 - 1, min(y1, y2), x2 + 1, max(y1, y2))
+
+
+def _marks(points: Sequence[Point], x: Scale, y: Scale, taken: Sequence[Box]) -> Iterator[str]:
     """What matters most is drawn last, and chooses first where its name stands."""
     order: tuple[Kind, ...] = ("chosen", "row", "passed", "failed")
     ranked = sorted(points, key=lambda point: order.index(point.kind))
     anchors = [Anchor(x.at(p.size), y.at(p.worth), _RADIUS[p.kind], p.text) for p in ranked]
-    boxes = place(anchors, TEXT, _INSIDE)
+    boxes = place(anchors, TEXT, _INSIDE, taken)
     for point, anchor in reversed(list(zip(ranked, anchors, strict=True))):
         yield f'<g class="{point.kind}">{_shape(point.kind, anchor)}<title>{escape(point.told)}</title></g>'
     for point, box in zip(ranked, boxes, strict=True):

@@ -140,7 +140,7 @@ def _beside(anchor: Anchor, size: float) -> Iterator[Box]:
     """Where a text may stand, the best place first."""
     x, y, radius, text = anchor
     across, high = width(text, size), size * 1.2
-    for far in (radius + _GAP, radius + _GAP + high):
+    for far in (radius + _GAP + rows * high for rows in range(3)):
         for left in (x + far, x - far - across):
             yield Box(left, y - high / 2, left + across, y + high / 2)
         for top in (y - far - high, y + far):

@@ -48,12 +48,12 @@ class ForkedSteps:
     """The real port: a zygote of each kind, started when first needed.
 
     `requests` is the pipe of our own parent: while a step runs, `on_request` gets what comes there and returns
-    whether the step is to be cancelled; its end cancels too.
+    whether the step is to be cancelled; its end cancels too. What libraries print goes to the descriptor `noise`, or
+    where our own noise goes.
     """
 
-    def __init__(self, requests: LineReader, on_request: Callable[[Message], bool]) -> None:
-        self._requests = requests
-        self._on_request = on_request
+    def __init__(self, requests: LineReader, on_request: Callable[[Message], bool], noise: int | None = None) -> None:
+        self._requests, self._on_request, self._noise = requests, on_request, noise
         self._zygotes: dict[Kind, _Zygote] = {}
 
     def warm(self) -> None:
@@ -83,7 +83,7 @@ class ForkedSteps:
         if kind in self._zygotes and self._zygotes[kind].process.poll() is not None:
             self._zygotes.pop(kind).stop()
         if kind not in self._zygotes:
-            self._zygotes[kind] = _Zygote(kind)
+            self._zygotes[kind] = _Zygote(kind, self._noise)
         return self._zygotes[kind]
 
     def _converse(self, zygote: _Zygote, outcome: _Outcome) -> None:
@@ -163,7 +163,7 @@ class _Outcome:
 
 
 class _Zygote:
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, noise: int | None) -> None:
         self.kind = kind
         self.ready = False
         # TensorFlow leaves generated files behind in the folder for temporary files.
@@ -175,7 +175,11 @@ class _Zygote:
             **ENVIRONMENT.get(kind, {}),
         }
         self.process = subprocess.Popen(
-            command("optimizer.zygote"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(quiet)
+            command("optimizer.zygote"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=noise,
+            env=environment(quiet),
         )
         if self.process.stdin is None or self.process.stdout is None:
             raise StepError("no pipes to the zygote")

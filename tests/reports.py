@@ -96,7 +96,7 @@ def rows() -> tuple[Row, ...]:
         row("PTQ only", 93_322, 104_312, 88_400, 0.99, latency_ms=0.118, train_s=0.0),
         row(prune, 93_322, 104_312, 39_950, 0.9825, **{**trained, "latency_ms": 0.119}, spread=0.004, zeros=0.75),
         row("same size from scratch", 23_301, 31_208, 26_010, 0.9775, **trained, spread=0.006, note="labels alone"),
-        row("ours: x86-cpu", 23_301, 31_208, 25_702, 0.99, **trained, spread=0.0012),
+        row("Lepta, x86-cpu", 23_301, 31_208, 25_702, 0.99, **trained, spread=0.0012),
     )
 
 

@@ -157,3 +157,20 @@ def test_a_verdict_is_told_in_plain_words() -> None:
     assert "this strict gate" in words.verdict(strict, "validation")
     silent = msgspec.structs.replace(GATE, loss=None, bound_95=None)
     assert "judged without labels" in words.verdict(silent, "validation")
+
+
+def test_our_rows_stand_out_and_equal_profiles_share_a_mark(read: Reader) -> None:
+    shown = [attributes for tag, attributes in read.elements if tag == "rect" and "ours" in (attributes["class"] or "")]
+    assert len(shown) == 3
+    assert "x86-cpu, rpi4: pruned to 25 %, int8" in read.text
+
+
+def test_the_layers_at_fault_are_marked_by_what_they_do_alone_where_that_is_known(read: Reader) -> None:
+    assert read.text.count("\N{BLACK DOWN-POINTING SMALL TRIANGLE}") == 6
+    report = full()
+    alone = [msgspec.structs.replace(found, own_sqnr_db=40.0 + at) for at, found in enumerate(report.layers["rpi4"])]
+    silent = msgspec.structs.replace(alone[-1], sqnr_db=None, own_sqnr_db=None, max_error=None)
+    told = Reader(page(msgspec.structs.replace(report, layers={"rpi4": (*alone[:-1], silent)}))).text
+    assert "if this operator alone is rounded" in told
+    assert "\N{BLACK DOWN-POINTING SMALL TRIANGLE} 42.0 dB" in told
+    assert "\N{BLACK DOWN-POINTING SMALL TRIANGLE} 43.0 dB" not in told
