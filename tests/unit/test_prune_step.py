@@ -40,7 +40,11 @@ def test_a_pruned_source_is_a_source_with_a_manifest(inputs: dict[str, Path], tm
     pruned = load_source(tmp_path / "model.keras")
     assert json.loads(json.dumps(manifest)) == manifest
     assert manifest["after"]["parameters"] == pruned.count_params() <= 0.5 * manifest["before"]["parameters"]
-    assert manifest["groups"]["across/num_heads"] == {"channels": 4, "free": 4}
+    assert manifest["groups"]["across/num_heads"] == {
+        "channels": 4,
+        "free": 4,
+        "kept": pruned.get_layer("across").num_heads,
+    }
     assert manifest["barriers"] == []
     assert pruned.get_layer("across").num_heads >= 2
     assert told[0] == 0
@@ -74,5 +78,22 @@ def test_data_with_train_and_labels_teaches_by_them(inputs: dict[str, Path], tmp
     splits = ("train", "validation", "test")
     labels = {f"{split}/y": (x[:, 0] > 0).astype(np.int64) for split in splits}
     np.savez(tmp_path / "data.npz", allow_pickle=False, **{f"{split}/x": x for split in splits}, **labels)
-    manifest = prune_source(inputs, SETTINGS, tmp_path, lambda fraction, detail: None)
+    told: list[str] = []
+    manifest = prune_source(inputs, SETTINGS, tmp_path, lambda fraction, detail: told.append(detail))
     assert manifest["after"]["parameters"] <= 0.5 * manifest["before"]["parameters"]
+    assert manifest["steps"] == manifest["rounds"][0]["steps"] == 4
+    assert manifest["wall_s"] > manifest["epoch_s"] > 0
+    assert 0 <= manifest["accuracy"]["before"] <= 1
+    assert 0 <= manifest["accuracy"]["after"] <= 1
+    assert manifest["seed"] == 0
+    assert any("epoch 1 of 1, accuracy 0." in detail for detail in told)
+
+
+def test_a_budget_of_all_leaves_the_source_bit_by_bit(inputs: dict[str, Path], tmp_path: Path) -> None:
+    manifest = prune_source(inputs, SETTINGS | {"budget": 1.0}, tmp_path, lambda fraction, detail: None)
+    assert manifest["steps"] == 0
+    assert manifest["after"] == manifest["before"]
+    before, after = load_source(inputs["source"]), load_source(tmp_path / "model.keras")
+    assert before.to_json() == after.to_json()
+    for old, new in zip(before.get_weights(), after.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
