@@ -21,7 +21,17 @@ from optimizer.steps import Steps, Work
 Tell = Callable[[str, str, float, str], None]
 """pass, profile, fraction of the whole run, detail."""
 
-_TOOLS = ("lepta", "tensorflow", "keras", "tf-keras", "ai-edge-litert", "litert-quantizer", "numpy")
+_TOOLS = (
+    "lepta",
+    "tensorflow",
+    "keras",
+    "tf-keras",
+    "ai-edge-litert",
+    "litert-quantizer",
+    "litert-torch",
+    "onnx2torch",
+    "numpy",
+)
 
 
 class Done(NamedTuple):

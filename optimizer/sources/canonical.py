@@ -99,6 +99,7 @@ class Canonical:
         names = [as_text(entry.name) for entry in self._signature.inputs]
         if sorted(entry.tensorIndex for entry in self._signature.inputs) != sorted(self._file.graph.inputs):
             raise SourceError(f"{self._name}: its signature ({', '.join(names)}) does not name all of its inputs")
+        self._file.put_in_order(names, [as_text(entry.name) for entry in self._signature.outputs])
 
     def _made(self) -> schema.SignatureDefT:
         """A signature for a model that has none, by the names of its tensors."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from optimizer.sources import SourceError, check_static, kind_of
 from tests import builders
 from tests.keras_files import DENSE, model_of, write
-from tests.model_files import float_tflite, graph, node, onnx, program, pt2, saved_model
+from tests.model_files import float_tflite, graph, message, node, onnx, program, pt2, saved_model
 
 
 def zipped(path: Path, folder: Path, inside: str = "") -> Path:
@@ -81,3 +84,28 @@ def test_a_tflite_of_unknown_operators_or_cut_off_is_refused(tmp_path: Path) -> 
     (tmp_path / "m.tflite").write_bytes(float_tflite()[:3000])
     with pytest.raises(SourceError, match="damaged"):
         check_static(tmp_path / "m.tflite")
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("samples")
+    model = saved_model(folder / "sm", graph(node("Relu", "x"), node("Identity", "Relu")))
+    tensor = message((1, 1), (2, 1), (8, "w"), (9, b"1234"))
+    paths = [
+        zipped(folder / "sm.zip", model),
+        onnx(folder / "m.onnx", nodes=(message((4, "Relu"), (7, "")),), tensors=(tensor,)),
+        pt2(folder / "m.pt2", program("torch.ops.aten.relu.default")),
+    ]
+    return [*(path.read_bytes() for path in paths), float_tflite(units=2)]
+
+
+@given(which=st.integers(0, 3), at=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255), cut=st.booleans())
+def test_damage_is_refused_or_harmless_but_never_another_error(
+    tmp_path_factory: pytest.TempPathFactory, samples: list[bytes], which: int, at: float, value: int, cut: bool
+) -> None:
+    path, content = tmp_path_factory.getbasetemp() / "damaged", bytearray(samples[which])
+    position = int(at * len(content))
+    content[position] = value
+    path.write_bytes(content[:position] if cut else content)
+    with contextlib.suppress(SourceError):
+        check_static(path)

@@ -6,6 +6,7 @@ import pytest
 
 from optimizer.recipe import Compare, Distill, Override, Prune, Quantize, Recipe, Sparsify, find
 from optimizer.sources import CAN, Kind, SourceError, check_recipe, suited
+from optimizer.sources.extras import check_installed
 
 _FIXED: tuple[Kind, ...] = ("saved-model", "tflite", "torch", "onnx")
 
@@ -43,3 +44,12 @@ def test_keras_models_do_everything() -> None:
     assert CAN["keras"] == CAN["h5"] == {"distill", "prune", "sparsify", "quantize"}
     assert suited("keras", find("default")) == find("default")
     check_recipe("h5", find("default"), "net.h5")
+
+
+def test_a_kind_whose_tools_are_missing_says_what_to_type_or_where_they_exist() -> None:
+    with pytest.raises(SourceError, match=r"m\.pt2 needs torch: pip install 'lepta\[all,torch\]'"):
+        check_installed("torch", "m.pt2", lambda _: False, ("linux", "x86_64"))
+    with pytest.raises(SourceError, match="cannot be converted on linux aarch64"):
+        check_installed("onnx", "m.onnx", lambda module: module != "litert_torch", ("linux", "aarch64"))
+    check_installed("onnx", "m.onnx", lambda _: True, ("linux", "aarch64"))
+    check_installed("tflite", "m.tflite", lambda _: False)
