@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -20,15 +21,16 @@ class CommandError(RuntimeError):
 
 
 class Taken(NamedTuple):
-    """`peak_mb`: proportional set size of the command and all its children together."""
+    """Of the command and all its children; `peak_mb` is their proportional set size together."""
 
     wall_s: float
+    cpu_s: float
     peak_mb: float
 
 
 def lepta(arguments: Sequence[str], log: Path, patience_s: float) -> Taken:
     """Run `lepta ARGUMENTS`; raises CommandError unless it ends well in `patience_s`."""
-    started = time.monotonic()
+    started, before = time.monotonic(), measure.cpu_s([os.getpid()])
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*children.command("controller.cli"), *arguments],
@@ -48,7 +50,7 @@ def lepta(arguments: Sequence[str], log: Path, patience_s: float) -> Taken:
         process.wait()
     if status != 0:
         raise CommandError(f"lepta {arguments[0]} ended with status {status}:\n{_end(log)}")
-    return Taken(wall_s, peak.highest)
+    return Taken(wall_s, measure.cpu_s([os.getpid()]) - before, peak.highest)
 
 
 def _end(log: Path) -> str:

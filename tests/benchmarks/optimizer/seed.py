@@ -21,7 +21,7 @@ from optimizer.settings import LIMITS
 from tests.benchmarks.optimizer import fashion
 from tests.benchmarks.optimizer.convert import float_file, plain_int8
 from tests.benchmarks.optimizer.fashion import Array, Fashion, Part
-from tests.benchmarks.optimizer.nets import NEVER, Plan, epochs_of, net, plan_of
+from tests.benchmarks.optimizer.nets import NEVER, epochs_of, net, plan_of
 from tests.benchmarks.optimizer.outcome import Outcome, Quantized
 from tests.builders import RUNTIMES
 
@@ -31,15 +31,16 @@ GOAL = Goal("sparse_categorical_crossentropy", probabilities=True)
 def main(kind: str, seed: str, folder: str, *options: str) -> None:
     quick = "--quick" in options
     data = fashion.load(flat=kind == "mlp", quick=quick)
-    outcome = One(kind, int(seed), data, plan_of(kind, int(seed), quick), Path(folder)).go()
+    outcome = One(kind, int(seed), data, Path(folder), quick).go()
     (Path(folder) / f"{kind}-{seed}.json").write_bytes(msgspec.json.encode(outcome))
 
 
 class One:
     """Everything that is made of one seed. The test rows are touched last, when all is trained and converted."""
 
-    def __init__(self, kind: str, seed: int, data: Fashion, plan: Plan, folder: Path) -> None:
-        self._kind, self._seed, self._data, self._plan, self._folder = kind, seed, data, plan, folder
+    def __init__(self, kind: str, seed: int, data: Fashion, folder: Path, quick: bool) -> None:
+        self._kind, self._seed, self._data, self._folder, self._quick = kind, seed, data, folder, quick
+        self._plan = plan_of(kind, seed, quick)
         self._seconds: dict[str, float] = {}
 
     def go(self) -> Outcome:
@@ -67,7 +68,7 @@ class One:
 
     def _teacher(self) -> Any:
         keras.utils.set_random_seed(self._seed)
-        model = net(self._kind)
+        model = net(self._kind, self._quick)
         tune(model, _rows(self._data.train), _rows(self._data.validation), GOAL, self._plan.teacher, _quiet)
         return model
 

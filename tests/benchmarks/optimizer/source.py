@@ -23,7 +23,7 @@ def main(folder: str, *options: str) -> None:
     quick, out = "--quick" in options, Path(folder)
     data = fashion.load(flat=False, quick=quick)
     keras.utils.set_random_seed(0)
-    model = net("cnn")
+    model = net("cnn", quick)
     train, check = (Taught((part.x,), part.y, None) for part in (data.train, data.validation))
     tuning = msgspec.structs.replace(plan_of("cnn", 0, quick).teacher, epochs=3)
     tune(model, train, check, Goal("sparse_categorical_crossentropy", True), tuning, lambda done, detail: None)
