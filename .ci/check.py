@@ -36,6 +36,8 @@ _IN_WHEEL = (
     "firmware_profiles/rpi4.toml",
     "firmware_profiles/fpga-proxy.toml",
     "optimizer/__main__.py",
+    "optimizer/recipes/default.toml",
+    "optimizer/templates/report.html",
 )
 
 

@@ -82,8 +82,15 @@ class Splits:
         return bool(self._names[split])
 
     def calibration(self, rows: int) -> dict[str, Array]:
-        """Inputs to calibrate by: the calibration split, else rows of validation."""
-        return self.inputs("calibration" if self.holds("calibration") else "validation", rows)
+        """Inputs to calibrate by: the calibration split, and rows of validation where it has fewer than wanted."""
+        if not self.holds("calibration"):
+            return self.inputs("validation", rows)
+        own = self.inputs("calibration", rows)
+        missing = rows - len(next(iter(own.values())))
+        if missing <= 0:
+            return own
+        more = self.inputs("validation", missing)
+        return {name: np.concatenate([part, more[name]]) for name, part in own.items()}
 
     def _input(self, split: str, spec: InputSpec) -> Array:
         key = self._key(split, spec)

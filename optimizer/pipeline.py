@@ -85,7 +85,7 @@ class _Run:
             version=self._run.version,
             source=self._folder.keep(Path(self._run.source), f"source{Path(self._run.source).suffix}"),
             source_kind=self._kind,
-            recipe=self._run.recipe or "default",
+            recipe=Path(self._run.recipe).name or "default",
             settings=plain(self._recipe),
             seed=self._run.seed,
             data=data_digest(Path(self._run.data)),
@@ -137,7 +137,7 @@ class _Run:
             chosen.measured,
             chosen.gate,
             made=str(made.way),
-            recipe=self._run.recipe or "default",
+            recipe=Path(self._run.recipe).name or "default",
             float_operators=made.float_operators,
         )
 

@@ -50,7 +50,9 @@ def test_calibration_is_its_own_split_or_rows_of_validation_and_never_of_train_o
         Splits(saved(path, content), [IMAGE]).calibration(5)["image"], content["validation/x"][:5]
     )
     own = arrays(**{"calibration/x": np.zeros((2, 4, 4, 1), np.float32)})
-    assert Splits(saved(path, own), [IMAGE]).calibration(5)["image"].shape[0] == 2
+    topped_up = Splits(saved(path, own), [IMAGE]).calibration(5)["image"]
+    assert np.array_equal(topped_up, np.concatenate([own["calibration/x"], own["validation/x"][:3]]))
+    assert Splits(path, [IMAGE]).calibration(2)["image"].shape[0] == 2
 
 
 def test_train_and_test_may_be_missing(path: Path) -> None:
