@@ -93,8 +93,8 @@ class FloatModels:
         return model._replace(zeros=done.manifest["zeros"])
 
     def from_scratch(self, student: FloatModel, seed: int) -> FloatModel:
-        """For comparison: the shapes of `student`, new weights, about as many steps on labels alone."""
-        tuning = self._for_steps(self._tuning(), student.training.steps)
+        """For comparison: the shapes of `student`, new weights, just as many steps, on labels alone."""
+        tuning = msgspec.structs.replace(self._tuning(), steps=student.training.steps)
         settings = {"tuning": plain(tuning), "start": "scratch", "teach": False}
         done = self._train("distill", {"source": self._source, "student": student.path}, settings, seed)
         return self._inspected(done, Training().plus(done.manifest), seed, None)
