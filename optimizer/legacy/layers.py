@@ -102,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 def _parameters(own: Any) -> set[str]:
     """Names of the settings that a class of layers takes, those of its bases included."""
-    names = {"trainable", "name", "dtype"}
+    names = {"trainable", "name", "dtype", "zero_output_for_mask"}
     for base in own.__mro__:
         if "__init__" in vars(base):
             names |= set(inspect.signature(vars(base)["__init__"]).parameters)

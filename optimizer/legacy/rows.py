@@ -12,6 +12,7 @@ from optimizer.distill import Goal, Taught, call, goal_of, teach
 from optimizer.errors import RefusedError
 from optimizer.settings import LIMITS
 from optimizer.sources import input_specs
+from optimizer.tuning import Loss
 
 _ENOUGH = 256
 
@@ -24,10 +25,10 @@ class Lesson(NamedTuple):
     goal: Goal
 
 
-def lesson(model: Any, teacher: Any, data: Path) -> Lesson:
+def lesson(model: Any, teacher: Any, data: Path, loss: Loss | None) -> Lesson:
     """Train rows of `data` (calibration where there is no train) and validation, with the teacher's logits.
 
-    Raises RefusedError for a model of several outputs.
+    `loss`: None is what suits the outputs. Raises RefusedError for a model of several outputs.
     """
     if len(model.outputs) != 1:
         raise RefusedError(f"training takes models of one output, this one has {len(model.outputs)}; split it")
@@ -43,6 +44,6 @@ def lesson(model: Any, teacher: Any, data: Path) -> Lesson:
         labels = splits.labels(split, most, classes) if classes else None
         parts.append(Taught(tuple(arrays[spec.name] for spec in specs), labels, None))
     some = tuple(part[:_ENOUGH] for part in parts[1].inputs)
-    goal = goal_of(np.asarray(call(teacher, some, False)))
+    goal = goal_of(np.asarray(call(teacher, some, False)), loss)
     train, check = (part._replace(teacher=teach(teacher, part.inputs, goal)) for part in parts)
     return Lesson(train, check, goal)

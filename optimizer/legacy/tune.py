@@ -18,6 +18,9 @@ from optimizer.legacy.rows import Lesson
 from optimizer.tuning import Tuning
 
 _BATCH = 512
+_PLAIN = Tuning()
+_UNKNOWN = ("mix", "l1", "l2", "optimizer", "momentum", "schedule", "warmup", "features", "steps")
+"""Settings of Tuning that are not followed here: to ignore them would be a lie."""
 
 
 class Tuned(NamedTuple):
@@ -47,8 +50,9 @@ def steps_of(rows: Taught, settings: Tuning) -> int:
 
 def tune(model: Any, lesson: Lesson, settings: Tuning, tell: Tell, hooks: Hooks) -> Tuned:
     """Train `model` in place and leave it with its best weights. Raises RefusedError where training diverges."""
-    if settings.mix > 0:
-        raise RefusedError("rows are not mixed in training by tensorflow-model-optimization; set mix to 0")
+    odd = [name for name in _UNKNOWN if getattr(settings, name) != getattr(_PLAIN, name)]
+    if odd:
+        raise RefusedError(f"training by tensorflow-model-optimization does not know {', '.join(odd)}; leave that out")
     rows, steps = lesson.train, steps_of(lesson.train, settings)
     learn, judge = _learner(model, lesson, settings), _judge(model, lesson, settings)
     score = scorer(model, lesson.check)
