@@ -19,6 +19,6 @@ BENCHMARKS = {
     "devices": Benchmark("devices that join, and what each of them may do", ("matrix", "rogue", "races", "join")),
     "optimizer": Benchmark(
         "what pruning, distillation and int8 cost in accuracy and buy in size and speed, and what a run takes",
-        ("models", "recipes"),
+        ("models", "recipes", "article"),
     ),
 }
