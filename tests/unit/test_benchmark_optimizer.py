@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tests.benchmarks.optimizer import latency, spread
+from tests.benchmarks.optimizer import latency, plans, spread
 
 
 def test_a_mean_has_the_bounds_of_students_t() -> None:
@@ -42,3 +42,17 @@ def test_a_disturbed_turn_moves_no_latency_ratio() -> None:
     found = latency.summed([(100.0, 10.0), (900.0, 90.0), (110.0, 11.0), (120.0, 3000.0), (100.0, 10.0)])
     assert found.ratio == 10.0
     assert (found.first_us, found.second_us) == (110.0, 11.0)
+
+
+def test_the_budget_of_training_is_that_of_all_rounds() -> None:
+    pruning = plans.plan_of("mlp", 0, quick=False).pruning
+    assert plans.epochs_of(pruning) == 2 * pruning.between.epochs + pruning.after.epochs
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+@pytest.mark.parametrize("quick", [True, False])
+def test_steps_of_a_plan_are_known_before_it_runs(kind: str, quick: bool) -> None:
+    teacher, pruning = plans.plan_of(kind, 3, quick)
+    assert pruning.between.batch == pruning.after.batch
+    assert {tuning.seed for tuning in (teacher, pruning.between, pruning.after)} == {3}
+    assert all(tuning.patience > tuning.epochs for tuning in (teacher, pruning.between, pruning.after))

@@ -21,8 +21,9 @@ from optimizer.settings import LIMITS
 from tests.benchmarks.optimizer import fashion
 from tests.benchmarks.optimizer.convert import float_file, plain_int8
 from tests.benchmarks.optimizer.fashion import Array, Fashion, Part
-from tests.benchmarks.optimizer.nets import NEVER, epochs_of, net, plan_of
+from tests.benchmarks.optimizer.nets import net
 from tests.benchmarks.optimizer.outcome import Outcome, Quantized
+from tests.benchmarks.optimizer.plans import NEVER, epochs_of, plan_of
 from tests.builders import RUNTIMES
 
 GOAL = Goal("sparse_categorical_crossentropy", probabilities=True)

@@ -13,7 +13,8 @@ from optimizer.distill import Goal, Taught, tune
 from optimizer.settings import LIMITS
 from tests.benchmarks.optimizer import fashion
 from tests.benchmarks.optimizer.convert import float_file
-from tests.benchmarks.optimizer.nets import net, plan_of
+from tests.benchmarks.optimizer.nets import net
+from tests.benchmarks.optimizer.plans import plan_of
 
 KEPT = 1000
 """Rows of validation and of test in few.npz."""
