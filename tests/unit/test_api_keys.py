@@ -40,7 +40,7 @@ def test_a_key_has_an_id_and_256_random_bits() -> None:
     assert all(re.fullmatch("lepta_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", key) and id_of(key) == key[6:14] for key in made)
 
 
-@pytest.mark.parametrize("local", [LOCAL, "R4nd0m-text-of-an-older-version"])
+@pytest.mark.parametrize("local", [LOCAL, "R4nd0m-text-of-an-older-version"], ids=["made by us", "of an older version"])
 def test_the_key_in_the_file_is_an_admin_key_whatever_its_form(store: Store, local: str) -> None:
     async def check() -> None:
         keys = await _keys(store, local)
