@@ -63,7 +63,7 @@ class Commands:
     def _measure(self, command: Cmd) -> None:
         model, runs = command.arguments.get("model", ""), command.arguments.get("runs", "30")
         slot = self._slot(model)
-        if slot is None or not runs.isdigit() or not 0 < int(runs) <= _MOST_RUNS:
+        if slot is None or not runs.isdecimal() or not 0 < int(runs) <= _MOST_RUNS:
             message = f"measure wants a model that is here and 1 to {_MOST_RUNS} runs"
             self._reply(Reply(id=command.id, ok=False, message=message))
             return

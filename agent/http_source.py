@@ -117,4 +117,4 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
 def _total(headers: Headers, start: int) -> int:
     """Bytes of the whole file: after the slash of Content-Range, or the length of what comes."""
     _, _, total = headers.get("Content-Range", "").rpartition("/")
-    return int(total) if total.isdigit() else start + int(headers.get("Content-Length", "0"))
+    return int(total) if total.isdecimal() else start + int(headers.get("Content-Length", "0"))

@@ -135,7 +135,7 @@ def datatype(dtype: str) -> str:
 def _header_size(body: bytes, header_length: str | None) -> int:
     if header_length is None:
         return len(body)
-    if not header_length.isdigit() or int(header_length) > len(body):
+    if not header_length.isdecimal() or len(header_length) > 15 or int(header_length) > len(body):
         raise ProtocolError(f"{HEADER_LENGTH}: {header_length[:20]!r} does not fit a body of {len(body)} bytes")
     return int(header_length)
 

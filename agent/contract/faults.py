@@ -43,7 +43,7 @@ def _parse(text: str) -> dict[str, _Armed]:
         point, _, action = entry.partition("=")
         action, _, on_pass = action.partition("@")
         known = action == "kill" or action.startswith("delay:") or action in errno.errorcode.values()
-        if not point or not known or (on_pass and not on_pass.isdigit()):
+        if not point or not known or (on_pass and not on_pass.isdecimal()):
             raise FaultSpecError(f"{_ENVIRONMENT}: {entry!r} is not POINT=kill|delay:MS|ENAME[@PASS]")
         armed[point] = _Armed(action, int(on_pass) if on_pass else None)
     return armed

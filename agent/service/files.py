@@ -36,7 +36,7 @@ def runs(data: Path) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         told = os.read(descriptor, 20).decode("ascii", "replace").strip()
-        return int(told) if told.isdigit() else 0
+        return int(told) if told.isdecimal() else 0
     else:
         return None
     finally:

@@ -24,7 +24,7 @@ class Notifier:
         """What the manager said when it started process `pid`."""
         meant = environment.get("WATCHDOG_PID", str(pid)) == str(pid)
         micros = environment.get("WATCHDOG_USEC", "")
-        watchdog = int(micros) / 1e6 if meant and micros.isdigit() else 0.0
+        watchdog = int(micros) / 1e6 if meant and micros.isdecimal() else 0.0
         return cls(environment.get("NOTIFY_SOCKET", ""), watchdog)
 
     def ready(self) -> None:

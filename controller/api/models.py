@@ -118,7 +118,7 @@ async def find_version(controller: Controller, model: str, version: str) -> reco
     latest = await controller.store.read(reads.latest_version(model))
     if version == "latest":
         return latest
-    number = _serving(controller, model) if version == "serving" else int(version) if version.isdigit() else None
+    number = _serving(controller, model) if version == "serving" else int(version) if version.isdecimal() and len(version) < 10 else None
     if version == "serving" and number is None:
         return latest
     if number is None:
