@@ -118,7 +118,7 @@ async def find_version(controller: Controller, model: str, version: str) -> reco
     latest = await controller.store.read(reads.latest_version(model))
     if version == "latest":
         return latest
-    number = _serving(controller, model) if version == "serving" else int(version) if version.isdecimal() and len(version) < 10 else None
+    number = _serving(controller, model) if version == "serving" else _number(version)
     if version == "serving" and number is None:
         return latest
     if number is None:
@@ -136,6 +136,10 @@ async def _model(controller: Controller, model: str) -> replies.Model:
     return replies.Model(
         name=model, versions=numbers, latest=max(numbers, default=None), serving=_serving(controller, model)
     )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 def _serving(controller: Controller, model: str) -> int | None:
