@@ -17,6 +17,7 @@ import numpy as np
 from optimizer.errors import RefusedError
 from optimizer.flatfile import Array, Flatfile, Operator, is_int8, is_int32, is_uint8
 from optimizer.passes import Inputs, Progress
+from optimizer.quantize_names import tensor_name
 from optimizer.work_files import MODEL
 
 # Outputs whose scale and zero point the operator fixes (TFLite quantization specification).
@@ -52,8 +53,11 @@ FREE = frozenset(
         "HARD_SWISH",
     }
 )
-# input, weights, bias: the bias has the scale of their product.
-WEIGHTED = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+# Places of input, weights and bias: the bias has the scale of their product.
+WEIGHTED = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), (0, 1, 2)),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
 
 SATURATION = 1.25
 """How far a range may exceed what the next smaller scale holds: a little saturation costs less than a whole bit."""
@@ -87,9 +91,51 @@ def rewrite(content: bytes) -> bytes:
 def rewrite_file(inputs: Inputs, settings: dict[str, Any], out: Path, progress: Progress) -> dict[str, Any]:
     """The pass: `source`, a per-tensor model, becomes model.tflite."""
     rewritten = rewrite(inputs["source"].read_bytes())
+    check_scales(rewritten)
     (out / MODEL).write_bytes(rewritten)
     progress(1.0, "power-of-two scales")
     return {"bytes": len(rewritten)}
+
+
+class TensorScale(NamedTuple):
+    """A quantized tensor as a shift-only fabric sees it."""
+
+    name: str
+    scale: float
+    zero_point: int
+    power_of_two: bool
+    symmetric: bool
+    """Zero point 0; or what the operator that writes it fixes (softmax and its kin), or what reads that."""
+
+
+def scales_of(content: bytes) -> list[TensorScale]:
+    """Every quantized tensor of a .tflite, weights and biases too; one scale per channel counts as no power of two."""
+    file = Flatfile(content)
+    return [_seen(file, index, _fixed_points(file)) for index in range(len(file.graph.tensors)) if file.scales(index)]
+
+
+def check_scales(content: bytes) -> None:
+    """Raise Pow2Error unless every tensor is symmetric, with one scale 2^n."""
+    strange = [tensor for tensor in scales_of(content) if not (tensor.power_of_two and tensor.symmetric)]
+    if strange:
+        listed = ", ".join(f"{one.name} ({one.scale:g}, {one.zero_point})" for one in strange[:5])
+        raise Pow2Error(f"{len(strange)} tensors have no power-of-two scale with zero point 0: {listed}")
+
+
+def _fixed_points(file: Flatfile) -> dict[int, int]:
+    """Zero points that an operator fixes, by tensor; what shares the scale has it too, and uint8 is 128 above."""
+    operators = list(file.operators())
+    points = {op.outputs[0]: FIXED[op.name][1] for op in operators if op.name in FIXED}
+    groups = groups_of(operators, (index for index in range(len(file.graph.tensors)) if file.scales(index)))
+    fixed = {groups[index]: point for index, point in points.items()}
+    return {index: fixed.get(group, 0) for index, group in groups.items()}
+
+
+def _seen(file: Flatfile, index: int, points: dict[int, int]) -> TensorScale:
+    scales, zero_point = file.scales(index), file.zero_point(index)
+    allowed = points[index] + 128 * is_uint8(file.tensor(index))
+    whole = len(scales) == 1 and math.frexp(scales[0])[0] == 0.5
+    return TensorScale(tensor_name(file, index), scales[0], zero_point, whole, zero_point == allowed)
 
 
 def nearest_scale(largest: float) -> float:
@@ -188,16 +234,17 @@ def _biases(file: Flatfile, operators: list[Operator]) -> None:
     """Store each bias again in steps of input scale * weight scale."""
     done: set[int] = set()
     for position, op in enumerate(operators):
-        if op.name not in WEIGHTED or len(op.inputs) < 3 or op.inputs[2] < 0:
+        given, kernel, bias = WEIGHTED.get(op.name, (0, 0, len(op.inputs)))
+        if bias >= len(op.inputs) or op.inputs[bias] < 0:
             continue
-        index = op.inputs[2]
+        index = op.inputs[bias]
         values, scales = file.constant(index), file.scales(index)
         if values is None or not scales or not is_int32(file.tensor(index)):
             continue
         if index in done:
             raise Pow2Error(f"operator {position} ({op.name}) shares its bias with another; give each layer its own")
         done.add(index)
-        scale = file.scales(op.inputs[0])[0] * file.scales(op.inputs[1])[0]
+        scale = file.scales(op.inputs[given])[0] * file.scales(op.inputs[kernel])[0]
         limits = np.iinfo(np.int32)
         stored = np.clip(np.round(values * (scales[0] / scale)), limits.min, limits.max).astype(np.int32)
         file.set_constant(index, stored)

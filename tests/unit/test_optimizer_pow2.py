@@ -13,7 +13,7 @@ from agent.contract.golden import faithfulness, read_parity
 from agent.runtime import installed, load, predict
 from optimizer.flatfile import Flatfile, FlatfileError
 from optimizer.macs import of_tflite
-from optimizer.pow2 import SATURATION, Pow2Error, nearest_scale, rewrite
+from optimizer.pow2 import SATURATION, Pow2Error, check_scales, nearest_scale, rewrite, scales_of
 from tests import builders
 
 BUILDS: list[Callable[[], bytes]] = [builders.classifier, lambda: builders.dscnn(per_tensor=True)]
@@ -93,3 +93,17 @@ def test_parameters_and_macs_of_known_networks_are_right() -> None:
     assert of_tflite(builders.dscnn()).macs == 2_656_768
     # 300 M MACs: table 4 of the MobileNetV2 paper.
     assert of_tflite(builders.mobilenet_v2()).macs == pytest.approx(300e6, rel=0.01)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_the_check_accepts_what_was_rewritten_and_names_what_was_not(build: Callable[[], bytes]) -> None:
+    rewritten = rewrite(build())
+    check_scales(rewritten)
+    assert all(tensor.power_of_two and tensor.symmetric for tensor in scales_of(rewritten))
+    with pytest.raises(Pow2Error, match="tensors have no power-of-two scale"):
+        check_scales(build())
+    file = Flatfile(rewritten)
+    moved = next(op.outputs[0] for op in file.operators() if op.name in ("CONV_2D", "FULLY_CONNECTED"))
+    file.set_scale(moved, file.scales(moved)[0], 3)
+    with pytest.raises(Pow2Error, match="1 tensors have no power-of-two scale"):
+        check_scales(file.pack())

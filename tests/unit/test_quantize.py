@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from agent.runtime import predict
 from optimizer.data import Array
 from optimizer.flatfile import Flatfile
+from optimizer.pow2 import check_scales, rewrite
 from optimizer.quantize import made_from, quantize, quantize_source
 from optimizer.quantize_guard import check, found_in
 from optimizer.quantize_options import ConversionError, Options, options_from
@@ -141,6 +143,41 @@ def test_an_operator_without_an_integer_form_stays_float_only_where_the_hardware
     assert len(found.float_operators) == 1
     with pytest.raises(ConversionError, match=r"SIN.*hardware has no float"):
         quantize(model, rows, mixed=False)
+
+
+def test_several_inputs_and_a_transposed_convolution_take_power_of_two_scales(
+    model: Any, rows: dict[str, Array]
+) -> None:
+    x = keras.Input((4, 4, 3), name="x")
+    grown = keras.Model(x, keras.layers.Conv2DTranspose(4, 3, strides=2, bias_initializer="ones", name="y")(x))
+    for one, given in ((model, rows), (grown, rows_of(grown))):
+        rewritten = rewrite(quantize(one, given, weights="per-tensor", mixed=False))
+        check_scales(rewritten)
+        assert sqnr_db(float_answers(one, given), rewritten, given) >= 18
+
+
+def test_the_runtime_quantizes_16_bits_saturates_and_gives_real_numbers(model: Any, rows: dict[str, Array]) -> None:
+    artifact = opened(quantize(model, rows, scheme="int16x8", interface=("int16", "int16")))
+    stored = {}
+    for spec in artifact.inputs:
+        assert spec.scale
+        limits = np.iinfo(np.int16)
+        steps = np.round(rows[spec.name] / np.float32(spec.scale)) + (spec.zero_point or 0)
+        stored[spec.name] = np.clip(steps, limits.min, limits.max).astype(np.int16)
+    answers, again = predict(artifact, rows), predict(artifact, stored)
+    huge = predict(artifact, {name: np.full_like(array, 1e30) for name, array in rows.items()})
+    for name, array in answers.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, again[name])
+        assert np.isfinite(huge[name]).all()
+
+
+def test_the_runtime_passes_floats_as_they_are(model: Any, rows: dict[str, Array]) -> None:
+    artifact = opened(quantize(model, rows, scheme="float16"))
+    assert all(spec.scale is None for spec in (*artifact.inputs, *artifact.outputs))
+    answers, wide = predict(artifact, rows), predict(artifact, {k: v.astype(np.float64) for k, v in rows.items()})
+    for name, array in answers.items():
+        np.testing.assert_array_equal(array, wide[name])
 
 
 def _data(path: Path, rows: dict[str, Array]) -> Path:
