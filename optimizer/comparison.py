@@ -126,6 +126,6 @@ def _measured(name: str, made: Made, accuracy_test: float | None) -> Row:
         latency_ms=measured["latency_ms"],
         accuracy_validation=measured["accuracy_int8"],
         accuracy_test=accuracy_test,
-        note=str(made.way) if name.startswith("Lepta") else "",
+        note=made.words if name.startswith("Lepta") else "",
         **cost,
     )

@@ -114,7 +114,8 @@ class FloatModels:
         if recipe.sparsify is not None:
             done = self._train("sparsify", {"source": at}, plain(recipe.sparsify), seed)
             cost = cost.plus(done.manifest)
-        return self._inspected(done, cost, seed, pruned)
+        model = self._inspected(done, cost, seed, pruned)
+        return model if recipe.sparsify is None else model._replace(zeros=done.manifest["zeros"])
 
     def _train(self, name: str, inputs: Mapping[str, Path], settings: dict[str, Any], seed: int) -> Done:
         return self._runner.do(name, {**inputs, "data": self._data}, _seeded(settings, seed))

@@ -136,7 +136,7 @@ class _Run:
             begun.source.facts,
             chosen.measured,
             chosen.gate,
-            made=str(made.way),
+            made=made.words,
             recipe=Path(self._run.recipe).name or "default",
             float_operators=made.float_operators,
         )

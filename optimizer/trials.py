@@ -34,6 +34,12 @@ class Made(NamedTuple):
     floating: Path | None = None
     """The float graph that it was made from, if there is one."""
 
+    @property
+    def words(self) -> str:
+        """How it came about, for people."""
+        zeros = self.model.zeros
+        return str(self.way) if zeros is None else f"{100 * zeros:.0f} % zeros, {self.way}"
+
 
 class Chosen(NamedTuple):
     """The candidate to release, what is measured of it, and its gate on the rows that judged last."""
@@ -176,7 +182,7 @@ class Trials:
         """On test where there is one; what passed on validation and not there is not released."""
         if not self._source.tested:
             return Chosen(made, verdict.gate, made.measured)
-        self.test_uses.append(TestUse(what=f"{self._profile.name}: {made.way}", decided=True))
+        self.test_uses.append(TestUse(what=f"{self._profile.name}: {made.words}", decided=True))
         tested = self.measure(made, "test")
         found = assess(self._profile, self._source.facts, tested, made.path.stat().st_size)
         if found.passed:
@@ -191,7 +197,7 @@ class Trials:
         self.candidates.append(
             Candidate(
                 profile=self._profile.name,
-                made=str(made.way),
+                made=made.words,
                 budget=made.way.budget,
                 passed=verdict.passed,
                 chosen=False,
