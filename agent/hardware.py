@@ -63,7 +63,7 @@ def _addresses(root: Path) -> Iterator[bytes]:
 
 
 def _number(text: bytes) -> int:
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdigit() else 0
 
 
 def _read(path: Path) -> bytes:

@@ -62,10 +62,13 @@ class _SavedModel:
             raise SourceError(f"the SavedModel has no signature {_SIGNATURE}, it has {known}; export it with one")
         self._signature = self._loaded.signatures[_SIGNATURE]
         given: dict[str, Any] = self._signature.structured_input_signature[1]
-        self.inputs = [InputSpec(name, spec.dtype.name, _fixed(name, spec.shape)) for name, spec in given.items()]
+        self.inputs = [
+            InputSpec(name, spec.dtype.name, _fixed(name, spec.shape)) for name, spec in sorted(given.items())
+        ]
         self._rows = min(_BATCH, *(int(spec.shape[0] or _BATCH) for spec in given.values()), _BATCH)
         made = self._signature.structured_outputs
-        self.outputs = {name: tuple(int(size or 0) for size in made[name].shape[1:]) for name in made}
+        # A signature has no order; all passes go by the names'.
+        self.outputs = {name: tuple(int(size or 0) for size in made[name].shape[1:]) for name in sorted(made)}
         self.parameters, self.macs = of_tflite(content)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -24,8 +24,9 @@ def of_tflite(content: bytes) -> Size:
     weights: dict[int, int] = {}
     macs = 0
     for op in file.operators():
-        if op.name in _PER_OUTPUT:
-            macs += _PER_OUTPUT[op.name](file, op)
+        macs += of_operator(file, op)
+        # Weights stored as float16 come through DEQUANTIZE.
+        if op.name in _PER_OUTPUT or op.name == "DEQUANTIZE":
             weights.update({index: math.prod(file.shape(index)) for index in op.inputs if _is_weight(file, index)})
     return Size(sum(weights.values()), macs)
 

@@ -47,10 +47,8 @@ def artifact(
     float_operators: tuple[str, ...],
 ) -> Artifact:
     """The report's entry of a released candidate."""
-    facts = msgspec.convert(measured["host"], Facts)
     parities = msgspec.convert(measured["parities"], tuple[Parities, ...])
-    # Not against the original of a pruned model: that is no figure of the conversion.
-    converted = next((parity for parity in parities if parity.where == "validation"), parities[0])
+    converted = _of_conversion(parities)
     return Artifact(
         profile=profile.name,
         made=made,
@@ -74,7 +72,7 @@ def artifact(
         gate=gate,
         latency_ms=measured["latency_ms"],
         latency_runtime=measured["latency_runtime"],
-        latency_host=_host_name(profile, facts),
+        latency_host=_host_name(profile, measured),
         memory_mb=measured["memory_mb"],
         parity=Parity(agreement=profile.gate.agreement, sqnr_db=profile.gate.sqnr_db),
         acceptance=acceptance_for(profile, source["accuracy_acceptance"]),
@@ -140,6 +138,12 @@ def _unacceptable(acceptance: Acceptance, measured: Mapping[str, Any]) -> list[s
     return [f"accuracy of {accuracy:.4f} on the acceptance set, devices would ask for {acceptance.minimum:.4f}"]
 
 
-def _host_name(profile: Profile, facts: Facts) -> str:
+def _of_conversion(parities: tuple[Parities, ...]) -> Parities:
+    """Not against the original of a pruned model: that says nothing of the conversion."""
+    return next((parity for parity in parities if parity.where == "validation"), parities[0])
+
+
+def _host_name(profile: Profile, measured: Mapping[str, Any]) -> str:
+    facts = msgspec.convert(measured["host"], Facts)
     fits = "of this profile's class" if match(profile, facts).fits else "not of this profile's class: shown, not judged"
     return f"{facts.machine}, {facts.cpus} CPUs, {fits}"

@@ -33,9 +33,9 @@ def open_saved_model(inputs: Inputs, settings: dict[str, Any], out: Path, progre
         raise SourceError(f"{name} has no signature {SIGNATURE}, it has {known}; export it by model.export('folder')")
     signature = loaded.signatures[SIGNATURE]
     given: dict[str, Any] = signature.structured_input_signature[1]
-    specs = [InputSpec(key, spec.dtype.name, _fixed(name, key, spec.shape)) for key, spec in given.items()]
+    specs = [InputSpec(key, spec.dtype.name, _fixed(name, key, spec.shape)) for key, spec in sorted(given.items())]
     made = signature.structured_outputs
-    outputs = {key: tuple(int(size or 0) for size in tensor.shape[1:]) for key, tensor in made.items()}
+    outputs = {key: tuple(int(size or 0) for size in tensor.shape[1:]) for key, tensor in sorted(made.items())}
     return manifest("saved-model", specs, outputs)
 
 
