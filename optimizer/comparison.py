@@ -61,10 +61,10 @@ class Comparison:
         """In the same runtime as the artifacts; None where there is no .tflite of the float model."""
         model = self._models.source
         try:
-            floating = self._trials.convert(model, _PTQ).floating
+            floating = self._trials.convert(model, _PTQ, shown="float").floating
             if floating is None:
                 return None
-            found: float = self._trials.measure(Made(_PTQ, model, floating, {}), "validation")["latency_ms"]
+            found: float = self._trials.measure(Made(_PTQ, model, floating, {}), "validation", "float")["latency_ms"]
         except CancelledError:
             raise
         except OptimizerError:
@@ -82,8 +82,8 @@ class Comparison:
         """Quantized after training and measured; what fails is a row that says why."""
         try:
             model = make()
-            made = self._trials.convert(model, _PTQ)
-            made = made._replace(measured=self._trials.measure(made, "validation"))
+            made = self._trials.convert(model, _PTQ, shown=name)
+            made = made._replace(measured=self._trials.measure(made, "validation", name))
             accuracy = self._on_test(name, made)
         except CancelledError:
             raise
@@ -95,7 +95,7 @@ class Comparison:
         if not self._source.tested:
             return None
         self.test_uses.append(TestUse(what=name, decided=False))
-        found: float | None = self._trials.measure(made, "test")["accuracy_int8"]
+        found: float | None = self._trials.measure(made, "test", name)["accuracy_int8"]
         return found
 
     def _ours(self, profile: str, chosen: Chosen) -> Row:

@@ -79,8 +79,8 @@ class Trials:
                     return None
         return None
 
-    def measure(self, made: Made, split: str) -> dict[str, Any]:
-        """Through the agent's runtime on a split: paired with the source, and its parities."""
+    def measure(self, made: Made, split: str, shown: str = "") -> dict[str, Any]:
+        """Through the agent's runtime on a split: paired with the source, and its parities. `shown`: as progress."""
         source, golden = self._source, made.model.golden
         inputs = {
             "artifact": made.path,
@@ -98,11 +98,11 @@ class Trials:
             "threads": self._profile.runtime.threads,
             "judged": source.facts["judged"],
         }
-        return self._runner.do("evaluate", inputs, settings, self._profile.name).manifest
+        return self._runner.do("evaluate", inputs, settings, shown or self._profile.name).manifest
 
-    def convert(self, model: FloatModel, way: Way, keep_float: tuple[str, ...] = ()) -> Made:
+    def convert(self, model: FloatModel, way: Way, keep_float: tuple[str, ...] = (), shown: str = "") -> Made:
         """The .tflite of a way, not measured yet. Raises OptimizerError where it cannot be had."""
-        numerics, profile = self._profile.numerics, self._profile.name
+        numerics, profile = self._profile.numerics, shown or self._profile.name
         shifting = numerics.weights == "power-of-two" and way.scheme == "int8"
         settings: dict[str, Any] = {
             "scheme": way.scheme,
