@@ -55,7 +55,7 @@ class Bodies:
                 await refuse(send, self._too_large())
                 return
             receive = _replay(pieces, receive)
-        elif not told.isdecimal():
+        elif not told.isdigit():
             await refuse(send, BadRequest("Content-Length is no number"))
             return
         elif int(told) > self._limit:
