@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -33,8 +33,8 @@ log = logging.getLogger("lepta")
 class Assembly:
     """A controller's parts, made and not yet started. Raises LeptaError if the data folder cannot be used."""
 
-    def __init__(self, settings: Settings, url: str) -> None:
-        """`url`: where tools on this machine will reach the API."""
+    def __init__(self, settings: Settings, url: str, optimizer: Sequence[str] | None = None) -> None:
+        """`url`: where tools on this machine will reach the API. `optimizer` starts one; None: Lepta's own."""
         secret = keys.load_or_create(settings.data, time.time())
         self.server = serving.files(settings, secret.authority, time.time())
         stamper = Stamper(wiring.new_id("boot"))
@@ -50,7 +50,9 @@ class Assembly:
             status=lambda online: stamper.encode(ControllerStatus(online=online)),
             draw=random.random,
         )
-        self.optimizations = Optimizations(settings.data / "logs", limits, self._optimizer_said)
+        self.optimizations = Optimizations(
+            settings.data / "logs", limits, self._optimizer_said, optimizer, self._optimizer_begins
+        )
         self.store = Store(settings.data / "lepta.db", limits)
         try:
             self.catalog = Catalog(settings.data / "files", self.store)
@@ -151,6 +153,11 @@ class Assembly:
                         tell()
             except (LeptaError, OSError) as error:
                 log.warning("the server's certificate could not be renewed: %s", error)
+
+    async def _optimizer_begins(self, request_id: str) -> None:
+        fleet = self.controller.fleet
+        if not self.controller.examples.knows(request_id):
+            await fleet.do(lambda tick: fleet.runs.begun(tick, request_id))
 
     def _optimizer_said(self, request_id: str, event: dict[str, Any]) -> None:
         if self.controller.examples.knows(request_id):

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import shutil
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from controller.settings import Limits
 log = logging.getLogger("lepta.optimizations")
 
 OnEvent = Callable[[str, dict[str, Any]], None]
+OnBegin = Callable[[str], Awaitable[None]]
 _LAST = ("done", "failed")
 
 
@@ -42,12 +43,20 @@ class _Request:
 class Optimizations:
     """Owned by the event loop. Requests are served in their order."""
 
-    def __init__(self, logs: Path, limits: Limits, on_event: OnEvent, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        logs: Path,
+        limits: Limits,
+        on_event: OnEvent,
+        command: Sequence[str] | None = None,
+        on_begin: OnBegin | None = None,
+    ) -> None:
         """`on_event(id, event)` gets every `progress` and exactly one `done` or `failed` per request, none once it is
-        cancelled. `command` starts the optimizer."""
+        cancelled. `command` starts the optimizer. `on_begin(id)` is awaited before the optimizer gets a request."""
         self._log_file = logs / "optimizer.log"
         self._limits = limits
         self._on_event = on_event
+        self._on_begin = on_begin
         self._command = list(command or children.command("optimizer.__main__"))
         self._waiting: deque[_Request] = deque()
         self._current: _Request | None = None
@@ -121,6 +130,8 @@ class Optimizations:
     async def _run(self, request: _Request) -> None:
         try:
             await asyncio.to_thread(_lay_out, request)
+            if self._on_begin is not None:
+                await self._on_begin(request.id)
             if request.cancelled:
                 return
             child = await self._ready_child()

@@ -81,6 +81,8 @@ class Runs:
         self._new_id = new_id
         self._deliver = deliver
         self._open: dict[str, records.Run] = {}
+        # As they were, until their end is saved.
+        self._ending: dict[str, records.Run] = {}
         self._background = Background()
         self.watchers = Watchers(limits.watchers)
         """Of runs, by their ids."""
@@ -88,6 +90,7 @@ class Runs:
     def restore(self, tick: Tick, unfinished: Iterable[records.Run]) -> None:
         """Runs that an end of the controller interrupted begin again: a run can go twice, and what its passes made is
         remembered. One that was at work each time the controller was killed is not tried for ever."""
+        self._ending.clear()
         for run in unfinished:
             if run.id in self._open:
                 continue
@@ -108,7 +111,7 @@ class Runs:
 
     def progress(self, run: records.Run) -> records.Run:
         """The run with the progress that is not in the store yet."""
-        return self._open.get(run.id, run)
+        return self._open.get(run.id) or self._ending.get(run.id, run)
 
     def queue(self, tick: Tick, version: records.Version, wanted: Wanted) -> records.Run:
         run = records.Run(
@@ -134,6 +137,16 @@ class Runs:
             raise Conflict(f"run {run_id} has just been built", "abort its rollout instead")
         tick.then(lambda: self._optimizer.cancel(run_id))
         return self._end(tick, run, state="cancelled", error="cancelled by its user", who="user")
+
+    def begun(self, tick: Tick, run_id: str) -> None:
+        """The optimizer is about to begin. It is saved first: should that be the end of us, the attempt counts."""
+        run = self._open.get(run_id)
+        if run is not None:
+            started = run.started_at or tick.wall
+            run = msgspec.structs.replace(run, state="running", attempts=run.attempts + 1, started_at=started)
+            self._open[run_id] = run
+            tick.save(writes.put(run))
+            tick.then(lambda: self.watchers.changed(run_id))
 
     def event(self, tick: Tick, run_id: str, event: Mapping[str, Any]) -> None:
         """What the optimizer told: progress, done with a report, failed with an error."""
@@ -181,12 +194,8 @@ class Runs:
         return msgspec.structs.replace(run, rollout=rollout.id)
 
     def _progress(self, tick: Tick, run: records.Run, event: Mapping[str, Any]) -> None:
-        first = run.state == "queued"
         run = msgspec.structs.replace(
             run,
-            state="running",
-            attempts=run.attempts + first,
-            started_at=run.started_at or tick.wall,
             step=str(event.get("step", "")),
             profile=str(event.get("profile") or ""),
             fraction=float(event.get("fraction") or 0.0),
@@ -195,18 +204,20 @@ class Runs:
         )
         self._open[run.id] = run
         self.watchers.changed(run.id)
-        if first:
-            tick.save(writes.put(run))
 
     def _end(self, tick: Tick, run: records.Run, *, state: str, error: str | None, who: str | None) -> records.Run:
         run = msgspec.structs.replace(
             run, state=state, error=error, who=who, finished_at=tick.wall, fraction=1.0, left_s=None
         )
         tick.save(writes.put(run))
-        tick.then(lambda: self.watchers.changed(run.id))
-        del self._open[run.id]
+        tick.then(lambda: self._ended(run.id))
+        self._ending[run.id] = self._open.pop(run.id)
         log.info("run %s of %s version %d: %s%s", run.id, run.model, run.version, state, f" ({error})" if error else "")
         return run
+
+    def _ended(self, run_id: str) -> None:
+        self._ending.pop(run_id, None)
+        self.watchers.changed(run_id)
 
     # -- outside the loop: files and the optimizer; what comes of it returns through the inbox
 
