@@ -36,12 +36,13 @@ def show_artifacts(screen: Screen, artifacts: Sequence[Artifact]) -> None:
 
 
 def show_bought(screen: Screen, artifacts: Sequence[Artifact]) -> None:
-    bought = {artifact.profile: line for artifact in artifacts if (line := bought_line(artifact))}
-    if len(set(bought.values())) == 1:
-        screen.line(f"  {next(iter(bought.values()))}")
-        return
-    for profile, line in bought.items():
-        screen.line(f"  {profile}: {line}")
+    """A line for each group of profiles that came out alike."""
+    bought: dict[str, list[str]] = {}
+    for artifact in artifacts:
+        if line := bought_line(artifact):
+            bought.setdefault(line, []).append(artifact.profile)
+    for line, profiles in bought.items():
+        screen.line(f"  {line}" if len(bought) == 1 else f"  {', '.join(profiles)}: {line}")
 
 
 def bought_line(artifact: Artifact) -> str:
@@ -49,7 +50,8 @@ def bought_line(artifact: Artifact) -> str:
     if not artifact.made or not artifact.bytes_before:
         return ""
     parts = [f"{size(artifact.bytes_before)} became {size(artifact.bytes)} ({_times(artifact)})"]
-    if artifact.parameters != artifact.parameters_before:
+    # A conversion alone folds a few into others.
+    if artifact.parameters < 0.95 * artifact.parameters_before:
         parts.insert(0, f"{count(artifact.parameters_before)} parameters became {count(artifact.parameters)}")
     if artifact.macs != artifact.macs_before:
         parts.append(f"{_macs(artifact.macs_before)} MACs became {_macs(artifact.macs)}")

@@ -32,6 +32,7 @@ from controller.errors import Internal, LeptaError
 from controller.replies import Example, Run, TimedSwap
 
 MODEL = "digits"
+RECIPE = Path(__file__).with_name("recipe.toml")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class _Shrinking:
         if step in ("release", "roll out"):
             self._progress.update("roll out", fraction, detail)
         else:
-            self._progress.update("shrink to int8, check, sign", fraction, step)
+            self._progress.update("prune, shrink to int8, check, sign", fraction, step)
 
 
 class _Demo:
@@ -122,7 +123,7 @@ class _Demo:
         )
 
     def _first_version(self) -> tuple[Run, Made]:
-        self._screen.heading("Version 1: train a model, shrink it for each class of devices, deploy it")
+        self._screen.heading("Version 1: train a model, prune it, shrink it for each class of devices, deploy it")
         with self._screen.progress() as progress:
             made = self._make(progress, "v1", self._settings.epochs_1, seed=1)
             run = self._client.deploy(
@@ -131,9 +132,11 @@ class _Demo:
                 name=MODEL,
                 labels=made.example.labels,
                 preprocessing=made.example.preprocessing,
+                recipe=RECIPE.read_text(encoding="utf-8"),
             )
             run, rollout = follow_deploy(self._client, run, _Shrinking(progress), self._settings.step_s)
         text.show_artifacts(self._screen, artifact_figures(run))
+        text.show_bought(self._screen, run)
         text.show_rollout(self._screen, rollout)
         return run, made
 
@@ -157,6 +160,7 @@ class _Demo:
             swaps = self._swaps(run.version)
             time.sleep(self._settings.quiet_s)
         text.show_artifacts(self._screen, artifact_figures(run))
+        text.show_bought(self._screen, run)
         figures = swap_figures(stream.samples, swaps, self._settings.stream.per_s)
         text.show_swap(self._screen, figures)
         return run, figures
@@ -172,9 +176,8 @@ class _Demo:
             labels=made.example.labels,
             preprocessing=made.example.preprocessing,
         )
-        return follow_run(
-            self._client, self._client.start_run(MODEL, new.version), _Shrinking(progress), self._settings.step_s
-        )
+        run = self._client.start_run(MODEL, new.version, recipe=RECIPE.read_text(encoding="utf-8"))
+        return follow_run(self._client, run, _Shrinking(progress), self._settings.step_s)
 
     def _swaps(self, to_version: int) -> list[tuple[str, TimedSwap]]:
         """Every device's record of the swap; a device tells it when its old worker is gone."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from controller.client.oip import Answer
 from controller.commands.deploy import use_lines
 from controller.commands.layout import count, ms, share, size
+from controller.commands.made import bought_line
 from controller.commands.screen import Screen
 from controller.demo.fleet import Fleet
 from controller.demo.report import ArtifactFigures, JobFigures, Promise, SwapFigures
-from controller.replies import Device, Request, Rollout
+from controller.replies import Device, Request, Rollout, Run
 
 
 def greet(screen: Screen, url: str, seconds: float) -> None:
@@ -28,6 +29,13 @@ def show_devices(screen: Screen, devices: Sequence[Device]) -> None:
 def show_artifacts(screen: Screen, artifacts: Sequence[ArtifactFigures]) -> None:
     header = ("profile", "parameters", "MACs before", "after", "float32", "int8", "accuracy float32", "int8")
     screen.table(header, [_artifact_row(a) for a in artifacts], right=range(1, len(header)))
+
+
+def show_bought(screen: Screen, run: Run) -> None:
+    """One line: what pruning and quantization bought, for the first class of devices."""
+    line = bought_line(run.artifacts[0]) if run.artifacts else ""
+    if line:
+        screen.line(f"  {line}")
 
 
 def show_rollout(screen: Screen, rollout: Rollout) -> None:

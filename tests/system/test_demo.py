@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -88,6 +89,9 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -
     assert report["job"]["killed"] == "agent-2"
     assert {a["version"] for a in report["artifacts"]} == {1, 2}
     assert all(a["gate_passed"] and a["accuracy_int8"] > 0.9 for a in report["artifacts"])
+    assert all(4 * a["parameters"] < 0.6 * a["bytes_before"] for a in report["artifacts"])
+    bought = r"pruned to \d+ %, int8: [\d,]+ parameters became [\d,]+, .*x\), .* MACs became .*, accuracy [\d.]+ % -> "
+    assert len(re.findall(bought, demo.text)) == 2
     assert report["simulated"] == ["fpga-1"]
     assert "BROKEN" not in demo.text
     assert "seven.png: 7 (" in demo.text
