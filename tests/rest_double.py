@@ -117,6 +117,13 @@ class RestDouble:
         self.cancelled.append(request.path_params["id"])
         return JSONResponse({**self.run(), "state": "cancelled"})
 
+    async def run_events(self, request: Request) -> Response:
+        self.polls = self.run_polls + 1
+        running = {"id": "run-1", "state": "running", "step": "prune", "profile": "x86-cpu", "left_s": 12.0}
+        told = [("progress", running), ("end", {"id": "run-1", "state": "done"})]
+        body = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n: still here\n\n" for kind, data in told)
+        return Response(body, media_type="text/event-stream")
+
     async def imports(self, request: Request) -> Response:
         self.imported = await request.json()
         return JSONResponse(self.version(), 201)
@@ -167,6 +174,9 @@ class RestDouble:
             Route(f"{api}/files/{{digest}}", self.get_file),
             Route(f"{api}/deploy", self.deploy, methods=["POST"]),
             Route(f"{api}/runs/{{id}}", self.get_run),
+            Route(f"{api}/runs/{{id}}/events", self.run_events),
+            fixed(f"{api}/runs/{{id}}/report", {"artifacts": [ARTIFACT], "rejected": []}),
+            Route(f"{api}/runs/{{id}}/report.html", _page),
             Route(f"{api}/runs/{{id}}/cancel", self.cancel_run, methods=["POST"]),
             Route(f"{api}/imports", self.imports, methods=["POST"]),
             Route("/v2/models/{model}", self.metadata),
@@ -270,6 +280,10 @@ def _app(double: RestDouble) -> Any:
             await _error(401, "user", "the token is wrong", "see LEPTA_TOKEN_FILE")(scope, receive, send)
 
     return app
+
+
+async def _page(_: Request) -> Response:
+    return Response("<!doctype html>", media_type="text/html")
 
 
 def _error(status: int, who: str, text: str, hint: str | None) -> Response:

@@ -453,6 +453,26 @@ def test_a_database_from_before_certificates_keeps_its_devices_approved(tmp_path
     store.close()
 
 
+def test_a_database_from_before_recipes_keeps_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "lepta.db"
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        migrations.upgrade(connection, "0002")
+        for line in (
+            "INSERT INTO files VALUES ('d', 1, 1.0)",
+            "INSERT INTO models VALUES ('digits', 1.0)",
+            "INSERT INTO versions (model, version, source, source_name, labels, created_at) "
+            "VALUES ('digits', 1, 'd', 'm.keras', '[]', 1.0)",
+            "INSERT INTO runs (id, model, version, profiles, strict, deploy, state, step, profile, fraction, detail, "
+            "rejected, created_at) VALUES ('r', 'digits', 1, '[]', 0, 0, 'running', '', '', 0.0, '', '[]', 1.0)",
+        ):
+            connection.exec_driver_sql(line)
+    store = Store(path)
+    [run] = store.read_now(reads.every(Run))
+    assert (run.state, run.recipe, run.compare, run.trust, run.attempts) == ("running", "", None, False, 0)
+    assert store.read_now(reads.latest_version("digits")).data_name == ""
+    store.close()
+
+
 def test_an_up_to_date_database_opens_without_alembic(tmp_path: Path) -> None:
     Store(tmp_path / "lepta.db").close()
     script = (
