@@ -64,8 +64,9 @@ class Trials:
         self.gate: GateResult | None = None
 
     def go(self) -> Chosen | None:
-        """The first candidate that passes; None where none does, then `reasons` has the last one's."""
+        """The first candidate that passes; None where none does, then `reasons` has those of the last budget."""
         for budget in budgets(self._settings):
+            self.reasons = ()
             model = self._model(budget)
             for made in () if model is None else self._made(model, budget):
                 verdict = assess(self._profile, self._source.facts, made.measured, made.path.stat().st_size)
@@ -115,8 +116,9 @@ class Trials:
         inputs = {"source": model.path, "data": self._source.data}
         floating = None
         if way.numerics == "qat":
-            settings |= {"tuning": {**plain(self._quantize.tuning), "seed": model.seed}}
-            done = self._runner.do("qat", {**inputs, "teacher": self._source.path}, settings, profile)
+            trained = {name: settings[name] for name in ("weights", "input", "output")}
+            trained["tuning"] = {**plain(self._quantize.tuning), "seed": model.seed}
+            done = self._runner.do("qat", {**inputs, "teacher": self._source.path}, trained, profile)
         else:
             settings |= {"keep_float": list(keep_float)}
             done = self._runner.do(self._source.kind.quantize, inputs, settings, profile)
@@ -187,13 +189,18 @@ class Trials:
         found = assess(self._profile, self._source.facts, tested, made.path.stat().st_size)
         if found.passed:
             return Chosen(made, found.gate, {**made.measured, **{name: tested[name] for name in _ON_TEST}})
-        self.reasons, self.gate = tuple(f"on test: {reason}" for reason in found.problems), found.gate
-        self.candidates[-1] = msgspec.structs.replace(self.candidates[-1], passed=False, reasons=self.reasons)
+        problems = tuple(f"on test: {reason}" for reason in found.problems)
+        self._blame(problems, found.gate)
+        self.candidates[-1] = msgspec.structs.replace(self.candidates[-1], passed=False, reasons=problems)
         return None
+
+    def _blame(self, problems: tuple[str, ...], gate: GateResult | None) -> None:
+        self.reasons += tuple(problem for problem in problems if problem not in self.reasons)
+        self.gate = gate or self.gate
 
     def _note(self, made: Made, verdict: Verdict) -> None:
         measured, size = made.measured, made.path.stat().st_size
-        self.reasons, self.gate = verdict.problems, verdict.gate
+        self._blame(verdict.problems, verdict.gate)
         self.candidates.append(
             Candidate(
                 profile=self._profile.name,
@@ -214,7 +221,7 @@ class Trials:
         )
 
     def _note_failure(self, name: str, budget: float, reason: str, model: FloatModel | None = None) -> None:
-        self.reasons, self.gate = (reason,), None
+        self._blame((reason,), None)
         self.candidates.append(
             Candidate(
                 profile=self._profile.name,
