@@ -33,10 +33,9 @@ class Candidate:
         self.member.on_event = self._event
 
     def start(self, *, behind: bool) -> None:
-        """Fork and load. Beside a worker that serves, it stays `behind`; alone it hurries."""
-        self.member.start = msgspec.structs.replace(self.member.start, candidate=behind)
+        """Fork and load. Beside a worker that serves, it stays `behind` for a while; alone it hurries."""
         self._allow(self._ground.limits.start, "its start")
-        self.member.spawn(self._ground.workers)
+        self.member.spawn(self._ground.workers, self._ground.limits.behind if behind else 0.0)
 
     def probe(self) -> None:
         self._allow(self._ground.limits.probe, "its probe")

@@ -33,12 +33,6 @@ class Start(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     operators: tuple[str, ...]
     extra_ms_per_row: float = 0.0
-    candidate: bool = False
-    """Stay behind the serving worker until Promote comes."""
-
-
-class Promote(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """You serve from now on."""
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -98,7 +92,7 @@ class Measured(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     median_ms: float
 
 
-ToWorker = Start | Promote | Probe | Compute | Measure
+ToWorker = Start | Probe | Compute | Measure
 FromWorker = Ready | Failed | Probed | Computed | Measured
 
 
@@ -131,7 +125,7 @@ class Buffer:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(Start | Promote | Probe | Compute | Measure)
+_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(Start | Probe | Compute | Measure)
 _FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(
     Ready | Failed | Probed | Computed | Measured
 )

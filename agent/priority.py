@@ -1,7 +1,12 @@
-"""Lets a candidate work only while nobody else wants the processor, where the system lets it come back from there."""
+"""Lets a candidate work only while nobody else wants the processor, where the system lets it come back from there.
+
+The supervisor sets it, not the process itself: on a host that is never idle, one that stands behind would hardly run to
+step forward again.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -17,20 +22,22 @@ def can_return(status: str, rlimit_nice: int) -> bool:
     return bool(int(effective, 16) & _CAP_SYS_NICE) or rlimit_nice >= _RLIMIT_NICE_FOR_NORMAL
 
 
-def step_back() -> bool:
-    """Run only when a processor is idle; False, and nothing changed, where that could not be undone."""
+def step_back(pid: int) -> bool:
+    """Let a child run only when a processor is idle; False, and nothing changed, where that could not be undone."""
     if sys.platform != "linux":
         return False
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
         if not can_return(status, resource.getrlimit(resource.RLIMIT_NICE)[0]):
             return False
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
     except OSError:
         return False
     return True
 
 
-def step_forward() -> None:
-    """Run like everybody again."""
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+def step_forward(pid: int) -> None:
+    """Let it run like everybody again; nothing happens if it has ended."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))

@@ -52,8 +52,8 @@ class Member:
         self.state: Literal["starting", "ready", "draining", "gone"] = "starting"
         self.timer: Timer | None = None
 
-    def spawn(self, workers: Workers) -> None:
-        self.worker = workers.spawn(self.start, lambda _, event: self._event(event))
+    def spawn(self, workers: Workers, behind_s: float = 0.0) -> None:
+        self.worker = workers.spawn(self.start, lambda _, event: self._event(event), behind_s)
 
     def end(self) -> None:
         """Now, without an event to anybody."""

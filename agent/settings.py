@@ -52,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     start: float = 60.0
     """A worker must be ready within this time."""
     probe: float = 120.0
+    behind: float = 2.0
+    """A candidate leaves the processors to everybody else for this long, then takes its share."""
     compute: float = 60.0
     """A worker that answers nothing for this long is ended."""
     drain: float = 10.0

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from agent import frames, priority, runtime
+from agent import frames, runtime
 from agent.contract import golden
 from agent.contract.faults import fault
 from agent.contract.messages import Fault, MessageError, ProbeResult, decode_tensors
@@ -44,15 +44,11 @@ def main(sock: socket.socket) -> int:
     start = pipe.receive()
     if not isinstance(start, frames.Start):
         return 2
-    behind = start.candidate and priority.step_back()
     try:
         worker = Worker(start)
         pipe.send(worker.ready)
         while (frame := pipe.receive()) is not None:
-            if not isinstance(frame, frames.Promote):
-                pipe.send(worker.answer(frame))
-            elif behind:
-                priority.step_forward()
+            pipe.send(worker.answer(frame))
     except (BrokenPipeError, ConnectionResetError):
         return 0  # Nobody wants the answer any more.
     except (Damaged, Unfit, golden.GoldenError, runtime.RuntimeUnavailable, runtime.ModelError, OSError) as error:

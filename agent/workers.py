@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent import frames
+from agent import frames, priority
 from agent.contract import children
 from agent.loop import Loop, Timer
 
@@ -59,8 +59,11 @@ Listener = Callable[[Worker, Event], None]
 class Workers(Protocol):
     """Starts workers."""
 
-    def spawn(self, start: frames.Start, listener: Listener) -> Worker:
-        """Start a worker that loads `start`; Ready or Failed follows."""
+    def spawn(self, start: frames.Start, listener: Listener, behind_s: float = 0.0) -> Worker:
+        """Start a worker that loads `start`; Ready or Failed follows.
+
+        It leaves the processors to everybody else until it is promoted, for at most `behind_s`.
+        """
 
     def close(self) -> None:
         """End every worker and whatever starts them; nothing is left behind."""
@@ -82,13 +85,13 @@ class ZygoteWorkers:
         """Start the zygote now, so that its imports are done when the first worker is needed."""
         self._zygote()
 
-    def spawn(self, start: frames.Start, listener: Listener) -> Worker:
+    def spawn(self, start: frames.Start, listener: Listener, behind_s: float = 0.0) -> Worker:
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
-        worker = _ForkedWorker(self._loop, ours, listener)
+        worker = _ForkedWorker(self._loop, ours, listener, behind_s)
         self._waiting_for_pid[number] = worker
         with theirs:
             self._ask(number, theirs)
@@ -183,13 +186,16 @@ class ZygoteWorkers:
 class _ForkedWorker:
     """Our end of one worker's pipe."""
 
-    def __init__(self, loop: Loop, sock: socket.socket, listener: Listener) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, listener: Listener, behind_s: float) -> None:
         self._loop = loop
         self._sock: socket.socket | None = sock
         self._listener = listener
         self._buffer = frames.Buffer()
         self._out = bytearray()
         self._pid: int | None = None
+        self._behind_s = behind_s
+        self._behind: Timer | None = None
+        """Runs while the process stands behind."""
         self._killed = False
         self._draining = False
         self._garbage = ""
@@ -201,7 +207,11 @@ class _ForkedWorker:
         self.send(order)
 
     def promote(self) -> None:
-        self.send(frames.Promote())
+        if self._behind is not None:
+            self._behind.cancel()
+            self._behind = None
+            if self._pid is not None:
+                priority.step_forward(self._pid)
 
     def probe(self, order: frames.Probe) -> None:
         self.send(order)
@@ -220,6 +230,7 @@ class _ForkedWorker:
         if self._pid is not None and not self._over:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
+            self.promote()  # Dying takes the processor too.
 
     def abandon(self) -> None:
         """End it without a word to anybody."""
@@ -235,6 +246,8 @@ class _ForkedWorker:
 
     def born(self, pid: int) -> None:
         self._pid = pid
+        if self._behind_s > 0 and priority.step_back(pid):
+            self._behind = self._loop.call_later(self._behind_s, self.promote)
         if self._killed:
             self.kill()
 
@@ -243,6 +256,7 @@ class _ForkedWorker:
         if self._over:
             return
         self._pid = None
+        self.promote()
         if self._sock is not None:
             self._readable()
         self._close()

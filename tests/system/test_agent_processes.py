@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,8 +49,8 @@ class Bench:
         }  # fmt: skip
         return frames.Start(**{**fields, **changes})  # type: ignore[arg-type]
 
-    def spawn(self, start: frames.Start) -> Worker:
-        return self.workers.spawn(start, lambda worker, event: self.heard.append((worker, event)))
+    def spawn(self, start: frames.Start, behind_s: float = 0.0) -> Worker:
+        return self.workers.spawn(start, lambda worker, event: self.heard.append((worker, event)), behind_s)
 
     def wait(self, worker: Worker, kind: type, count: int = 1) -> list[Event]:
         """Turn the loop until `worker` said so many events of `kind`."""
@@ -105,6 +107,18 @@ def test_what_a_worker_holds_is_answered_before_it_drains(bench: Bench) -> None:
     (exited,) = bench.wait(worker, Exited)
     assert exited == Exited("")
     assert [e.id for _, e in bench.heard if isinstance(e, frames.Computed)] == list(range(20))
+
+
+def test_a_worker_that_stands_behind_becomes_ready_on_a_host_that_is_never_idle(bench: Bench) -> None:
+    bench.wait(bench.spawn(bench.start(builders.classifier(1))), frames.Ready)  # The fork parent's imports are done.
+    forever = [sys.executable, "-S", "-c", "while True: pass"]
+    busy = [subprocess.Popen(forever) for _ in range(2 * len(psutil.Process().cpu_affinity() or [0]))]
+    try:
+        bench.wait(bench.spawn(bench.start(builders.classifier(2)), behind_s=0.2), frames.Ready)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_a_probe_measures_faithfulness_accuracy_latency_and_memory(bench: Bench) -> None:

@@ -21,8 +21,9 @@ def test_only_who_can_come_back_stands_behind(status: str, limit: int, can: bool
 
 
 def test_a_process_that_stood_behind_runs_like_before() -> None:
-    before = os.sched_getscheduler(0)
-    if priority.step_back():
-        assert os.sched_getscheduler(0) == os.SCHED_IDLE
-        priority.step_forward()
-    assert os.sched_getscheduler(0) == before
+    me = os.getpid()
+    before = os.sched_getscheduler(me)
+    if priority.step_back(me):
+        assert os.sched_getscheduler(me) == os.SCHED_IDLE
+        priority.step_forward(me)
+    assert os.sched_getscheduler(me) == before
