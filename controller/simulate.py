@@ -58,7 +58,7 @@ class SimulatedWorkers:
         self._simulation = simulation
         self._all: list[_SimulatedWorker] = []
 
-    def spawn(self, start: frames.Start, listener: Listener) -> Worker:
+    def spawn(self, start: frames.Start, listener: Listener, behind_s: float = 0.0) -> Worker:
         worker = _SimulatedWorker(self._loop, self._simulation, start, listener)
         self._all = [w for w in self._all if not w.over] + [worker]
         return worker
