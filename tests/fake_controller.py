@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ from controller.settings import Limits
 from tests import builders
 
 M = TypeVar("M", bound=Message)
-PATIENCE_S = 8.0
+PATIENCE_S = 20.0
 
 
 class FakeBroker:
@@ -93,7 +93,9 @@ class FakeController:
     """Speaks the contract. `loses` names chunks that are not sent the first time; `sent` counts chunks per blob;
     `private` blobs go on the asking agent's own topic."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, hears: Sequence[str] = topics.AGENT_UP) -> None:
+        """`hears`: kinds of messages that it listens to."""
+        self._hears = tuple(hears)
         self.controller_key, self.release_key = PrivateKey.generate(), PrivateKey.generate()
         self.broker = broker
         self.stamper = Stamper(secrets.token_hex(8))
@@ -259,7 +261,7 @@ class FakeController:
         up = threading.Event()
 
         def connected(*_: Any) -> None:
-            client.subscribe([(topics.agent("+", kind), 1) for kind in topics.AGENT_UP])
+            client.subscribe([(topics.agent("+", kind), 1) for kind in self._hears])
             up.set()
 
         client.on_connect = connected
