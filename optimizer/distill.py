@@ -134,10 +134,8 @@ def _epoch(
 
 
 def _course(settings: Tuning, number: int) -> _Course:
-    an_epoch = -(-number // settings.batch)
-    if settings.steps > 0:
-        return _Course(settings.batch, an_epoch, settings.steps, math.inf)
-    return _Course(settings.batch, an_epoch, an_epoch * settings.epochs, settings.patience)
+    patience = math.inf if settings.steps > 0 else settings.patience
+    return _Course(settings.batch, -(-number // settings.batch), settings.total_steps(number), patience)
 
 
 def _at_once(rows: Taught, batch: int) -> int:

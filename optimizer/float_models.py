@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +55,6 @@ class FloatModels:
     def __init__(self, runner: Runner, recipe: Recipe, source: Source, seed: int) -> None:
         self._runner, self._recipe, self._seed = runner, recipe, seed
         self._kind, self._source, self._data = source.kind, source.path, source.data
-        self._train_rows = source.train_rows
         facts = source.facts
         accuracy = facts["accuracy_validation"]
         self.source = FloatModel(
@@ -84,9 +82,9 @@ class FloatModels:
         return bool(recipe.distill or recipe.sparsify or (recipe.prune and budget < 1))
 
     def sparse(self, share: float, steps: int, seed: int) -> FloatModel:
-        """For comparison: the source with that share of its weights zero, trained for about as many steps."""
+        """For comparison: the source with that share of its weights zero, trained for just as many steps."""
         given = self._recipe.sparsify or Sparsify()
-        tuning = self._for_steps(msgspec.structs.replace(given.tuning, batch=self._tuning().batch), steps)
+        tuning = msgspec.structs.replace(given.tuning, batch=self._tuning().batch, steps=steps)
         settings = msgspec.structs.replace(given, final=min(0.99, share), pattern=None, tuning=tuning)
         done = self._train("sparsify", {"source": self._source}, plain(settings), seed)
         model = self._inspected(done, Training().plus(done.manifest), seed, None)
@@ -139,11 +137,6 @@ class FloatModels:
         if recipe.prune is not None:
             return recipe.prune.after
         return (recipe.distill or recipe.sparsify or recipe.quantize).tuning
-
-    def _for_steps(self, tuning: Tuning, steps: int) -> Tuning:
-        """With as many whole epochs as come nearest to `steps`, none of them stopped early."""
-        epochs = max(1, round(steps / math.ceil(self._train_rows / tuning.batch)))
-        return msgspec.structs.replace(tuning, epochs=epochs, patience=epochs)
 
 
 def _pruned(budget: float, seed: int, manifest: Mapping[str, Any]) -> Pruned:

@@ -12,7 +12,6 @@ from optimizer.errors import RefusedError
 from optimizer.kinds import OPEN, OPENED
 from optimizer.runner import Runner
 from optimizer.runs import RunSpec
-from optimizer.settings import LIMITS
 from optimizer.start import Source
 from optimizer.work_files import DATA
 
@@ -47,7 +46,6 @@ def start(run: RunSpec, kind: str, runner: Runner) -> Start:
         facts=facts,
         trainable=way.trainable and data.manifest["trainable"],
         tested=facts["judged"] and "test" in data.manifest["splits"],
-        train_rows=_train_rows(data.manifest["splits"]),
     )
     return Start(found, data.manifest, labels, _notes(found, data.manifest))
 
@@ -68,12 +66,6 @@ def _scored(dataset: Mapping[str, Any]) -> list[str]:
     if "validation" not in found:
         raise RefusedError("the data leaves no rows to judge by; give more rows")
     return found
-
-
-def _train_rows(splits: Mapping[str, Any]) -> int:
-    """Those of train; where there is none, a teacher teaches on calibration."""
-    part = splits.get("train") or splits.get("calibration") or splits["validation"]
-    return min(int(part["rows"]), LIMITS.train_rows)
 
 
 def _notes(source: Source, dataset: Mapping[str, Any]) -> tuple[str, ...]:

@@ -23,5 +23,3 @@ class Source(NamedTuple):
     """There are rows to train on, and a model to train."""
     tested: bool
     """There are labelled rows of test."""
-    train_rows: int = 0
-    """Rows that a model is trained on."""

@@ -44,3 +44,12 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weight of teaching which rows are alike before the last layer (arXiv 1907.09682, which takes 3,000)."""
     steps: Annotated[int, Meta(ge=0)] = 0
     """Above 0: just so many steps in place of epochs, without an early end."""
+    most_steps: Annotated[int, Meta(ge=0)] = 0
+    """Above 0: no more steps than this in all epochs together, so that many rows take no longer than some."""
+
+    def total_steps(self, rows: int) -> int:
+        """How many steps training on so many rows takes, unless it ends early."""
+        if self.steps > 0:
+            return self.steps
+        total = -(-rows // self.batch) * self.epochs
+        return min(total, self.most_steps) if self.most_steps > 0 else total

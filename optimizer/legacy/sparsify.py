@@ -19,7 +19,7 @@ import tf_keras
 from optimizer.errors import RefusedError
 from optimizer.legacy.convert import Counterpart, counterpart, give_back
 from optimizer.legacy.rows import lesson
-from optimizer.legacy.tune import Hooks, Tuned, scorer, steps_of, thin_dropout, tune
+from optimizer.legacy.tune import Hooks, Tuned, scorer, thin_dropout, tune
 from optimizer.passes import Inputs, Progress
 from optimizer.recipe import Sparsify
 from optimizer.sources import load_source
@@ -64,7 +64,7 @@ def sparsify_source(inputs: Inputs, given: dict[str, Any], out: Path, progress: 
     source = load_source(inputs["source"])
     teacher = load_source(inputs["teacher"]) if "teacher" in inputs else source
     taught = lesson(source, teacher, inputs["data"], settings.tuning.loss)
-    plan = plan_of(settings, steps_of(taught.train, settings.tuning) * settings.tuning.epochs)
+    plan = plan_of(settings, settings.tuning.total_steps(taught.train.number))
     found = counterpart(source)
     thin_dropout(found.model, settings.tuning.dropout)
     before = scorer(found.model, taught.check)()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from statistics import median
@@ -19,7 +20,7 @@ from optimizer.tuning import Tuning
 
 _BATCH = 512
 _PLAIN = Tuning()
-_UNKNOWN = ("mix", "l1", "l2", "optimizer", "momentum", "schedule", "warmup", "features", "steps")
+_UNKNOWN = ("mix", "l1", "l2", "optimizer", "momentum", "schedule", "warmup", "features")
 """Settings of Tuning that are not followed here: to ignore them would be a lie."""
 
 
@@ -43,29 +44,24 @@ class Hooks(NamedTuple):
     counts_from: int = 0
 
 
-def steps_of(rows: Taught, settings: Tuning) -> int:
-    """Steps of one epoch."""
-    return -(-rows.number // settings.batch)
-
-
 def tune(model: Any, lesson: Lesson, settings: Tuning, tell: Tell, hooks: Hooks) -> Tuned:
     """Train `model` in place and leave it with its best weights. Raises RefusedError where training diverges."""
     odd = [name for name in _UNKNOWN if getattr(settings, name) != getattr(_PLAIN, name)]
     if odd:
         raise RefusedError(f"training by tensorflow-model-optimization does not know {', '.join(odd)}; leave that out")
-    rows, steps = lesson.train, steps_of(lesson.train, settings)
+    rows, total = lesson.train, settings.total_steps(lesson.train.number)
+    an_epoch = -(-rows.number // settings.batch)
+    epochs, patience = -(-total // an_epoch), math.inf if settings.steps > 0 else settings.patience
     learn, judge = _learner(model, lesson, settings), _judge(model, lesson, settings)
     score = scorer(model, lesson.check)
     random = np.random.default_rng(settings.seed)
     best, kept, since, done = np.inf, model.get_weights(), 0, 0
     said, seconds = "", list[float]()
-    for epoch in range(settings.epochs):
+    for epoch in range(epochs):
         order, started = random.permutation(rows.number), time.monotonic()
-        for step in range(steps):
+        for step in range(min(an_epoch, total - epoch * an_epoch)):
             learn(rows.taken(order[step * settings.batch : (step + 1) * settings.batch]))
-            tell(
-                (epoch * steps + step + 1) / (steps * settings.epochs), f"epoch {epoch + 1} of {settings.epochs}{said}"
-            )
+            tell((epoch * an_epoch + step + 1) / total, f"epoch {epoch + 1} of {epochs}{said}")
         hooks.after_epoch(epoch)
         seconds.append(time.monotonic() - started)
         done = epoch + 1
@@ -73,15 +69,15 @@ def tune(model: Any, lesson: Lesson, settings: Tuning, tell: Tell, hooks: Hooks)
         loss = judge()
         if not np.isfinite(loss):
             raise RefusedError("training diverged: the loss is no number any more; give a smaller learning rate")
-        if done * steps < hooks.counts_from and done < settings.epochs:
+        if done * an_epoch < hooks.counts_from and done < epochs:
             continue
         since = 0 if loss < best else since + 1
         if loss < best:
             best, kept = loss, model.get_weights()
-        if since >= settings.patience:
+        if since >= patience:
             break
     model.set_weights(kept)
-    return Tuned(done, done * steps, median(seconds or [0.0]), float(best), score())
+    return Tuned(done, min(done * an_epoch, total), median(seconds or [0.0]), float(best), score())
 
 
 def scorer(model: Any, rows: Taught) -> Callable[[], float | None]:
@@ -110,8 +106,8 @@ def _judge(model: Any, lesson: Lesson, settings: Tuning) -> Callable[[], float]:
 
 def _learner(model: Any, lesson: Lesson, settings: Tuning) -> Callable[[Taught], Any]:
     """One step of AdamW (arXiv 1711.05101) on a batch, at a rate that falls by a cosine."""
-    steps = steps_of(lesson.train, settings) * settings.epochs
-    rate = tf_keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=max(1, steps))
+    steps = max(1, settings.total_steps(lesson.train.number))
+    rate = tf_keras.optimizers.schedules.CosineDecay(settings.rate, decay_steps=steps)
     optimizer = tf_keras.optimizers.AdamW(rate, weight_decay=settings.decay, global_clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     variables = model.trainable_variables

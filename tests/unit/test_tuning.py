@@ -199,6 +199,25 @@ def test_a_convolution_gives_the_same_weights_again() -> None:
         np.testing.assert_array_equal(first, again)
 
 
+@pytest.mark.parametrize(
+    ("settings", "rows", "total"),
+    [
+        (Tuning(epochs=3, batch=10), 95, 30),
+        (Tuning(epochs=3, batch=10, most_steps=12), 95, 12),
+        (Tuning(epochs=3, batch=10, most_steps=99), 95, 30),
+        (Tuning(epochs=3, batch=10, most_steps=12, steps=50), 95, 50),
+    ],
+)
+def test_many_rows_take_no_more_steps_than_they_may(settings: Tuning, rows: int, total: int) -> None:
+    assert settings.total_steps(rows) == total
+
+
+def test_the_last_epoch_is_cut_short_where_the_steps_end() -> None:
+    settings = Tuning(epochs=9, batch=64, most_steps=11)
+    found = tune(net(), labelled(), labelled(256, 2), CLASSES, settings, silent)
+    assert (found.steps, found.epochs) == (11, 2)
+
+
 def test_steps_in_place_of_epochs_are_done_to_the_last_and_what_it_took_is_told() -> None:
     told: list[str] = []
     model, rows, check = net(), labelled(), labelled(256, 2)
