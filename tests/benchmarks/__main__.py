@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [NAME ...] [--quick] [--json FILE] [--keep DIR]`: runs benchmarks; without NAME lists them.
+"""`python -m tests.benchmarks [NAME ...] [--quick] [--json FILE] [--keep DIR]`: runs benchmarks by name, or lists them.
 
 This process imports nothing heavy: every section of a benchmark runs in a process of its own, so that neither its
 memory nor its threads touch what the next one measures.
