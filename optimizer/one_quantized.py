@@ -67,6 +67,16 @@ class Artifact:
             if index >= 0 and (real := _real(self.file, index)) is not None
         }
 
+    def reach(self, name: str) -> tuple[float, float]:
+        """The least and the highest value that this activation can have; without bounds where it is no integer."""
+        stored = self.stored.get(name)
+        if stored is None:
+            return -np.inf, np.inf
+        bits, signed = (16 if stored.type == schema.TensorType.INT16 else 8), stored.type != schema.TensorType.UINT8
+        first = -(1 << bits - 1) if signed else 0
+        low, high = (stored.scale * (end - stored.zero_point) for end in (first, first + (1 << bits) - 1))
+        return low, high
+
     def constant_bytes(self, written: str) -> int:
         op = self.operators.get(written)
         found = [self.file.constant(index) for index in op.inputs if index >= 0] if op else []

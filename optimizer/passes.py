@@ -60,7 +60,7 @@ PASSES: dict[str, Pass] = {
     "qat": Pass("legacy", "optimizer.legacy.qat:qat_source", 15.0),
     "quantize-saved-model": Pass("tensorflow", "optimizer.quantize_saved_model:quantize_saved_model", 2.0, revision=2),
     "quantize-tflite": Pass("runtime", "optimizer.quantize_tflite:quantize_tflite", 1.0),
-    "errors": Pass("runtime", "optimizer.layer_errors:find_errors", 2.0),
+    "errors": Pass("runtime", "optimizer.layer_errors:find_errors", 2.0, revision=2),
     "power-of-two": Pass("runtime", "optimizer.pow2:rewrite_file", 0.5, revision=2),
     "evaluate": Pass("runtime", "optimizer.evaluate:evaluate_artifact", 1.0, remembered=False),
     "digits": Pass("tensorflow", "optimizer.digits:make_digits", 5.0, remembered=False),

@@ -78,7 +78,7 @@ def test_every_kind_of_numbers_is_judged_on_test_in_the_users_units(chain: Chain
     assert measured["paired"]["rows"] == 0.15 * ROWS
     parities = [Measured(**parity) for parity in measured["parities"]]
     assert [parity.where for parity in parities] == ["the parity set", "test"]
-    assert all(parity.cosine > 0.999 and parity.max_error < 0.1 for parity in parities)
+    assert all(parity.cosine > 0.999 and parity.max_error < 0.12 for parity in parities)
     assert judge(Gate(accuracy_loss=0.05), Paired(**measured["paired"]), parities).passed
 
 
