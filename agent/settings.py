@@ -40,6 +40,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Shards and commands remembered so that none is done twice."""
     disk_mb: int = 1024
     """Quota of the blob store; blobs that nothing points to leave first."""
+    reserve_mb: int = 16
+    """Left free on the disk: the state has to be saved, and the system lives there too."""
+    secure_mb: int = 4
+    """After this much of a blob, what came is made durable: a power cut costs at most as much."""
     manifest_kb: int = 512
     blob_mb: int = 512
     chunk_silence: float = 1.0

@@ -100,7 +100,7 @@ def assemble(
         loop=loop,
         link=link_to(loop, settings, identity, clock),
         workers=workers,
-        blobs=Blobs(settings.folder, disk, settings.limits.disk_mb << 20),
+        blobs=Blobs(settings.folder, disk, settings.limits.disk_mb << 20, settings.limits.reserve_mb << 20),
         keeper=Keeper(loop, PointerFile(settings.folder, disk)),
         identity=identity,
         settings=settings,
