@@ -102,6 +102,9 @@ class Fetcher:
         try:
             if fetch.missing.size is None or not fetch.missing.known_here:
                 fetch.missing.known(size, self._blobs.begin(digest, size, self._keep()))
+                if fetch.missing.complete:  # All of it was here from an earlier try; only its size was not known.
+                    self._seal(digest, fetch)
+                    return True
                 if not fetch.missing.check(number, size, len(data)):
                     return False
             self._blobs.write(digest, number, data)
