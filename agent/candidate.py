@@ -64,6 +64,8 @@ class Candidate:
             case frames.Probed(result=result):
                 member.pointer = msgspec.structs.replace(member.pointer, accuracy=result.accuracy)
                 self._tell(swap.Probed(result, self._comparable_accuracy()))
+            case Exited(reason=reason, orphaned=True) if not self._settled:
+                self._tell(swap.Broken("device", reason))
             case Exited(reason=reason) if not self._settled:
                 self._tell(swap.Lost(reason or "it exited"))
 
