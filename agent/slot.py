@@ -247,7 +247,10 @@ class Slot:
                 self._event(swap.Lost("it ended during the switch"))
 
         self._ground.keeper.save(
-            lambda pointers: pointers.with_model(self.model, serving=fresh, previous=old, refused=None), saved
+            lambda pointers: pointers.with_model(
+                self.model, serving=fresh, previous=old, refused=None, candidate=None, tries=0
+            ),
+            saved,
         )
 
     def _route(self) -> None:

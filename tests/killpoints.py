@@ -46,7 +46,9 @@ class Victim:
         self._controller = controller
         self._agent = AgentProcess(folder, controller, f"edge-{secrets.token_hex(3)}", _CONFIG)
         self.old = controller.release(builders.classifier(1))
-        self.new = controller.release(builders.classifier(2), version=NEW)
+        content = builders.classifier(2)
+        # Several chunks, so that one is made durable on the way.
+        self.new = controller.release(content, version=NEW, golden=builders.golden_for(content, rows=3000))
         self._agent.start()
         controller.desire(self._agent.name, self.old)
         controller.state(self.old, "serving")

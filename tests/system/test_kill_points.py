@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.contract import topics
 from tests import builders, faultpoints
 from tests.fake_controller import AgentProcess, FakeController
 from tests.killpoints import NEW, OLD, ROW, Victim
@@ -55,6 +56,31 @@ def test_a_zygote_killed_in_the_middle_of_an_update_fails_one_try_and_condemns_n
         assert agent.stop() == 0
         agent.start()
         controller.state(new, "serving")
+    finally:
+        agent.__exit__(None, None, None)
+
+
+def test_an_agent_that_goes_down_again_and_again_with_a_new_version_goes_back_by_itself_without_its_controller(
+    controller: FakeController, tmp_path: Path
+) -> None:
+    agent = AgentProcess(tmp_path, controller, "edge-loop", "[limits]\nwatch_s = 0.1\ncrash_starts = 2\n")
+    try:
+        agent.start()
+        old = controller.serve(agent.name, builders.classifier(1))
+        new = controller.serve(agent.name, builders.classifier(2), version=NEW)
+        controller.swap(new)
+        agent.kill()
+        controller.publish(topics.agent(agent.name, "desired"), b"", retain=True)
+        for _ in range(2):
+            controller.forget()
+            agent.start()
+            controller.state(new, "serving")
+            agent.kill()
+        controller.forget()
+        agent.start()
+        controller.state(old, "serving")
+        assert "went down 2 times" in controller.state(new, "failed").reason
+        assert controller.infer(agent.name, old, ROW).version == OLD
     finally:
         agent.__exit__(None, None, None)
 
