@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from agent import frames, swap
+from agent import boots, frames, swap
 from agent.check import probe_order, start_order
 from agent.contract.manifest import Manifest
 from agent.contract.messages import DesiredModel
@@ -28,14 +28,26 @@ class Candidate:
         self._tell = tell
         self._timer: Timer | None = None
         self._settled = False
+        self._over = False
         order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
-        self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False), order)
+        self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False, steady=False), order)
         self.member.on_event = self._event
 
     def start(self, *, behind: bool) -> None:
         """Fork and load. Beside a worker that serves, it stays `behind` for a while; alone it hurries."""
-        self._allow(self._ground.limits.start, "its start")
-        self.member.spawn(self._ground.workers, self._ground.limits.behind if behind else 0.0)
+        target = self.member.pointer.wanted
+
+        def noted(error: Exception | None) -> None:
+            if self._over:
+                return
+            if error is not None:
+                self._tell(swap.Broken("device", f"the state cannot be saved: {error}"))
+                return
+            self._allow(self._ground.limits.start, "its start")
+            self.member.spawn(self._ground.workers, self._ground.limits.behind if behind else 0.0)
+
+        # Before it runs: if it takes the device down, the next start knows who it was.
+        self._ground.keeper.save(lambda pointers: boots.trying(pointers, target), noted)
 
     def probe(self) -> None:
         self._allow(self._ground.limits.probe, "its probe")
@@ -49,8 +61,11 @@ class Candidate:
         return self.member.pointer
 
     def end(self) -> None:
+        self._over = True
         self._stop_timer()
         self.member.end()
+        target = self.member.pointer.wanted
+        self._ground.keeper.save(lambda pointers: boots.tried(pointers, target), _no_matter)
 
     def _event(self, member: Member, event: Event) -> None:
         match event:
@@ -64,6 +79,8 @@ class Candidate:
             case frames.Probed(result=result):
                 member.pointer = msgspec.structs.replace(member.pointer, accuracy=result.accuracy)
                 self._tell(swap.Probed(result, self._comparable_accuracy()))
+            case Exited(reason=reason, orphaned=True) if not self._settled:
+                self._tell(swap.Broken("device", reason))
             case Exited(reason=reason) if not self._settled:
                 self._tell(swap.Lost(reason or "it exited"))
 
@@ -83,3 +100,7 @@ class Candidate:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _no_matter(_: Exception | None) -> None:
+    """If that is not on disk, a sound candidate has one try less."""

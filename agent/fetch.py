@@ -15,6 +15,7 @@ from agent.settings import Limits
 
 _log = logging.getLogger("lepta.agent.fetch")
 _TICK_S = 0.1
+_SPOILT = 2
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -48,6 +49,9 @@ class _Fetch:
         self.waiting: list[Done] = []
         self.spoilt = 0
         self.sealing = False
+        self.unsecured = 0
+        """Bytes that a power cut would take."""
+        self.securing = False
 
 
 class Fetcher:
@@ -98,6 +102,9 @@ class Fetcher:
         try:
             if fetch.missing.size is None or not fetch.missing.known_here:
                 fetch.missing.known(size, self._blobs.begin(digest, size, self._keep()))
+                if fetch.missing.complete:  # All of it was here from an earlier try; only its size was not known.
+                    self._seal(digest, fetch)
+                    return True
                 if not fetch.missing.check(number, size, len(data)):
                     return False
             self._blobs.write(digest, number, data)
@@ -105,8 +112,11 @@ class Fetcher:
             self._no_room(digest, error)
             return True
         fetch.missing.came(number, len(data), self._loop.now())
+        fetch.unsecured += len(data)
         if fetch.missing.complete:
             self._seal(digest, fetch)
+        elif fetch.unsecured >= self._limits.secure_mb << 20 and not fetch.securing:
+            self._secure(digest, fetch)
         return True
 
     def failed(self, digest: str, who: Literal["user", "device", "network", "us"], reason: str) -> None:
@@ -161,6 +171,17 @@ class Fetcher:
         elif wanted:
             self._source.ask(digest, fetch.missing.size, wanted)
 
+    def _secure(self, digest: str, fetch: _Fetch) -> None:
+        """A large blob over a slow line takes hours; what came before a power cut is not sent again."""
+        fetch.securing, fetch.unsecured = True, 0
+
+        def secured(result: Exception | None) -> None:
+            fetch.securing = False
+            if result is not None and self._fetches.get(digest) is fetch and not fetch.sealing:
+                self._no_room(digest, result)
+
+        self._loop.in_thread(lambda: self._blobs.secure(digest), secured)
+
     def _seal(self, digest: str, fetch: _Fetch) -> None:
         size = fetch.missing.size
         assert size is not None
@@ -170,7 +191,7 @@ class Fetcher:
     def _sealed(self, digest: str, fetch: _Fetch, result: Exception | None) -> None:
         if self._fetches.get(digest) is not fetch:
             return
-        if isinstance(result, BlobError) and not fetch.spoilt:
+        if isinstance(result, BlobError) and fetch.spoilt < _SPOILT:
             _log.warning("%s; fetching it once more", result)
             fetch.spoilt += 1
             fetch.sealing = False

@@ -8,7 +8,7 @@ from typing import Literal
 from agent.chunks import Ranges
 from agent.contract import topics
 from agent.contract.messages import Message, Need
-from agent.link import Link
+from agent.link import Connection
 
 
 class MqttSource:
@@ -16,7 +16,7 @@ class MqttSource:
 
     way: Literal["mqtt", "http"] = "mqtt"
 
-    def __init__(self, link: Link, agent: str, encode: Callable[[Message], bytes]) -> None:
+    def __init__(self, link: Connection, agent: str, encode: Callable[[Message], bytes]) -> None:
         self._link = link
         self._agent = agent
         self._topic = topics.agent(agent, "need")

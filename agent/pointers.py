@@ -24,6 +24,10 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """Reached on the acceptance set of digest `files["acceptance"]`, on this device."""
     watched: bool = True
     """False between the switch and the commit."""
+    steady: bool = True
+    """Has it served for long without the agent going down?"""
+    starts: int = 0
+    """Of the agent, that ended early, since this version serves and until it is steady."""
 
 
 class ModelPointers(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,10 @@ class ModelPointers(msgspec.Struct, frozen=True, kw_only=True):
     """Never tried again in this generation."""
     refused_state: str = ""
     refused_reason: str = ""
+    candidate: DesiredModel | None = None
+    """Its worker was started; if that is found at a start, the agent went down with it."""
+    tries: int = 0
+    """Of this candidate, in a row."""
 
 
 class Pointers(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,8 +30,9 @@ class Observer(Protocol):
 
     def serving_ready(self) -> None: ...
 
-    def serving_lost(self, reason: str) -> None:
-        """The serving worker ended by itself; a new one is started unless the observer sets another one first."""
+    def serving_lost(self, reason: str, orphaned: bool) -> None:
+        """The serving worker ended by itself, or `orphaned` with what had forked it; a new one is started unless the
+        observer sets another one first."""
 
     def serving_failed(self, failed: frames.Failed) -> None:
         """The serving version cannot be loaded; it is not tried again."""
@@ -188,8 +189,8 @@ class Serving:
                     self._observer.serving_ready()
             case frames.Failed():
                 self._failed(member, event)
-            case Exited(reason=reason):
-                self._exited(member, reason)
+            case Exited():
+                self._exited(member, event)
 
     def _serves(self) -> None:
         if self._down_since is not None:
@@ -203,7 +204,8 @@ class Serving:
             member.end()
             self._observer.serving_failed(failed)  # It begins another version or stops; what waits, waits for that.
 
-    def _exited(self, member: Member, reason: str) -> None:
+    def _exited(self, member: Member, exited: Exited) -> None:
+        reason = exited.reason
         held = list(member.holding.values())
         member.holding.clear()
         if member in self._leaving:
@@ -219,7 +221,7 @@ class Serving:
             return
         _log.warning("worker of %s %s ended: %s", member.start.model, member.pointer.wanted.version, reason or "exit")
         self._down_since = self._loop.now()
-        self._observer.serving_lost(reason or "it exited")
+        self._observer.serving_lost(reason or "it exited", exited.orphaned)
         if self.member is member:
             self._replace(member)
 

@@ -40,6 +40,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Shards and commands remembered so that none is done twice."""
     disk_mb: int = 1024
     """Quota of the blob store; blobs that nothing points to leave first."""
+    reserve_mb: int = 16
+    """Left free on the disk: the state has to be saved, and the system lives there too."""
+    secure_mb: int = 4
+    """After this much of a blob, what came is made durable: a power cut costs at most as much."""
     manifest_kb: int = 512
     blob_mb: int = 512
     chunk_silence: float = 1.0
@@ -66,6 +70,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     restart_first: float = 0.05
     """Wait before a dead worker is replaced; doubles up to `restart_most`, and falls back once it serves."""
     restart_most: float = 30.0
+    steady: float = 60.0
+    """A version that served for this long is not to blame if the agent goes down."""
+    crash_starts: int = 4
+    """Starts that end before that; with one more the agent goes back to the previous version."""
     load_every: float = 1.0
     load_idle: float = 5.0
     """Load is sent this often where nothing runs."""

@@ -13,6 +13,7 @@ from agent.backoff import Backoff
 from agent.blobs import BlobError
 from agent.candidate import Candidate
 from agent.check import check_manifest, start_order
+from agent.contract.faults import fault
 from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.messages import DesiredModel, ModelState
 from agent.contract.signing import SignatureError
@@ -133,8 +134,8 @@ class Slot:
             self._watch.begin()
         self._owner.report(None)
 
-    def serving_lost(self, reason: str) -> None:
-        if self._swap is not None and self._swap.state == "watching":
+    def serving_lost(self, reason: str, orphaned: bool) -> None:
+        if self._swap is not None and self._swap.state == "watching" and not orphaned:
             self._event(swap.Lost(reason))
         self._owner.report(None)
 
@@ -183,6 +184,7 @@ class Slot:
 
     def _perform(self, actions: list[swap.Action]) -> None:
         for action in actions:
+            fault(f"swap.{type(action).__name__}")
             if isinstance(action, swap.FetchFiles):
                 self._fetch_files(action.manifest)
             elif isinstance(action, swap.Finish):
@@ -245,7 +247,10 @@ class Slot:
                 self._event(swap.Lost("it ended during the switch"))
 
         self._ground.keeper.save(
-            lambda pointers: pointers.with_model(self.model, serving=fresh, previous=old, refused=None), saved
+            lambda pointers: pointers.with_model(
+                self.model, serving=fresh, previous=old, refused=None, candidate=None, tries=0
+            ),
+            saved,
         )
 
     def _route(self) -> None:

@@ -40,7 +40,7 @@ from agent.ground import Ground
 from agent.intake import Intake
 from agent.keeper import Keeper
 from agent.lines import Waiting, shard_key
-from agent.link import Link
+from agent.link import Connection
 from agent.load import Sampler
 from agent.loop import Loop, Timer
 from agent.mqtt_source import MqttSource
@@ -66,7 +66,7 @@ class Supervisor:
     def __init__(
         self,
         loop: Loop,
-        link: Link,
+        link: Connection,
         workers: Workers,
         blobs: Blobs,
         keeper: Keeper,
@@ -106,8 +106,7 @@ class Supervisor:
         self._reporting = False
         self._stopping = False
         self.stopped = False
-        self.refused = 0
-        """Payloads dropped since the start."""
+        self.refused = 0  # Payloads dropped since the start.
 
     # -- life
 
@@ -151,8 +150,8 @@ class Supervisor:
         return {model: slot.serving for model, slot in self._slots.items()}
 
     def _wait_idle(self, deadline: float) -> None:
-        busy = self._keeper.busy or not all(slot.idle for slot in self._slots.values())
-        if busy and self._loop.now() < deadline:
+        idle = not self._keeper.busy and all(slot.idle for slot in self._slots.values())
+        if not idle and self._loop.now() < deadline:
             self._loop.call_later(0.01, lambda: self._wait_idle(deadline))
             return
         self._publish("status", AgentStatus(online=False, session=self._state.session), qos=1, retain=True)
@@ -267,8 +266,9 @@ class Supervisor:
     def _desired_saved(self, error: Exception | None) -> None:
         if error is not None:
             # Not accepted: the controller sees the old generation in the next hello and sends it again.
-            _log.error("the desired state cannot be saved: %s", error)
+            _log.error("the desired state cannot be saved: %s; check this device's disk", error)
             self._state = msgspec.structs.replace(self._state, generation=self._keeper.current.generation)
+            self._hello_after(self._limits.retry_first)
             return
         self._apply(self._keeper.current)
 

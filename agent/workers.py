@@ -29,6 +29,8 @@ class Exited(msgspec.Struct, frozen=True):
     """The worker is gone and its memory returned. `reason` is empty after a drain."""
 
     reason: str
+    orphaned: bool = False
+    """It went with the process that had forked it: its model has nothing to do with that."""
 
 
 Event = frames.Ready | frames.Failed | frames.Probed | frames.Computed | frames.Measured | Exited
@@ -180,7 +182,7 @@ class ZygoteWorkers:
         self._by_pid.clear()
         self._waiting_for_pid.clear()
         for worker in orphans:
-            self._loop.call_soon(lambda worker=worker: worker.ended("its fork parent ended"))  # type: ignore[misc]
+            self._loop.call_soon(lambda worker=worker: worker.ended("its fork parent ended", orphaned=True))  # type: ignore[misc]
 
 
 class _ForkedWorker:
@@ -251,7 +253,7 @@ class _ForkedWorker:
         if self._killed:
             self.kill()
 
-    def ended(self, reason: str) -> None:
+    def ended(self, reason: str, *, orphaned: bool = False) -> None:
         """The process is gone; what it still said comes first."""
         if self._over:
             return
@@ -263,7 +265,7 @@ class _ForkedWorker:
         self._over = True
         if self._last_word is not None:
             self._last_word.cancel()
-        self._listener(self, Exited(self._garbage or reason))
+        self._listener(self, Exited(self._garbage or reason, orphaned))
 
     def _readable(self) -> None:
         while self._sock is not None:

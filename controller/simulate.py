@@ -200,7 +200,7 @@ class SimulatedFleet:
             loop=self._loop,
             link=Link(self._loop, identity.broker, name, limits),
             workers=SimulatedWorkers(self._loop, simulation),
-            blobs=Blobs(folder, disk, limits.disk_mb << 20),
+            blobs=Blobs(folder, disk, limits.disk_mb << 20, limits.reserve_mb << 20),
             keeper=Keeper(self._loop, PointerFile(folder, disk)),
             identity=identity,
             settings=settings,
