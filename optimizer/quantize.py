@@ -1,8 +1,8 @@
 """Conversion to integers by TensorFlow Lite's converter, after training. Runs in a forked child: conversion leaks.
 
 int8 is done in two steps. The converter makes the float graph and notes in it the range of every tensor over the
-calibration rows (smallest and largest value); then its quantizer makes that graph int8, without the operators that
-are to stay float. Scheme: B. Jacob et al., arXiv 1712.05877.
+calibration rows (smallest and largest value), of which that of scores is narrowed; then its quantizer makes that graph
+int8, without the operators that are to stay float. Scheme: B. Jacob et al., arXiv 1712.05877.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from optimizer.quantize_guard import check
 from optimizer.quantize_names import WRAPPER, Named
 from optimizer.quantize_options import ConversionError, Options, Sharing, options_from
 from optimizer.settings import LIMITS
+from optimizer.softmax_range import narrowed
 from optimizer.sources import input_specs, load_source
 from optimizer.unroll import unrolled
 from optimizer.work_files import FLOAT, MODEL
@@ -125,7 +126,7 @@ def _int8(converter: Any, calibration: dict[str, Array], options: Options, ports
     floating = _without_ranges(ranged, ports)
     kept = kept_tensors(floating, options.keep_float)
     content: bytes = mlir_quantize(
-        ranged,
+        narrowed(ranged, floating, calibration),
         disable_per_channel=options.weights == "per-tensor",
         disable_per_channel_for_dense_layers="per-tensor" in (options.weights, options.dense),
         input_data_type=_DTYPES[options.port(options.input)],

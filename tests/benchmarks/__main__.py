@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks [NAME ...] [--quick] [--json FILE]`: runs benchmarks by name; lists them without one.
+"""`python -m tests.benchmarks [NAME ...] [--quick] [--json FILE] [--keep DIR]`: runs benchmarks by name, or lists them.
 
 This process imports nothing heavy: every section of a benchmark runs in a process of its own, so that neither its
 memory nor its threads touch what the next one measures.
@@ -23,6 +23,12 @@ def main() -> int:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures; the host goes to FILE's .host.json"
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="leave what sections make in DIR; networks that were trained there by a run before are not trained again",
+    )
     given = parser.parse_args()
     unknown = [name for name in given.names if name not in BENCHMARKS]
     if unknown:
@@ -30,16 +36,16 @@ def main() -> int:
     if not given.names:
         print("\n".join(f"{name:8} {benchmark.text}" for name, benchmark in BENCHMARKS.items()))
         return 0
-    return _run(given.names, given.quick, given.json)
+    return _run(given.names, given.quick, given.json, given.keep)
 
 
-def _run(names: list[str], quick: bool, target: Path | None) -> int:
+def _run(names: list[str], quick: bool, target: Path | None, keep: Path | None) -> int:
     host, started = host_facts(), time.monotonic()
     figures = []
     for name in names:
         for section in BENCHMARKS[name].sections:
             print(f"{name}: {section} ...", file=sys.stderr, flush=True)
-            figures += sections.run_apart(f"tests.benchmarks.{name}.{section}", quick)
+            figures += sections.run_apart(f"tests.benchmarks.{name}.{section}", quick, keep)
     print(results.table(figures))
     print("\n" + ", ".join(f"{key} {value}" for key, value in host.items()))
     print(f"{'quick' if quick else 'full'} run, {time.monotonic() - started:.0f} s")

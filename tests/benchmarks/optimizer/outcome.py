@@ -19,6 +19,17 @@ class Quantized(msgspec.Struct, frozen=True):
     bytes_int8: int
 
 
+class Trained(msgspec.Struct, frozen=True):
+    """What training made of one network by one seed; the networks lie beside it."""
+
+    before: Size
+    after: Size
+    steps: int
+    """Of the optimizer in all of pruning, between and after its rounds; the net from scratch had as many."""
+    accuracy_scratch: float
+    seconds: dict[str, float]
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """One network by one seed."""
 

@@ -22,7 +22,7 @@ from tests.benchmarks.optimizer import fashion
 from tests.benchmarks.optimizer.convert import float_file, plain_int8
 from tests.benchmarks.optimizer.fashion import Array, Fashion, Part
 from tests.benchmarks.optimizer.nets import net
-from tests.benchmarks.optimizer.outcome import Outcome, Quantized
+from tests.benchmarks.optimizer.outcome import Outcome, Quantized, Trained
 from tests.benchmarks.optimizer.plans import NEVER, epochs_of, plan_of
 from tests.builders import RUNTIMES
 
@@ -45,20 +45,41 @@ class One:
         self._seconds: dict[str, float] = {}
 
     def go(self) -> Outcome:
-        teacher = self._timed("float model", self._teacher)
-        pruned, report = self._timed("pruning", lambda: self._pruned(teacher))
-        scratch = self._timed("from scratch", lambda: self._scratch(pruned))
+        """What was trained here by a run before is not trained again; it is converted and measured anew."""
+        done = self._path("trained.json")
+        if not done.exists():
+            done.write_bytes(msgspec.json.encode(self._train()))
+        trained = msgspec.json.decode(done.read_bytes(), type=Trained)
+        self._seconds = dict(trained.seconds)
+        teacher, pruned = (keras.saving.load_model(self._path(f"{name}.keras")) for name in ("float", "pruned"))
         return Outcome(
             kind=self._kind,
             seed=self._seed,
-            before=report.before,
-            after=report.after,
-            steps=epochs_of(self._plan.pruning) * -(-len(self._data.train.y) // self._plan.pruning.after.batch),
-            accuracy_scratch=_accuracy_of(scratch, self._data.test),
+            before=trained.before,
+            after=trained.after,
+            steps=trained.steps,
+            accuracy_scratch=trained.accuracy_scratch,
             big=self._timed("int8", lambda: self._quantized(teacher, "float")),
             small=self._timed("int8 pruned", lambda: self._quantized(pruned, "pruned")),
             seconds=self._seconds,
         )
+
+    def _train(self) -> Trained:
+        teacher = self._timed("float model", self._teacher)
+        pruned, report = self._timed("pruning", lambda: self._pruned(teacher))
+        scratch = self._timed("from scratch", lambda: self._scratch(pruned))
+        teacher.save(self._path("float.keras"))
+        pruned.save(self._path("pruned.keras"))
+        return Trained(
+            before=report.before,
+            after=report.after,
+            steps=epochs_of(self._plan.pruning) * -(-len(self._data.train.y) // self._plan.pruning.after.batch),
+            accuracy_scratch=_accuracy_of(scratch, self._data.test),
+            seconds=self._seconds,
+        )
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{self._kind}-{self._seed}-{name}"
 
     def _timed(self, what: str, make: Any) -> Any:
         started = time.monotonic()
@@ -95,7 +116,7 @@ class One:
             "plain": plain_int8(model, calibration),
         }
         for kind, content in made.items():
-            (self._folder / f"{self._kind}-{self._seed}-{name}-{kind}.tflite").write_bytes(content)
+            self._path(f"{name}-{kind}.tflite").write_bytes(content)
         return Quantized(
             accuracy_float=_accuracy_of(model, self._data.test),
             accuracy_int8=_accuracy_in(made["int8"], self._data.test),
