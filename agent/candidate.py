@@ -62,7 +62,9 @@ class Candidate:
                 broken = damaged or fault.who == "network"
                 self._tell((swap.Broken if broken else swap.Refused)(fault.who, fault.message))
             case frames.Probed(result=result):
-                member.pointer = msgspec.structs.replace(member.pointer, accuracy=result.accuracy)
+                member.pointer = msgspec.structs.replace(
+                    member.pointer, accuracy=result.accuracy, memory_mb=result.memory_mb
+                )
                 self._tell(swap.Probed(result, self._comparable_accuracy()))
             case Exited(reason=reason) if not self._settled:
                 self._tell(swap.Lost(reason or "it exited"))

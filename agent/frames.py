@@ -85,6 +85,12 @@ class Computed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     rows: int = 0
     service_ms: float = 0.0
     fault: Fault | None = None
+    classes: tuple[int, ...] = ()
+    """Top-1 of the first rows, where the first output has classes."""
+    level: float | None = None
+    """Mean of the first output, where it has none."""
+    nonsense: bool = False
+    """NaN or infinity came out though only finite numbers went in."""
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True, kw_only=True):

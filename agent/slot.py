@@ -8,12 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from agent import frames, swap
+from agent import frames, swap, watched
 from agent.backoff import Backoff
 from agent.blobs import BlobError
 from agent.candidate import Candidate
 from agent.check import check_manifest, start_order
 from agent.contract.manifest import Manifest, ManifestError
+from agent.contract.manifest import Watch as WatchTerms
 from agent.contract.messages import DesiredModel, ModelState
 from agent.contract.signing import SignatureError
 from agent.fetch import Batch, Outcome
@@ -27,6 +28,7 @@ from agent.swaplog import SwapLog
 from agent.watch import Watch
 
 _log = logging.getLogger("lepta.agent.slot")
+NO_TERMS = WatchTerms()
 
 
 class Slot:
@@ -44,7 +46,10 @@ class Slot:
         self._candidate: Candidate | None = None
         self._batch: Batch | None = None
         self._logbook = SwapLog(0.0, 0.0, "mqtt")
-        self._watch = Watch(ground.loop, ground.limits, self._event)
+        self._watch = Watch(ground.loop, self._event)
+        self._tally = watched.Tally()
+        """What the latest answers of the serving version were like."""
+        self._terms = watched.terms(NO_TERMS, ground.limits)
         self._retry = Backoff(ground.loop, ground.limits.retry_first, ground.limits.retry_most)
         self._leaving = False
         self._plain: dict[type[swap.Action], Callable[[], None]] = {
@@ -67,10 +72,24 @@ class Slot:
         pointer = self._pointers.serving
         if pointer is None:
             return
-        if not pointer.watched:  # We were ended between switch and commit: the watch goes on.
-            self._swap = swap.resume(pointer.wanted)
-            self._logbook = SwapLog(self._loop.now(), 0.0, "mqtt")
-        self._serve_from_disk(pointer)
+        if pointer.watched:
+            self._serve_from_disk(pointer)
+            return
+        # We were ended between switch and commit: the watch goes on, unless it is this version that ends us.
+        self._swap = swap.resume(pointer.wanted)
+        self._logbook = SwapLog(self._loop.now(), 0.0, "mqtt")
+        counted = msgspec.structs.replace(pointer, starts=pointer.starts + 1)
+
+        def saved(error: Exception | None) -> None:
+            self._save_noted(error)
+            if self._leaving:
+                return
+            if counted.starts >= self._ground.limits.watch_starts:
+                self._event(swap.Lost(f"the agent was started {counted.starts} times before it had proved itself"))
+            else:
+                self._serve_from_disk(counted)
+
+        self._ground.keeper.save(lambda pointers: pointers.with_model(self.model, serving=counted), saved)
 
     def want(self, target: DesiredModel) -> None:
         """Bring this version to serve, unless it does, is on its way, or was refused in this generation."""
@@ -87,12 +106,12 @@ class Slot:
 
     def leave(self) -> None:
         """The model is not wanted any more: finish what is held, then forget it."""
-        self._leaving = True
         self.stop()
         self._ground.keeper.save(lambda pointers: pointers.without(self.model), self._forgotten)
 
     def stop(self) -> None:
         """Finish what workers hold and let them go. The pointers stay."""
+        self._leaving = True
         self._retry.cancel()
         if self._swap is not None and self._swap.state not in swap.ENDED | {"switching", "watching"}:
             self._event(swap.Superseded())
@@ -125,16 +144,21 @@ class Slot:
             now = self._loop.now()
             self.latencies.add(now, (now - item.received) * 1000, ours)
         self._owner.answered(item, computed, member)
-        if self._swap is not None and self._swap.state == "watching" and computed.id:
-            self._watch.answered(fault=ours)
+        if computed.id and member is self.serving.member:
+            seen = _seen(item, computed, ours)
+            self._tally = watched.take(self._tally, seen)
+            self._watch.answered(seen)
 
     def serving_ready(self) -> None:
         if self._swap is not None and self._swap.state == "watching" and not self._watch.begun:
-            self._watch.begin()
+            self._begin_watch()
         self._owner.report(None)
 
     def serving_lost(self, reason: str) -> None:
-        if self._swap is not None and self._swap.state == "watching":
+        if self._watch.begun:
+            _log.warning("%s: under watch, its worker ended: %s", self.model, reason)
+            self._watch.crashed(reason)
+        elif self._swap is not None and self._swap.state == "watching":
             self._event(swap.Lost(reason))
         self._owner.report(None)
 
@@ -226,11 +250,15 @@ class Slot:
 
     def _probe(self) -> None:
         assert self._candidate is not None
+        assert self._swap is not None
+        assert self._swap.manifest is not None
+        self._terms = watched.terms(self._swap.manifest.watch, self._ground.limits)
         self._candidate.probe()
 
     def _save_pointers(self) -> None:
         assert self._candidate is not None
         fresh, old = self._candidate.settle(), self._pointers.serving
+        self._logbook.memory_peak_mb = self.serving.pss_mb() + self._candidate.member.pss_mb()
 
         def saved(error: Exception | None) -> None:
             candidate = self._candidate
@@ -253,7 +281,11 @@ class Slot:
         member, self._candidate = self._candidate.member, None
         self._logbook.old = self.serving.member.pointer if self.serving.member else None
         self.serving.route(member)
-        self._watch.begin()
+        self._begin_watch()
+
+    def _begin_watch(self) -> None:
+        before, self._tally = self._tally, watched.Tally()
+        self._watch.begin(self._terms, before)
 
     def _commit(self) -> None:
         self._watch.end()
@@ -265,8 +297,8 @@ class Slot:
 
     def _roll_back(self) -> None:
         self._watch.end()
-        self._remember_refusal("failed")
-        self._fall_back()
+        assert self._swap is not None
+        self._fall_back(denied=self._swap)
 
     def _discard(self) -> None:
         if self._batch is not None:
@@ -282,9 +314,10 @@ class Slot:
         why = f": {ended.reason}" if ended.reason else ""
         log("%s: version %d %s%s", self.model, ended.target.version, outcome, why)
         if outcome == "refused":
-            self._remember_refusal("refused")
+            self._remember_refusal()
         elif outcome == "failed":
             self._retry_later(ended.target)
+        logbook.watch = self._watch.result() if outcome in ("committed", "rolled_back") else None
         self._close_record(logbook, ended, outcome)
 
     def _close_record(
@@ -300,7 +333,7 @@ class Slot:
 
     # -- falling back and trying again
 
-    def _remember_refusal(self, state: str) -> None:
+    def _remember_refusal(self) -> None:
         assert self._swap is not None
         target, reason = self._swap.target, self._swap.reason[:4000]
 
@@ -309,25 +342,33 @@ class Slot:
             self._owner.report(None)
 
         self._ground.keeper.save(
-            lambda p: p.with_model(self.model, refused=target, refused_state=state, refused_reason=reason), saved
+            lambda p: p.with_model(self.model, refused=target, refused_state="refused", refused_reason=reason), saved
         )
 
-    def _fall_back(self) -> None:
-        """Serve the previous version, if there is one; what served is given up."""
+    def _fall_back(self, denied: swap.Swap | None = None) -> None:
+        """Serve the previous version, if there is one; what served is given up.
+
+        A roll back denies its version in the same step on disk: no crash between the two can bring it back.
+        """
         lost, previous = self._pointers.serving, self._pointers.previous
-        rolled_back = self._swap is not None and self._swap.state == "rolled_back"
+        changes: dict[str, object] = {"serving": previous, "previous": None}
+        if denied is not None:
+            reason = denied.reason[:4000]
+            changes |= {"refused": denied.target, "refused_state": "failed", "refused_reason": reason}
 
         def saved(error: Exception | None) -> None:
             self._save_noted(error)
+            if self._leaving:
+                return
             if previous is None:
                 self.serving.stop()
             else:
                 self._serve_from_disk(previous)
             self._owner.report(None)
-            if lost is not None and not rolled_back:
+            if lost is not None and denied is None:
                 self._retry_later(lost.wanted)
 
-        self._ground.keeper.save(lambda p: p.with_model(self.model, serving=previous, previous=None), saved)
+        self._ground.keeper.save(lambda p: p.with_model(self.model, **changes), saved)
 
     def _serve_from_disk(self, pointer: Pointer) -> None:
         ground, wanted = self._ground, pointer.wanted
@@ -339,6 +380,7 @@ class Slot:
             _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
             self._loop.call_soon(self._fall_back)
             return
+        self._terms = watched.terms(manifest.watch, ground.limits)
         self.serving.begin(Member(pointer, order))
 
     def _retry_later(self, target: DesiredModel) -> None:
@@ -365,3 +407,11 @@ class Slot:
     def _forgotten(self, error: Exception | None) -> None:
         self._save_noted(error)
         self._owner.report(None)
+
+
+def _seen(item: Waiting, computed: frames.Computed, ours: bool) -> watched.Seen:
+    """What a watch looks at. Of a shard only whether it failed: jobs ask other things than people do."""
+    fault = ours or computed.nonsense
+    if item.is_shard or not computed.rows:
+        return watched.Seen(fault=fault)
+    return watched.Seen(fault, computed.service_ms / computed.rows, computed.classes, computed.level)

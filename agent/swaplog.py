@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.contract.messages import SwapRecord, Window
+from agent.contract.messages import SwapRecord, WatchResult, Window
 from agent.fetch import Outcome
 from agent.latencies import Latencies
 from agent.pointers import Pointer
@@ -22,6 +22,8 @@ class SwapLog:
         self._held = True
         self._forked: float | None = None
         self.old: Pointer | None = None
+        self.watch: WatchResult | None = None
+        self.memory_peak_mb = 0.0
 
     def fetched(self, outcome: Outcome) -> None:
         self._bytes += outcome.arrived
@@ -59,4 +61,7 @@ class SwapLog:
             probe=swap.probe,
             control=control,
             during=during,
+            watch=self.watch,
+            memory_peak_mb=round(self.memory_peak_mb, 3),
+            who="" if outcome == "committed" else swap.who,
         )

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent import frames, priority
+from agent import frames, memory, priority
 from agent.contract import children
 from agent.loop import Loop, Timer
 
@@ -45,6 +45,9 @@ class Worker(Protocol):
     def probe(self, order: frames.Probe) -> None: ...
 
     def measure(self, order: frames.Measure) -> None: ...
+
+    def pss_mb(self) -> float:
+        """Proportional set size of its process in MB; 0 where that is not known."""
 
     def drain(self) -> None:
         """Answer what it holds, then exit."""
@@ -218,6 +221,9 @@ class _ForkedWorker:
 
     def measure(self, order: frames.Measure) -> None:
         self.send(order)
+
+    def pss_mb(self) -> float:
+        return memory.pss_mb(self._pid) if self._pid is not None else 0.0
 
     def drain(self) -> None:
         self._draining = True

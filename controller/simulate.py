@@ -102,6 +102,9 @@ class _SimulatedWorker:
         measured = frames.Measured(id=order.id, median_ms=self._simulation.row_ms)
         self._order(self._simulation.row_ms * order.runs, lambda: measured)
 
+    def pss_mb(self) -> float:
+        return 0.0
+
     def drain(self) -> None:
         self._order(0.0, lambda: Exited(""))
 

@@ -165,6 +165,29 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None = None
 
 
+class WatchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the first answers of a version were like after the switch, beside those of the version before."""
+
+    answers: Count = 0
+    faults: Count = 0
+    crashes: Count = 0
+    """Times its worker ended by itself."""
+    seconds: float = 0.0
+    p95_before_ms: float | None = None
+    """Of one row, inside the worker, of the version before."""
+    p95_ms: float | None = None
+    drift: float | None = None
+    """Share of answers that moved to other classes, 0 to 1; None where there was nothing to compare."""
+
+
+class ShadowResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Live requests that the candidate answered beside the serving version."""
+
+    compared: Count = 0
+    agreed: Count = 0
+    seconds: float = 0.0
+
+
 class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one swap cost."""
 
@@ -186,6 +209,16 @@ class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
     """As long as `during`, directly before it."""
     during: Window = Window()
     """From the fork of the candidate to the exit of the old worker."""
+    watch: WatchResult | None = None
+    """None where it never came to the switch."""
+    shadow: ShadowResult | None = None
+    """None where no shadow phase was asked for, or nothing served beside which it could run."""
+    memory_peak_mb: float = 0.0
+    """PSS of all workers of the model together when the candidate had been probed; 0 where that is not known."""
+    alone: bool = False
+    """There was too little memory for two: the old worker left before the candidate was loaded."""
+    who: Literal["", "user", "device", "network", "us"] = ""
+    """At fault where it was not committed."""
 
 
 class Reported(Message, frozen=True, kw_only=True):
