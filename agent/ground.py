@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent import frames
+from agent import frames, free
 from agent.blobs import Blobs
 from agent.contract.messages import SwapRecord
 from agent.contract.signing import PublicKey
@@ -32,6 +32,7 @@ class Ground(msgspec.Struct):
     release_key: Callable[[], PublicKey]
     runtimes: Sequence[str]
     extra_ms_per_row: float = 0.0
+    free_mb: Callable[[], float] = free.free_mb
 
 
 class Owner(Protocol):

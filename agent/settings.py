@@ -76,6 +76,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Ends of its worker that roll it back."""
     watch_starts: int = 3
     """A version under watch whose agent was started this often is rolled back: it may be what ends the agent."""
+    memory_reserve_mb: float = 16.0
+    """Left free when a candidate is loaded; without room for two, the old version leaves first."""
     restart_first: float = 0.05
     """Wait before a dead worker is replaced; doubles up to `restart_most`, and falls back once it serves."""
     restart_most: float = 30.0
@@ -101,9 +103,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Simulate(msgspec.Struct, frozen=True, kw_only=True):
-    """Pretend to be a slower device."""
+    """Pretend to be a smaller device."""
 
     extra_ms_per_row: float = 0.0
+    free_memory_mb: float | None = None
+    """What seems to be free."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):

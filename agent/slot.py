@@ -8,10 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from agent import frames, swap, watched
-from agent.backoff import Backoff
+from agent import frames, room, swap, watched
 from agent.blobs import BlobError
-from agent.candidate import Candidate
+from agent.candidate import Candidate, place_for
 from agent.check import check_manifest, start_order
 from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.manifest import Watch as WatchTerms
@@ -25,7 +24,8 @@ from agent.pointers import ModelPointers, Pointer
 from agent.serving import Member, Serving
 from agent.states import model_states
 from agent.swaplog import SwapLog
-from agent.watch import Watch
+from agent.watch import Watch, seen
+from agent.way_back import WayBack
 
 _log = logging.getLogger("lepta.agent.slot")
 NO_TERMS = WatchTerms()
@@ -50,13 +50,15 @@ class Slot:
         self._tally = watched.Tally()
         """What the latest answers of the serving version were like."""
         self._terms = watched.terms(NO_TERMS, ground.limits)
-        self._retry = Backoff(ground.loop, ground.limits.retry_first, ground.limits.retry_most)
-        self._leaving = False
+        self._way_back = WayBack(model, ground, owner, self._serve, self.want)
         self._plain: dict[type[swap.Action], Callable[[], None]] = {
             swap.FetchManifest: self._fetch_manifest,
             swap.Verify: self._verify,
             swap.Stage: self._stage,
+            swap.MakeRoom: self._make_room,
+            swap.Resume: self._resume,
             swap.Probe: self._probe,
+            swap.Shadow: self._shadow,
             swap.SavePointers: self._save_pointers,
             swap.Route: self._route,
             swap.Commit: self._commit,
@@ -78,22 +80,11 @@ class Slot:
         # We were ended between switch and commit: the watch goes on, unless it is this version that ends us.
         self._swap = swap.resume(pointer.wanted)
         self._logbook = SwapLog(self._loop.now(), 0.0, "mqtt")
-        counted = msgspec.structs.replace(pointer, starts=pointer.starts + 1)
-
-        def saved(error: Exception | None) -> None:
-            self._save_noted(error)
-            if self._leaving:
-                return
-            if counted.starts >= self._ground.limits.watch_starts:
-                self._event(swap.Lost(f"the agent was started {counted.starts} times before it had proved itself"))
-            else:
-                self._serve_from_disk(counted)
-
-        self._ground.keeper.save(lambda pointers: pointers.with_model(self.model, serving=counted), saved)
+        self._way_back.count_start(pointer, lambda reason: self._event(swap.Lost(reason)))
 
     def want(self, target: DesiredModel) -> None:
         """Bring this version to serve, unless it does, is on its way, or was refused in this generation."""
-        self._leaving = False
+        self._way_back.left = False
         serving = self._pointers.serving
         if self._swap is not None and not self._swap.ended:
             self._turn_to(target)
@@ -111,8 +102,8 @@ class Slot:
 
     def stop(self) -> None:
         """Finish what workers hold and let them go. The pointers stay."""
-        self._leaving = True
-        self._retry.cancel()
+        self._way_back.left = True
+        self._way_back.calm()
         if self._swap is not None and self._swap.state not in swap.ENDED | {"switching", "watching"}:
             self._event(swap.Superseded())
         self._watch.end()
@@ -145,9 +136,11 @@ class Slot:
             self.latencies.add(now, (now - item.received) * 1000, ours)
         self._owner.answered(item, computed, member)
         if computed.id and member is self.serving.member:
-            seen = _seen(item, computed, ours)
-            self._tally = watched.take(self._tally, seen)
-            self._watch.answered(seen)
+            answer = seen(item, computed, fault=ours)
+            self._tally = watched.take(self._tally, answer)
+            self._watch.answered(answer)
+            if self._candidate is not None:
+                self._candidate.copy(item, computed)
 
     def serving_ready(self) -> None:
         if self._swap is not None and self._swap.state == "watching" and not self._watch.begun:
@@ -170,7 +163,7 @@ class Slot:
         if self._swap is not None and self._swap.state == "watching":
             self._event(swap.Broken(failed.fault.who, failed.fault.message))
             return
-        self._fall_back()
+        self._way_back.fall_back()
 
     # -- performing
 
@@ -179,7 +172,7 @@ class Slot:
         return self._ground.keeper.current.of(self.model)
 
     def _begin(self, target: DesiredModel) -> None:
-        self._retry.cancel()
+        self._way_back.calm()
         _log.info("%s: version %d is wanted (artifact %s)", self.model, target.version, target.artifact[:12])
         self._logbook = SwapLog(self._loop.now(), self.serving.downtime, self._ground.fetcher.way)
         self._swap, actions = swap.begin(target)
@@ -244,9 +237,41 @@ class Slot:
     def _stage(self) -> None:
         assert self._swap is not None
         assert self._swap.manifest is not None
+        place = "beside" if self._swap.alone else place_for(self._swap.manifest, self._ground, self.serving.member)
+        if place == "instead":
+            self._event(swap.Cramped())
+            return
+        if place == "none":
+            needed = room.needed_mb(self._swap.manifest)
+            self._event(swap.Broken("device", f"too little memory is free here: it needs about {needed:.0f} MB"))
+            return
         self._logbook.staged(self._loop.now())
         self._candidate = Candidate(self._target, self._swap.manifest, self._ground, self._event)
         self._candidate.start(behind=self.serving.member is not None)
+
+    def _make_room(self) -> None:
+        _log.warning("%s: too little memory for two versions; the one that serves leaves first", self.model)
+        self._logbook.staged(self._loop.now())
+        self._logbook.old = self.serving.member.pointer if self.serving.member else None
+
+        def gone() -> None:
+            if self._swap is draining and not self._way_back.left:
+                self._event(swap.Drained())
+
+        draining = self._swap
+        self.serving.pause(gone)
+
+    def _resume(self) -> None:
+        serving = self._pointers.serving
+        if serving is not None and not self._way_back.left:
+            self._serve_from_disk(serving)
+
+    def _shadow(self) -> None:
+        assert self._candidate is not None
+        if self.serving.live:
+            self._candidate.shadow()
+        else:
+            self._event(swap.Agreed())  # Nothing serves with which it could be compared.
 
     def _probe(self) -> None:
         assert self._candidate is not None
@@ -258,11 +283,12 @@ class Slot:
     def _save_pointers(self) -> None:
         assert self._candidate is not None
         fresh, old = self._candidate.settle(), self._pointers.serving
+        self._logbook.shadow = self._candidate.shadowed
         self._logbook.memory_peak_mb = self.serving.pss_mb() + self._candidate.member.pss_mb()
 
         def saved(error: Exception | None) -> None:
             candidate = self._candidate
-            if self._leaving:
+            if self._way_back.left:
                 self._discard()
                 return
             if error is not None:
@@ -279,7 +305,8 @@ class Slot:
     def _route(self) -> None:
         assert self._candidate is not None
         member, self._candidate = self._candidate.member, None
-        self._logbook.old = self.serving.member.pointer if self.serving.member else None
+        if self.serving.member is not None:
+            self._logbook.old = self.serving.member.pointer
         self.serving.route(member)
         self._begin_watch()
 
@@ -289,22 +316,23 @@ class Slot:
 
     def _commit(self) -> None:
         self._watch.end()
-        self._retry.reset()
+        self._way_back.settled()
         serving = self._pointers.serving
         assert serving is not None
         settled = msgspec.structs.replace(serving, watched=True)
-        self._ground.keeper.save(lambda pointers: pointers.with_model(self.model, serving=settled), self._save_noted)
+        self._way_back.save({"serving": settled})
 
     def _roll_back(self) -> None:
         self._watch.end()
         assert self._swap is not None
-        self._fall_back(denied=self._swap)
+        self._way_back.fall_back(denied=self._swap)
 
     def _discard(self) -> None:
         if self._batch is not None:
             self._batch.cancel()
         if self._candidate is not None:
             candidate, self._candidate = self._candidate, None
+            self._logbook.shadow = candidate.shadowed
             candidate.end()
 
     def _finish(self, outcome: Literal["committed", "refused", "rolled_back", "failed"]) -> None:
@@ -314,9 +342,9 @@ class Slot:
         why = f": {ended.reason}" if ended.reason else ""
         log("%s: version %d %s%s", self.model, ended.target.version, outcome, why)
         if outcome == "refused":
-            self._remember_refusal()
+            self._way_back.deny(ended, "refused")
         elif outcome == "failed":
-            self._retry_later(ended.target)
+            self._way_back.retry_later(ended.target)
         logbook.watch = self._watch.result() if outcome in ("committed", "rolled_back") else None
         self._close_record(logbook, ended, outcome)
 
@@ -324,51 +352,21 @@ class Slot:
         self, logbook: SwapLog, ended: swap.Swap, outcome: Literal["committed", "refused", "rolled_back", "failed"]
     ) -> None:
         """The record is whole when the old worker has exited."""
-        if self.serving.leaving:
+        if self.serving.leaving or (ended.alone and self.serving.down and not self._way_back.left):
             self._loop.call_later(0.02, lambda: self._close_record(logbook, ended, outcome))
             return
-        until = self.serving.last_exit if logbook.old is not None else self._loop.now()
+        beside = logbook.old is not None and not ended.alone
+        until = self.serving.last_exit if beside else self._loop.now()
         record = logbook.record(ended, outcome, until, self.serving.downtime, self.latencies)
         self._owner.report(record)
 
     # -- falling back and trying again
 
-    def _remember_refusal(self) -> None:
-        assert self._swap is not None
-        target, reason = self._swap.target, self._swap.reason[:4000]
-
-        def saved(error: Exception | None) -> None:
-            self._save_noted(error)
-            self._owner.report(None)
-
-        self._ground.keeper.save(
-            lambda p: p.with_model(self.model, refused=target, refused_state="refused", refused_reason=reason), saved
-        )
-
-    def _fall_back(self, denied: swap.Swap | None = None) -> None:
-        """Serve the previous version, if there is one; what served is given up.
-
-        A roll back denies its version in the same step on disk: no crash between the two can bring it back.
-        """
-        lost, previous = self._pointers.serving, self._pointers.previous
-        changes: dict[str, object] = {"serving": previous, "previous": None}
-        if denied is not None:
-            reason = denied.reason[:4000]
-            changes |= {"refused": denied.target, "refused_state": "failed", "refused_reason": reason}
-
-        def saved(error: Exception | None) -> None:
-            self._save_noted(error)
-            if self._leaving:
-                return
-            if previous is None:
-                self.serving.stop()
-            else:
-                self._serve_from_disk(previous)
-            self._owner.report(None)
-            if lost is not None and denied is None:
-                self._retry_later(lost.wanted)
-
-        self._ground.keeper.save(lambda p: p.with_model(self.model, **changes), saved)
+    def _serve(self, pointer: Pointer | None) -> None:
+        if pointer is None:
+            self.serving.stop()
+        else:
+            self._serve_from_disk(pointer)
 
     def _serve_from_disk(self, pointer: Pointer) -> None:
         ground, wanted = self._ground, pointer.wanted
@@ -378,17 +376,10 @@ class Slot:
             order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
         except (BlobError, OSError, SignatureError, ManifestError) as error:
             _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
-            self._loop.call_soon(self._fall_back)
+            self._loop.call_soon(self._way_back.fall_back)
             return
         self._terms = watched.terms(manifest.watch, ground.limits)
         self.serving.begin(Member(pointer, order))
-
-    def _retry_later(self, target: DesiredModel) -> None:
-        def again() -> None:
-            if not self._leaving and target in self._ground.keeper.current.desired:
-                self.want(target)
-
-        self._retry.later(again)
 
     # -- small things
 
@@ -400,18 +391,7 @@ class Slot:
     def _report_soon(self) -> None:
         self._owner.report(None)
 
-    def _save_noted(self, error: Exception | None) -> None:
+    def _forgotten(self, error: Exception | None) -> None:
         if error is not None:
             _log.error("%s: the state cannot be saved: %s", self.model, error)
-
-    def _forgotten(self, error: Exception | None) -> None:
-        self._save_noted(error)
         self._owner.report(None)
-
-
-def _seen(item: Waiting, computed: frames.Computed, ours: bool) -> watched.Seen:
-    """What a watch looks at. Of a shard only whether it failed: jobs ask other things than people do."""
-    fault = ours or computed.nonsense
-    if item.is_shard or not computed.rows:
-        return watched.Seen(fault=fault)
-    return watched.Seen(fault, computed.service_ms / computed.rows, computed.classes, computed.level)

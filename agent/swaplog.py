@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.contract.messages import SwapRecord, WatchResult, Window
+from agent.contract.messages import ShadowResult, SwapRecord, WatchResult, Window
 from agent.fetch import Outcome
 from agent.latencies import Latencies
 from agent.pointers import Pointer
@@ -23,6 +23,7 @@ class SwapLog:
         self._forked: float | None = None
         self.old: Pointer | None = None
         self.watch: WatchResult | None = None
+        self.shadow: ShadowResult | None = None
         self.memory_peak_mb = 0.0
 
     def fetched(self, outcome: Outcome) -> None:
@@ -30,8 +31,9 @@ class SwapLog:
         self._held = self._held and outcome.held
 
     def staged(self, now: float) -> None:
-        """The candidate is forked."""
-        self._forked = now
+        """The candidate is forked, or the old worker leaves before it."""
+        if self._forked is None:
+            self._forked = now
 
     def record(
         self,
@@ -62,6 +64,8 @@ class SwapLog:
             control=control,
             during=during,
             watch=self.watch,
+            shadow=self.shadow,
+            alone=swap.alone,
             memory_peak_mb=round(self.memory_peak_mb, 3),
             who="" if outcome == "committed" else swap.who,
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent import swap, watched
+from agent import frames, swap, watched
 from agent.contract.messages import WatchResult
+from agent.lines import Waiting
 from agent.loop import Loop, Timer
 
 
@@ -69,3 +70,11 @@ class Watch:
             self._tell(swap.Broken("user", reason + why))
         elif last:
             self._tell(swap.Steady())
+
+
+def seen(item: Waiting, computed: frames.Computed, *, fault: bool) -> watched.Seen:
+    """What is looked at of an answer. Of a shard only whether it failed: jobs ask other things than people do."""
+    fault = fault or computed.nonsense
+    if item.is_shard or not computed.rows:
+        return watched.Seen(fault=fault)
+    return watched.Seen(fault, computed.service_ms / computed.rows, computed.classes, computed.level)

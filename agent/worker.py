@@ -84,6 +84,8 @@ class Worker:
                 return self.compute(frame)
             case frames.Probe():
                 return frames.Probed(result=self.probe(frame))
+            case frames.Compare():
+                return self.compare(frame)
             case frames.Measure():
                 return frames.Measured(id=frame.id, median_ms=self.measure(frame.runs))
         raise frames.FrameError("a worker is started once")
@@ -124,6 +126,17 @@ class Worker:
             memory_mb=pss_mb(),
             load_ms=self.ready.load_ms,
         )
+
+    def compare(self, order: frames.Compare) -> frames.Compared:
+        """How many rows are answered as the serving version did. One that cannot be answered does not agree."""
+        expected = {tensor.name: to_array(tensor) for tensor in order.outputs}
+        rows = len(next(iter(expected.values())))
+        try:
+            inputs = decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
+            found = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
+            return frames.Compared(rows=rows, agreed=golden.agreeing(expected, found))
+        except (TensorError, MessageError, runtime.ModelError, golden.GoldenError, Damaged, OSError):
+            return frames.Compared(rows=rows, agreed=0)
 
     def _nonsense(self, inputs: Iterable[Tensor], outputs: dict[str, golden.Array]) -> bool:
         """Is an answer not all finite numbers, though the question was?"""

@@ -31,7 +31,7 @@ class Exited(msgspec.Struct, frozen=True):
     reason: str
 
 
-Event = frames.Ready | frames.Failed | frames.Probed | frames.Computed | frames.Measured | Exited
+Event = frames.FromWorker | Exited
 
 
 class Worker(Protocol):
@@ -43,6 +43,8 @@ class Worker(Protocol):
         """It serves from now on: a candidate need not stand behind any more."""
 
     def probe(self, order: frames.Probe) -> None: ...
+
+    def compare(self, order: frames.Compare) -> None: ...
 
     def measure(self, order: frames.Measure) -> None: ...
 
@@ -217,6 +219,9 @@ class _ForkedWorker:
                 priority.step_forward(self._pid)
 
     def probe(self, order: frames.Probe) -> None:
+        self.send(order)
+
+    def compare(self, order: frames.Compare) -> None:
         self.send(order)
 
     def measure(self, order: frames.Measure) -> None:

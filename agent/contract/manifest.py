@@ -76,6 +76,19 @@ class Watch(msgspec.Struct, frozen=True):
     """Its worker may end by itself fewer times than this."""
 
 
+class Shadow(msgspec.Struct, frozen=True):
+    """Before the switch the candidate may answer copies of live requests beside the version that serves."""
+
+    requests: Annotated[int, Meta(ge=0)] = 0
+    """At most so many are copied; 0: there is no such phase."""
+    seconds: Annotated[float, Meta(gt=0)] = 30.0
+    """It lasts at most so long. Where nobody asked anything, the probe alone decides."""
+    good: Fraction = 0.95
+    """Share of answers on which a good version agrees with the one before."""
+    bad: Fraction = 0.75
+    """Share on which one that must be refused does; less than `good`."""
+
+
 class Preprocessing(msgspec.Struct, frozen=True):
     """How an image becomes the model's input: resize to (height, width), channels, then value * scale + offset."""
 
@@ -113,6 +126,7 @@ class Manifest(msgspec.Struct, frozen=True):
     preprocessing: Preprocessing | None = None
     format: int = FORMAT
     watch: Watch = Watch()
+    shadow: Shadow = Shadow()
 
     @property
     def artifact(self) -> str:
