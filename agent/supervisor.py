@@ -9,7 +9,7 @@ from functools import cached_property
 
 import msgspec
 
-from agent import VERSION, frames, free, replies, session
+from agent import VERSION, frames, replies, session
 from agent.blobs import Blobs
 from agent.commands import Commands
 from agent.contract import topics
@@ -358,7 +358,6 @@ class Supervisor:
         return self._slots[model]
 
     def _shared_by_slots(self, settings: AgentSettings) -> Ground:
-        simulated = settings.simulate.free_memory_mb
         return Ground(
             loop=self._loop,
             workers=self._workers,
@@ -368,8 +367,7 @@ class Supervisor:
             limits=settings.limits,
             release_key=lambda: self._release_key,
             runtimes=self._facts.runtimes,
-            extra_ms_per_row=settings.simulate.extra_ms_per_row,
-            free_mb=free.free_mb if simulated is None else lambda: simulated,
+            simulate=settings.simulate,
         )
 
     def _handlers_by_topic(self) -> dict[str, Callable[[bytes], None]]:

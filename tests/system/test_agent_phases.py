@@ -137,6 +137,7 @@ def test_with_memory_for_one_version_the_old_one_leaves_first_and_requests_wait_
     first = controller.serve(agent.name, builders.classifier(1))
     content = builders.classifier(2)
     second = controller.release(content, manifest_=described(content, limits=Limits(memory_mb=30)))
+    controller.forget()
     with Stream(controller, agent, first) as stream:
         controller.desire(agent.name, second)
         away = controller.state(first, "staging")
