@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
@@ -16,14 +15,15 @@ from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.manifest import Watch as WatchTerms
 from agent.contract.messages import DesiredModel, ModelState
 from agent.contract.signing import SignatureError
-from agent.fetch import Batch, Outcome
+from agent.fetch import Batch
+from agent.fetch import Outcome as Fetched
 from agent.ground import Ground, Owner
 from agent.latencies import Latencies
 from agent.lines import Waiting
 from agent.pointers import ModelPointers, Pointer
 from agent.serving import Member, Serving
 from agent.states import model_states
-from agent.swaplog import SwapLog
+from agent.swaplog import Outcome, SwapLog
 from agent.watch import Watch, seen
 from agent.way_back import WayBack
 
@@ -217,7 +217,7 @@ class Slot:
     def _fetch(self, wanted: list[tuple[str, int | None]]) -> None:
         self._batch = Batch(self._ground.fetcher, wanted, self._got)
 
-    def _got(self, outcome: Outcome) -> None:
+    def _got(self, outcome: Fetched) -> None:
         self._logbook.fetched(outcome)
         self._event(swap.Broken(outcome.who, outcome.error) if outcome.error else swap.Fetched())
 
@@ -335,7 +335,7 @@ class Slot:
             self._logbook.shadow = candidate.shadowed
             candidate.end()
 
-    def _finish(self, outcome: Literal["committed", "refused", "rolled_back", "failed"]) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         assert self._swap is not None
         logbook, ended = self._logbook, self._swap
         log = _log.info if outcome == "committed" else _log.warning
@@ -348,17 +348,15 @@ class Slot:
         logbook.watch = self._watch.result() if outcome in ("committed", "rolled_back") else None
         self._close_record(logbook, ended, outcome)
 
-    def _close_record(
-        self, logbook: SwapLog, ended: swap.Swap, outcome: Literal["committed", "refused", "rolled_back", "failed"]
-    ) -> None:
-        """The record is whole when the old worker has exited."""
+    def _close_record(self, logbook: SwapLog, ended: swap.Swap, outcome: Outcome) -> None:
+        """The record is whole when the old worker has exited, and when one that had to leave is back."""
         if self.serving.leaving or (ended.alone and self.serving.down and not self._way_back.left):
             self._loop.call_later(0.02, lambda: self._close_record(logbook, ended, outcome))
             return
-        beside = logbook.old is not None and not ended.alone
-        until = self.serving.last_exit if beside else self._loop.now()
-        record = logbook.record(ended, outcome, until, self.serving.downtime, self.latencies)
-        self._owner.report(record)
+        gone = self.serving.last_exit
+        self._owner.report(
+            logbook.record(ended, outcome, gone, self._loop.now(), self.serving.downtime, self.latencies)
+        )
 
     # -- falling back and trying again
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from agent.contract.messages import ShadowResult, SwapRecord, WatchResult, Window
-from agent.fetch import Outcome
+from agent.fetch import Outcome as Fetched
 from agent.latencies import Latencies
 from agent.pointers import Pointer
 from agent.swap import Swap
+
+Outcome = Literal["committed", "refused", "rolled_back", "failed"]
 
 
 class SwapLog:
@@ -26,7 +28,7 @@ class SwapLog:
         self.shadow: ShadowResult | None = None
         self.memory_peak_mb = 0.0
 
-    def fetched(self, outcome: Outcome) -> None:
+    def fetched(self, outcome: Fetched) -> None:
         self._bytes += outcome.arrived
         self._held = self._held and outcome.held
 
@@ -38,12 +40,15 @@ class SwapLog:
     def record(
         self,
         swap: Swap,
-        outcome: Literal["committed", "refused", "rolled_back", "failed"],
+        outcome: Outcome,
+        gone: float,
         now: float,
         downtime: float,
         latencies: Latencies,
     ) -> SwapRecord:
-        """The whole record; `now` is when the old worker was gone."""
+        """The whole record; `gone` is when the last old worker was."""
+        if self.old is not None and not swap.alone:
+            now = gone  # What was served since is no part of the swap.
         forked = self._forked
         during = latencies.window(forked, now) if forked is not None else Window()
         control = latencies.window(2 * forked - now, forked) if forked is not None else Window()

@@ -99,7 +99,7 @@ class _SimulatedWorker:
         self._order(self._simulation.row_ms, lambda: frames.Probed(result=result))
 
     def compare(self, order: frames.Compare) -> None:
-        rows = len(order.outputs[0].data) and order.outputs[0].shape[0]
+        rows = order.outputs[0].shape[0]
         busy_ms = self._simulation.row_ms * rows
         self._order(busy_ms, lambda: frames.Compared(rows=rows, agreed=rows))
 

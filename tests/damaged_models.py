@@ -94,10 +94,7 @@ class _Bench:
         self._loop = Loop()
         self._workers = ZygoteWorkers(self._loop)
         self._folder = folder
-        parity, acceptance = (self._blob(part) for part in builders.golden_for(builders.classifier(1)))
-        self._probe = frames.Probe(
-            parity=parity[0], parity_digest=parity[1], acceptance=acceptance[0], acceptance_digest=acceptance[1]
-        )
+        self._probes: dict[bytes, frames.Probe] = {}
 
     def mother(self) -> int:
         """The fork parent's process id; a sound worker proves that it can fork."""
@@ -122,7 +119,7 @@ class _Bench:
             start = self._start(sound, broken)
             paths.append(Path(start.path))
             workers.append(self._workers.spawn(start, lambda _, event, n=number: heard[n].append(event)))  # type: ignore[misc]
-            workers[-1].probe(self._probe)
+            workers[-1].probe(self._probe_of(sound))
             workers[-1].drain()
         if not self._turn(lambda: all(_over(events) for events in heard.values()), quietly=True):
             for worker in workers:
@@ -143,6 +140,15 @@ class _Bench:
             model="digits", path=path, digest=digest, runtimes=installed(), threads=1, inputs=model.inputs,
             outputs=model.outputs, operators=model.operators,
         )  # fmt: skip
+
+    def _probe_of(self, sound: bytes) -> frames.Probe:
+        """The golden sets of the sound file."""
+        if sound not in self._probes:
+            (parity, parity_digest), (acceptance, digest) = map(self._blob, builders.golden_for(sound, rows=4))
+            self._probes[sound] = frames.Probe(
+                parity=parity, parity_digest=parity_digest, acceptance=acceptance, acceptance_digest=digest
+            )
+        return self._probes[sound]
 
     def _blob(self, content: bytes) -> tuple[str, str]:
         digest = builders.file_ref(content).digest
