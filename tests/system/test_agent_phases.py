@@ -180,3 +180,21 @@ def test_a_version_for_which_there_is_no_room_at_all_is_turned_down_with_the_fig
     controller.desire(agent.name, large)
     assert "too little memory is free here: it needs about 2000 MB" in controller.state(large, "failed").reason
     assert controller.infer(agent.name, first, {"x": ROWS[0]}).version == 1
+
+
+@pytest.mark.parametrize("agent", [SMALL], indirect=True)
+def test_an_agent_that_is_killed_in_the_window_finishes_the_swap_after_its_restart(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    first = controller.serve(agent.name, builders.classifier(1))
+    content = builders.classifier(2)
+    second = controller.release(content, manifest_=described(content, limits=Limits(memory_mb=30)))
+    controller.forget()
+    controller.desire(agent.name, second)
+    controller.state(first, "staging")
+    agent.kill()
+    assert agent.no_children_left()
+    controller.forget()
+    agent.start()
+    controller.state(second, "serving")
+    assert controller.infer(agent.name, second, {"x": ROWS[0]}).version == 2

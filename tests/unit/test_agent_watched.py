@@ -89,6 +89,10 @@ def test_a_version_that_gives_everything_the_same_class_is_sent_back_within_fort
     assert "other classes" in reason
 
 
+def test_a_picture_that_stands_still_and_is_now_taken_for_something_else_is_no_drift() -> None:
+    assert verdicts(tally([Seen(classes=(2,))] * 100), [Seen(classes=(3,))] * 100) == ""
+
+
 def test_outputs_without_classes_that_move_far_are_drift_and_noise_is_not() -> None:
     draw = random.Random(5)
     before = tally(Seen(level=draw.gauss(10, 1)) for _ in range(60))
