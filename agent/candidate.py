@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from agent import boots, frames, swap
+from agent import boots, frames, room, swap
 from agent.check import probe_order, start_order
 from agent.contract.manifest import Manifest
-from agent.contract.messages import DesiredModel
+from agent.contract.messages import DesiredModel, ShadowResult
 from agent.ground import Ground
+from agent.lines import Waiting
 from agent.loop import Timer
 from agent.pointers import Pointer
 from agent.serving import Member
+from agent.shadow import Shadow
 from agent.workers import Event, Exited
 
 
@@ -29,6 +31,7 @@ class Candidate:
         self._timer: Timer | None = None
         self._settled = False
         self._over = False
+        self._shadow: Shadow | None = None
         order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
         self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False, steady=False), order)
         self.member.on_event = self._event
@@ -54,15 +57,31 @@ class Candidate:
         assert self.member.worker is not None
         self.member.worker.probe(probe_order(self._manifest, self._ground.blobs))
 
+    def shadow(self) -> None:
+        """Compare its answers with those of the serving version; `copy` brings these."""
+        self._stop_timer()
+        self._shadow = Shadow(
+            self._ground.loop, self._manifest.shadow, self._ground.limits.compute, self.member, self._tell
+        )
+
+    def copy(self, item: Waiting, computed: frames.Computed) -> None:
+        if self._shadow is not None:
+            self._shadow.copy(item, computed)
+
+    @property
+    def shadowed(self) -> ShadowResult | None:
+        """What was compared; None if nothing was to be."""
+        return self._shadow.result if self._shadow is not None else None
+
     def settle(self) -> Pointer:
         """It passed, and this is what to save. An exit during the save is not told: the save decides first."""
         self._settled = True
-        self._stop_timer()
+        self._stop()
         return self.member.pointer
 
     def end(self) -> None:
         self._over = True
-        self._stop_timer()
+        self._stop()
         self.member.end()
         target = self.member.pointer.wanted
         self._ground.keeper.save(lambda pointers: boots.tried(pointers, target), _no_matter)
@@ -77,8 +96,12 @@ class Candidate:
                 broken = damaged or fault.who == "network"
                 self._tell((swap.Broken if broken else swap.Refused)(fault.who, fault.message))
             case frames.Probed(result=result):
-                member.pointer = msgspec.structs.replace(member.pointer, accuracy=result.accuracy)
+                member.pointer = msgspec.structs.replace(
+                    member.pointer, accuracy=result.accuracy, memory_mb=result.memory_mb
+                )
                 self._tell(swap.Probed(result, self._comparable_accuracy()))
+            case frames.Compared() if self._shadow is not None:
+                self._shadow.compared(event)
             case Exited(reason=reason, orphaned=True) if not self._settled:
                 self._tell(swap.Broken("device", reason))
             case Exited(reason=reason) if not self._settled:
@@ -96,6 +119,11 @@ class Candidate:
         self._stop_timer()
         self._timer = self._ground.loop.call_later(seconds, lambda: self._tell(late))
 
+    def _stop(self) -> None:
+        self._stop_timer()
+        if self._shadow is not None:
+            self._shadow.end()
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -104,3 +132,12 @@ class Candidate:
 
 def _no_matter(_: Exception | None) -> None:
     """If that is not on disk, a sound candidate has one try less."""
+
+
+def place_for(manifest: Manifest, ground: Ground, serving: Member | None) -> room.Place:
+    """Where there is memory for a candidate, beside what serves or instead of it."""
+    taken = 0.0
+    if serving is not None:
+        taken = serving.pointer.memory_mb or room.estimate_mb(serving.pointer.files["model"].size)
+    memory = room.Memory(free_mb=ground.free_mb(), serving_mb=taken, reserve_mb=ground.limits.memory_reserve_mb)
+    return room.choose(memory, room.needed_mb(manifest))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent import frames
+from agent import frames, free
 from agent.blobs import Blobs
 from agent.contract.messages import SwapRecord
 from agent.contract.signing import PublicKey
@@ -16,7 +16,7 @@ from agent.keeper import Keeper
 from agent.lines import Waiting
 from agent.loop import Loop
 from agent.serving import Member
-from agent.settings import Limits
+from agent.settings import Limits, Simulate
 from agent.workers import Workers
 
 
@@ -31,7 +31,16 @@ class Ground(msgspec.Struct):
     limits: Limits
     release_key: Callable[[], PublicKey]
     runtimes: Sequence[str]
-    extra_ms_per_row: float = 0.0
+    simulate: Simulate = Simulate()
+
+    @property
+    def extra_ms_per_row(self) -> float:
+        return self.simulate.extra_ms_per_row
+
+    def free_mb(self) -> float:
+        """Memory that can still be had, or seems so."""
+        simulated = self.simulate.free_memory_mb
+        return free.free_mb() if simulated is None else simulated
 
 
 class Owner(Protocol):

@@ -28,13 +28,15 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """Has it served for long without the agent going down?"""
     starts: int = 0
     """Of the agent, that ended early, since this version serves and until it is steady."""
+    memory_mb: float = 0.0
+    """What its worker took when it was probed here; 0 where that is not known."""
 
 
 class ModelPointers(msgspec.Struct, frozen=True, kw_only=True):
     serving: Pointer | None = None
     previous: Pointer | None = None
     refused: DesiredModel | None = None
-    """Never tried again in this generation."""
+    """Not tried again in this generation; one that was rolled back, not until a generation names it anew."""
     refused_state: str = ""
     refused_reason: str = ""
     candidate: DesiredModel | None = None
@@ -63,9 +65,13 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, models=models)
 
     def accepting(self, desired: Desired) -> Pointers:
-        """The same in a new generation, in which nothing was refused yet."""
+        """The same in a new generation. What was refused may be tried again; what was rolled back only if this
+        generation names it and the last one did not: nobody asks for it again by changing something else."""
+        still = set(self.desired) & set(desired.models)
         models = {
-            name: msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
+            name: model
+            if model.refused_state == "failed" and model.refused in still
+            else msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
             for name, model in self.models.items()
         }
         return msgspec.structs.replace(

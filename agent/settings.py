@@ -64,9 +64,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """An old worker may take this long to finish what it holds."""
     watch_answers: int = 20
     watch_s: float = 1.0
-    """A switched model is watched until this many answers or this long."""
+    """A switched model is watched until this many answers or this long. These and the next are for manifests that
+    do not say it themselves."""
     watch_failures: int = 3
-    """Faults of the device during the watch that roll the model back."""
+    """Fewer faulty answers during the watch never roll the model back."""
+    watch_error_rate: float = 0.05
+    """Share of faulty answers that is tolerated above what the version before had."""
+    watch_p95_ratio: float = 5.0
+    """How many times the p95 of the version before; 0: not looked at."""
+    watch_p95_ms: float = 0.0
+    """Greatest p95 of one row; 0: no limit."""
+    watch_drift: float = 0.4
+    """Share of answers that may move to other classes: wide, because what people ask changes too."""
+    watch_crashes: int = 1
+    """Ends of its worker that roll it back."""
+    memory_reserve_mb: float = 16.0
+    """Left free when a candidate is loaded; without room for two, the old version leaves first."""
     restart_first: float = 0.05
     """Wait before a dead worker is replaced; doubles up to `restart_most`, and falls back once it serves."""
     restart_most: float = 30.0
@@ -96,9 +109,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Simulate(msgspec.Struct, frozen=True, kw_only=True):
-    """Pretend to be a slower device."""
+    """Pretend to be a smaller device."""
 
     extra_ms_per_row: float = 0.0
+    free_memory_mb: float | None = None
+    """What seems to be free."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,10 +17,15 @@ _GOING: dict[str, Reported] = {
     "verifying": "verifying",
     "fetching": "fetching",
     "staging": "staging",
+    "draining": "staging",
     "probing": "probing",
+    "shadowing": "probing",
     "switching": "switching",
     "watching": "watching",
 }
+
+
+_AWAY = "it left to make room for a new version, and comes back if that fails; requests wait meanwhile"
 
 
 def model_states(pointers: ModelPointers, swap: Swap | None, member: Member | None) -> list[ModelState]:
@@ -29,6 +34,8 @@ def model_states(pointers: ModelPointers, swap: Swap | None, member: Member | No
     serving = pointers.serving
     runtime = member.ready.runtime if member is not None and member.ready is not None else ""
     states = []
+    if serving is not None and going is not None and going.alone and member is None:
+        states.append(_state(serving.wanted, "staging", reason=_AWAY))
     if serving is not None and member is not None and (going is None or going.target != serving.wanted):
         # Started but not loaded yet: nobody should count on it.
         states.append(_state(serving.wanted, "serving" if runtime else "staging", runtime))

@@ -367,7 +367,7 @@ class Supervisor:
             limits=settings.limits,
             release_key=lambda: self._release_key,
             runtimes=self._facts.runtimes,
-            extra_ms_per_row=settings.simulate.extra_ms_per_row,
+            simulate=settings.simulate,
         )
 
     def _handlers_by_topic(self) -> dict[str, Callable[[bytes], None]]:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent import frames, priority
+from agent import frames, memory, priority
 from agent.contract import children
 from agent.loop import Loop, Timer
 
@@ -33,7 +33,7 @@ class Exited(msgspec.Struct, frozen=True):
     """It went with the process that had forked it: its model has nothing to do with that."""
 
 
-Event = frames.Ready | frames.Failed | frames.Probed | frames.Computed | frames.Measured | Exited
+Event = frames.FromWorker | Exited
 
 
 class Worker(Protocol):
@@ -46,7 +46,12 @@ class Worker(Protocol):
 
     def probe(self, order: frames.Probe) -> None: ...
 
+    def compare(self, order: frames.Compare) -> None: ...
+
     def measure(self, order: frames.Measure) -> None: ...
+
+    def pss_mb(self) -> float:
+        """Proportional set size of its process in MB; 0 where that is not known."""
 
     def drain(self) -> None:
         """Answer what it holds, then exit."""
@@ -218,8 +223,14 @@ class _ForkedWorker:
     def probe(self, order: frames.Probe) -> None:
         self.send(order)
 
+    def compare(self, order: frames.Compare) -> None:
+        self.send(order)
+
     def measure(self, order: frames.Measure) -> None:
         self.send(order)
+
+    def pss_mb(self) -> float:
+        return memory.pss_mb(self._pid) if self._pid is not None else 0.0
 
     def drain(self) -> None:
         self._draining = True

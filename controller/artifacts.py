@@ -9,7 +9,16 @@ from typing import Any
 import msgspec
 
 from agent.contract import manifest as contract
-from agent.contract.manifest import Acceptance, FileRef, Limits, Manifest, Parity, Preprocessing
+from agent.contract.manifest import (
+    Acceptance,
+    FileRef,
+    Limits,
+    Manifest,
+    Parity,
+    Preprocessing,
+    Shadow,
+    Watch,
+)
 from agent.contract.signing import PrivateKey, seal
 from agent.contract.tensors import TensorSpec
 from controller import reads
@@ -40,12 +49,20 @@ class ReportedArtifact(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
+class Settings(msgspec.Struct, frozen=True):
+    """What of its recipe is for the devices."""
+
+    watch: Watch = Watch()
+    shadow: Shadow = Shadow()
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the controller needs of report.json."""
 
     artifacts: tuple[ReportedArtifact, ...]
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    settings: Settings = Settings()
 
 
 def read_report(report: Mapping[str, Any]) -> Report:
@@ -139,4 +156,6 @@ def _manifest(version: Version, report: Report, reported: ReportedArtifact, sequ
         limits=reported.limits,
         labels=version.labels or report.labels,
         preprocessing=version.preprocessing or report.preprocessing,
+        watch=report.settings.watch,
+        shadow=report.settings.shadow,
     )

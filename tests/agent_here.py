@@ -193,8 +193,15 @@ class _QuickWorker:
         else:
             self._tell(frames.Probed(result=ProbeResult(agreement=1.0, sqnr_db=60.0, accuracy=1.0)))
 
+    def compare(self, order: frames.Compare) -> None:
+        rows = order.outputs[0].shape[0]
+        self._tell(frames.Compared(rows=rows, agreed=rows))
+
     def measure(self, order: frames.Measure) -> None:
         self._tell(frames.Measured(id=order.id, median_ms=0.1))
+
+    def pss_mb(self) -> float:
+        return 0.0
 
     def drain(self) -> None:
         self._tell(Exited(""))

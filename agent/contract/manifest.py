@@ -56,6 +56,39 @@ class Limits(msgspec.Struct, frozen=True):
     latency_ms: float = 0
 
 
+class Watch(msgspec.Struct, frozen=True):
+    """How a version is looked after once it has the requests, and what sends it back. None: the agent's own limit."""
+
+    answers: Annotated[int, Meta(ge=1)] | None = None
+    """It stays after this many sound answers, or after `seconds`, whichever comes first."""
+    seconds: Annotated[float, Meta(gt=0)] | None = None
+    failures: Annotated[int, Meta(ge=1)] | None = None
+    """Fewer faulty answers than this never send it back."""
+    error_rate: Fraction | None = None
+    """Share of faulty answers that is tolerated above what the version before had."""
+    p95_ratio: Annotated[float, Meta(ge=0)] | None = None
+    """Its p95 per row may be this many times that of the version before; 0: that is not looked at."""
+    p95_ms: Annotated[float, Meta(ge=0)] | None = None
+    """Its p95 per row, inside the worker; 0: no limit."""
+    drift: Fraction | None = None
+    """Share of answers that may move to other classes against the version before; 1: that is not looked at."""
+    crashes: Annotated[int, Meta(ge=1)] | None = None
+    """Its worker may end by itself fewer times than this."""
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """Before the switch the candidate may answer copies of live requests beside the version that serves."""
+
+    requests: Annotated[int, Meta(ge=0)] = 0
+    """At most so many are copied; 0: there is no such phase."""
+    seconds: Annotated[float, Meta(gt=0)] = 30.0
+    """It lasts at most so long. Where nobody asked anything, the probe alone decides."""
+    good: Fraction = 0.95
+    """Share of answers on which a good version agrees with the one before."""
+    bad: Fraction = 0.75
+    """Share on which one that must be refused does; less than `good`."""
+
+
 class Preprocessing(msgspec.Struct, frozen=True):
     """How an image becomes the model's input: resize to (height, width), channels, then value * scale + offset."""
 
@@ -92,6 +125,8 @@ class Manifest(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     format: int = FORMAT
+    watch: Watch = Watch()
+    shadow: Shadow = Shadow()
 
     @property
     def artifact(self) -> str:

@@ -12,8 +12,14 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from agent.contract.fields import Count, Milliseconds, Short, Text
 from agent.contract.manifest import Digest, FileRef
 from agent.contract.seen import SeenWindow as SeenWindow
+from agent.contract.swaps import ProbeResult as ProbeResult
+from agent.contract.swaps import ShadowResult as ShadowResult
+from agent.contract.swaps import SwapRecord as SwapRecord
+from agent.contract.swaps import WatchResult as WatchResult
+from agent.contract.swaps import Window as Window
 from agent.contract.tensors import Tensor
 from firmware_profiles.profile import Facts
 
@@ -28,11 +34,6 @@ MAX_INLINE = 112 * 1024
 
 DESIRED_TYPE = "application/vnd.lepta.desired.v1+json"
 CMD_TYPE = "application/vnd.lepta.cmd.v1+json"
-
-Count = Annotated[int, Meta(ge=0)]
-Milliseconds = Annotated[float, Meta(ge=0)]
-Short = Annotated[str, Meta(max_length=200)]
-Text = Annotated[str, Meta(max_length=4000)]
 
 
 class MessageError(ValueError):
@@ -140,52 +141,6 @@ class Desired(Message, frozen=True, kw_only=True):
     models: tuple[DesiredModel, ...] = ()
     drain: bool = False
     minimum_sequence: dict[str, int] = {}
-
-
-class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the candidate proved on the device."""
-
-    agreement: float
-    sqnr_db: float
-    accuracy: float
-    serving_accuracy: float | None = None
-    latency_ms: float = 0.0
-    """Median of one row."""
-    memory_mb: float = 0.0
-    """PSS of the candidate worker with the model loaded."""
-    load_ms: float = 0.0
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests answered by the agent inside a stretch of time, measured from receipt to answer."""
-
-    requests: Count = 0
-    failed: Count = 0
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-
-
-class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What one swap cost."""
-
-    model: Short
-    to_version: Count
-    to_artifact: Digest
-    outcome: Literal["committed", "refused", "rolled_back", "failed"]
-    from_version: Count | None = None
-    from_artifact: Digest | None = None
-    reason: Text = ""
-    way: Literal["mqtt", "http", "held"] = "mqtt"
-    fetched_bytes: Count = 0
-    fetch_s: float = 0.0
-    total_s: float = 0.0
-    gap_ms: float = 0.0
-    """How long no worker of the model took requests; 0 when the old one served until the switch."""
-    probe: ProbeResult | None = None
-    control: Window = Window()
-    """As long as `during`, directly before it."""
-    during: Window = Window()
-    """From the fork of the candidate to the exit of the old worker."""
 
 
 class Reported(Message, frozen=True, kw_only=True):

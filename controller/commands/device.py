@@ -106,6 +106,8 @@ def show(name: Name) -> None:
     if device.swaps:
         screen.heading("Swaps, newest first")
         screen.table(device_text.SWAPS, [device_text.swap(swap) for swap in device.swaps[:10]], right=range(3, 9))
+        screen.heading("The newest swap")
+        screen.table((), device_text.swap_details(device.swaps[0]))
 
 
 @app.command()
