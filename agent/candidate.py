@@ -28,7 +28,7 @@ class Candidate:
         self._tell = tell
         self._timer: Timer | None = None
         self._settled = False
-        order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
+        order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
         self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False), order)
         self.member.on_event = self._event
 

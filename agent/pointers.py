@@ -33,6 +33,11 @@ class ModelPointers(msgspec.Struct, frozen=True, kw_only=True):
     """Never tried again in this generation."""
     refused_state: str = ""
     refused_reason: str = ""
+    refused_cause: str = ""
+
+    def served(self, wanted: DesiredModel) -> bool:
+        """Is it what serves here, or served before that?"""
+        return any(p is not None and p.wanted.manifest == wanted.manifest for p in (self.serving, self.previous))
 
 
 class Pointers(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +45,8 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
     desired: tuple[DesiredModel, ...] = ()
     drain: bool = False
     minimum_sequence: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    """The operator's."""
     models: dict[str, ModelPointers] = {}
 
     def of(self, model: str) -> ModelPointers:
@@ -57,7 +64,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
     def accepting(self, desired: Desired) -> Pointers:
         """The same in a new generation, in which nothing was refused yet."""
         models = {
-            name: msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
+            name: msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="", refused_cause="")
             for name, model in self.models.items()
         }
         return msgspec.structs.replace(
@@ -66,6 +73,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
             desired=desired.models,
             drain=desired.drain,
             minimum_sequence=desired.minimum_sequence,
+            labels=desired.labels,
             models=models,
         )
 

@@ -12,7 +12,7 @@ from agent import frames, swap
 from agent.backoff import Backoff
 from agent.blobs import BlobError
 from agent.candidate import Candidate
-from agent.check import check_manifest, start_order
+from agent.check import check_manifest, open_manifest, start_order
 from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.messages import DesiredModel, ModelState
 from agent.contract.signing import SignatureError
@@ -208,12 +208,12 @@ class Slot:
         ground, target = self._ground, self._target
         floor = ground.keeper.current.minimum_sequence.get(self.model, 0)
         try:
-            envelope = ground.blobs.read(target.manifest)
-            manifest = check_manifest(envelope, ground.release_key(), target, floor, ground.runtimes, ground.limits)
+            manifest = open_manifest(ground.blobs.read(target.manifest), ground.standing.roots.release_keys(), target)
+            check_manifest(manifest, ground.standing.device(), floor, anew=not self._pointers.served(target))
         except (BlobError, OSError) as error:
             self._event(swap.Broken("device", str(error)))
         except (SignatureError, ManifestError) as error:
-            self._event(swap.Refused("us", str(error)))
+            self._event(swap.Refused("us", str(error), error.cause))
         else:
             self._event(swap.Verified(manifest))
 
@@ -283,6 +283,7 @@ class Slot:
         log("%s: version %d %s%s", self.model, ended.target.version, outcome, why)
         if outcome == "refused":
             self._remember_refusal("refused")
+            self._ground.standing.refusals[ended.cause] += 1
         elif outcome == "failed":
             self._retry_later(ended.target)
         self._close_record(logbook, ended, outcome)
@@ -302,15 +303,19 @@ class Slot:
 
     def _remember_refusal(self, state: str) -> None:
         assert self._swap is not None
-        target, reason = self._swap.target, self._swap.reason[:4000]
+        ended = self._swap
+        changes = {
+            "refused": ended.target,
+            "refused_state": state,
+            "refused_reason": ended.reason[:4000],
+            "refused_cause": ended.cause,
+        }
 
         def saved(error: Exception | None) -> None:
             self._save_noted(error)
             self._owner.report(None)
 
-        self._ground.keeper.save(
-            lambda p: p.with_model(self.model, refused=target, refused_state=state, refused_reason=reason), saved
-        )
+        self._ground.keeper.save(lambda p: p.with_model(self.model, **changes), saved)
 
     def _fall_back(self) -> None:
         """Serve the previous version, if there is one; what served is given up."""
@@ -332,9 +337,9 @@ class Slot:
     def _serve_from_disk(self, pointer: Pointer) -> None:
         ground, wanted = self._ground, pointer.wanted
         try:
-            envelope = ground.blobs.read(wanted.manifest)
-            manifest = check_manifest(envelope, ground.release_key(), wanted, 0, ground.runtimes, ground.limits)
-            order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
+            # It passed every check when it was installed, and what serves goes on serving.
+            manifest = open_manifest(ground.blobs.read(wanted.manifest), ground.standing.roots.every_key(), wanted)
+            order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
         except (BlobError, OSError, SignatureError, ManifestError) as error:
             _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
             self._loop.call_soon(self._fall_back)

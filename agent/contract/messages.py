@@ -78,6 +78,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """What answers, such as "ai-edge-litert 2.3.0, XNNPACK"."""
     reason: Text = ""
     """Why it was refused or failed."""
+    cause: Short = ""
+    """The same in a word for programs: one of `manifest.CAUSES`, where it was refused."""
 
 
 class Hello(Message, frozen=True, kw_only=True):
@@ -91,6 +93,8 @@ class Hello(Message, frozen=True, kw_only=True):
     held: tuple[Digest, ...] = ()
     models: tuple[ModelState, ...] = ()
     agent_version: Short = ""
+    root: Count = 0
+    """Version of the newest root document that it holds; 0: none, its enrolled release key is its trust."""
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +122,8 @@ class Load(Message, frozen=True, kw_only=True):
     models: tuple[ModelLoad, ...] = ()
     refused: Count = 0
     """Payloads dropped since the agent started: garbage, replays, wrong signatures."""
+    refusals: dict[str, Count] = {}
+    """Versions refused since the agent started, by cause."""
 
 
 # -- desired and reported ---------------------------------------------------------------------------------------
@@ -140,6 +146,10 @@ class Desired(Message, frozen=True, kw_only=True):
     models: tuple[DesiredModel, ...] = ()
     drain: bool = False
     minimum_sequence: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    """What the operator labelled it, above its own labels: the groups that it is in."""
+    roots: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    """Envelopes of the root documents that follow the one it holds, oldest first."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,6 +196,8 @@ class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
     """As long as `during`, directly before it."""
     during: Window = Window()
     """From the fork of the candidate to the exit of the old worker."""
+    cause: Short = ""
+    """Why it was refused, as in `ModelState`."""
 
 
 class Reported(Message, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from agent.contract import manifest, messages, signing
-from agent.contract.manifest import Acceptance, FileRef, Limits, Manifest, Parity, Preprocessing
+from agent.contract.manifest import Acceptance, FileRef, Limits, Manifest, Parity, Preprocessing, Target
 from agent.contract.messages import (
     AgentStatus,
     Answer,
@@ -38,6 +38,7 @@ from agent.contract.messages import (
     Window,
     Work,
 )
+from agent.contract.root import Root
 from agent.contract.tensors import Tensor, TensorSpec
 from firmware_profiles.profile import Facts
 
@@ -167,6 +168,18 @@ SAMPLES: dict[str, Message] = {
 }
 """By kind of topic; every field holds something else than its default."""
 
+GROWN: dict[str, Message] = {
+    "agents/hello": msgspec.structs.replace(SAMPLES["agents/hello"], root=2),
+    "agents/load": msgspec.structs.replace(SAMPLES["agents/load"], refusals={"key": 3}),
+    "agents/desired": msgspec.structs.replace(SAMPLES["agents/desired"], labels={"site": "north"}, roots=("{}",)),
+    "agents/reported": Reported(
+        generation=5,
+        models=(msgspec.structs.replace(_STATE, cause="probe"),),
+        swap=msgspec.structs.replace(_SWAP, outcome="refused", cause="probe"),
+    ),
+}
+"""The kinds to which fields were appended since their golden file was made, with those fields set."""
+
 USER_SAMPLE = UserInfer(
     client="shop-3", inputs=(UserTensor(name="x", shape=(1, 2), datatype="FP32", data=[0.5, 1.5]),), id="q1"
 )
@@ -190,11 +203,19 @@ MANIFEST_SAMPLE = Manifest(
     labels=("zero", "one"),
     preprocessing=Preprocessing(8, 8, 3, 1 / 16, 0.5, True),
 )
+MANIFEST_GROWN = msgspec.structs.replace(
+    MANIFEST_SAMPLE,
+    expires_at=1_900_000_000,
+    target=Target(("pi-7",), ("site=north",)),
+    runtime_minimum={"ai-edge-litert": "2.1"},
+)
+ROOT_SAMPLE = Root(version=2, root_key="PEM one", release_keys=("PEM two",), issued_at=1_700_000_000)
 
 
 def path_of(kind: str) -> Path:
-    """The golden file of a kind of topic, of `user`, `tensors` or `manifest`."""
-    binary = kind == "tensors" or (kind in messages.KINDS and messages.KINDS[kind][1])
+    """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` is what grew since."""
+    plain = kind.removesuffix(".2")
+    binary = plain == "tensors" or (plain in messages.KINDS and messages.KINDS[plain][1])
     return GOLDEN / f"{kind.replace('/', '.')}.{'msgpack' if binary else 'json'}"
 
 
@@ -205,11 +226,14 @@ def stamped(message: Message) -> Message:
 def encoded() -> dict[str, bytes]:
     """Every sample as it goes over the wire."""
     found = {kind: messages.Stamper("boot-1").encode(message) for kind, message in SAMPLES.items()}
+    found |= {f"{kind}.2": messages.Stamper("boot-1").encode(message) for kind, message in GROWN.items()}
     return {
         **found,
         "user": msgspec.json.encode(USER_SAMPLE),
         "tensors": messages.encode_tensors(TENSORS_SAMPLE),
         "manifest": manifest.encode(MANIFEST_SAMPLE),
+        "manifest.2": manifest.encode(MANIFEST_GROWN),
+        "root": msgspec.json.encode(ROOT_SAMPLE),
     }
 
 
