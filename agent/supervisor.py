@@ -107,9 +107,7 @@ class Supervisor:
         self._handlers = self._handlers_by_topic()
         self._hello: Timer | None = None
         self._load: Timer | None = None
-        self._reporting = False
-        self._stopping = False
-        self.stopped = False
+        self._reporting = self._stopping = self.stopped = False
         self.refused = 0
         """Payloads dropped since the start."""
 

@@ -63,6 +63,12 @@ class Artifact(Reply, frozen=True, kw_only=True):
 
     profile: str
     digest: str = ""
+    signed: bool = True
+    """False: it waits for the release key, see `lepta release pending`."""
+    bundle: str = ""
+    """Digest of the signature that the `model_signing` tool checks; empty where there is none."""
+    digests: dict[str, str] = {}
+    """Of its files, by role."""
     bytes: int = 0
     bytes_before: int = 0
     """Of the source's weights as 32-bit floats; 0 where an older optimizer did not tell."""
@@ -175,6 +181,16 @@ class Rollout(Reply, frozen=True, kw_only=True):
     finished_at: float | None = None
 
 
+class ReleaseKeys(Reply, frozen=True, kw_only=True):
+    """Whose signatures on manifests count. `version` of the root document; 0: none was made yet. Keys as PEM."""
+
+    version: int
+    root_key: str
+    release_keys: tuple[str, ...]
+    signs_here: bool = True
+    """This controller holds one of the keys and signs by itself."""
+
+
 class Claim(Reply, frozen=True, kw_only=True):
     """The right to join, told once, with what the device must know: where to ask, and whom to trust there."""
 
@@ -214,6 +230,8 @@ class Identity(Reply, frozen=True, kw_only=True):
     broker: DeviceBroker = DeviceBroker()
     controller_key: str = ""
     release_key: str = ""
+    root: str = ""
+    """Envelope of the newest root document."""
     ca: str = ""
     certificate: str = ""
     not_before: float = 0.0

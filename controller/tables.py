@@ -72,6 +72,9 @@ class Artifacts(_Table, table=True):
     report: Any = _json()
     run: str | None
     created_at: float
+    signed: bool
+    bundle: str
+    target: Any = _json()
 
 
 class Runs(_Table, table=True):

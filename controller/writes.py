@@ -259,7 +259,7 @@ def _keep_files(connection: Connection, record: Record) -> None:
             needed = (f"version:{record.model}:{record.version}", [record.source, record.data])
         case Artifact():
             owner = f"artifact:{record.model}:{record.version}:{record.profile}"
-            needed = (owner, [record.manifest, *(file.digest for file in record.files.values())])
+            needed = (owner, [record.manifest, record.bundle, *(file.digest for file in record.files.values())])
         case Job():
             needed = (f"job:{record.id}", [record.input, record.result])
         case _:

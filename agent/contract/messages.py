@@ -15,6 +15,8 @@ from msgspec import Meta
 from agent.contract.manifest import Digest, FileRef
 from agent.contract.seen import SeenWindow as SeenWindow
 from agent.contract.tensors import Tensor
+from agent.contract.user import UserInfer as UserInfer
+from agent.contract.user import UserTensor as UserTensor
 from firmware_profiles.profile import Facts
 
 PROTOCOL = 1
@@ -304,26 +306,6 @@ class Chunk(Message, frozen=True, kw_only=True):
     size: Count
     """Bytes of the whole blob."""
     data: bytes
-
-
-# -- users ------------------------------------------------------------------------------------------------------
-
-
-class UserTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor as the Open Inference Protocol writes it in JSON."""
-
-    name: Short
-    shape: tuple[int, ...]
-    datatype: Short = "FP32"
-    data: list[object] = []
-
-
-class UserInfer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user publishes on `models/{model}/infer`; the answer goes to `clients/{client}/answer`."""
-
-    client: Short
-    inputs: tuple[UserTensor, ...]
-    id: Short = ""
 
 
 M = TypeVar("M", bound=Message)

@@ -19,6 +19,7 @@ from controller.client.http import Connection, not_lepta, part, read
 from controller.client.http import Unreachable as Unreachable
 from controller.client.oip import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
 from controller.client.pack import as_file
+from controller.signing_desk import Paper
 
 
 class Client(Connection):
@@ -140,6 +141,18 @@ class Client(Connection):
 
     def cancel_run(self, run: str) -> replies.Run:
         return self._post(f"/runs/{part(run)}/cancel", None, replies.Run)
+
+    def pending(self) -> Paper:
+        return self._get("/release/pending", Paper)
+
+    def push_signatures(self, paper: Paper) -> Paper:
+        return self._post("/release/signatures", {"signed": msgspec.to_builtins(paper.signed)}, Paper)
+
+    def release_keys(self) -> replies.ReleaseKeys:
+        return self._get("/release/keys", replies.ReleaseKeys)
+
+    def trust(self, envelope: str) -> replies.ReleaseKeys:
+        return self._post("/release/root", {"envelope": envelope}, replies.ReleaseKeys)
 
     def release(self, model: str, version: int) -> replies.Release:
         return self._post("/releases", {"model": model, "version": version}, replies.Release)
