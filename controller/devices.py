@@ -88,6 +88,7 @@ class Devices:
         self._outbox = outbox
         self._swaps_kept = swaps_kept
         self._roots = roots
+        self._floors: dict[str, int] = {}
         self._silent_s = silent_s
         self._known: dict[str, Known] = {}
         self.on_lost: list[Callable[[Tick, str], None]] = []
@@ -98,6 +99,20 @@ class Devices:
     def restore(self, devices: Iterable[records.Device]) -> None:
         """Begin from the store: everybody is offline until heard."""
         self._known = {device.name: Known(device) for device in devices}
+
+    def restore_floors(self, models: Iterable[records.Model]) -> None:
+        self._floors = {model.name: model.floor for model in models if model.floor}
+
+    def raise_floor(self, tick: Tick, model: records.Model, sequence: int) -> records.Model:
+        """No device installs a manifest of the model below `sequence` any more. It is never lowered."""
+        floor = max(sequence, self._floors.get(model.name, 0))
+        raised = msgspec.structs.replace(model, floor=floor)
+        if floor != self._floors.get(model.name):
+            self._floors[model.name] = floor
+            tick.save(writes.put(raised))
+            for known in self._known.values():
+                self._tell_anew(tick, known)
+        return raised
 
     def all(self) -> list[Known]:
         return list(self._known.values())
@@ -161,11 +176,7 @@ class Devices:
         if labels == known.record.labels:
             return
         self._set(tick, known, labels=labels)
-        if known.record.desired_generation and known.approved:
-            # The groups that it is in: a new generation, or it would not look.
-            generation = max(known.record.desired_generation, known.record.reported_generation) + 1
-            self._set(tick, known, desired_generation=generation)
-            tick.then(partial(self.send_desired, name))
+        self._tell_anew(tick, known)
 
     def follow(self, tick: Tick, envelope: str) -> None:
         """Take the next root document, and tell every device. Raises UserError for one that does not follow."""
@@ -305,6 +316,7 @@ class Devices:
             generation=record.desired_generation,
             models=record.desired,
             drain=record.drain,
+            minimum_sequence=self._floors,
             labels=record.labels,
             roots=self._roots_for(known),
         )
@@ -337,6 +349,13 @@ class Devices:
             cpu=load.cpu if load else 0.0,
             draining=known.record.drain,
         )
+
+    def _tell_anew(self, tick: Tick, known: Known) -> None:
+        """Something beside the models changed: a new generation, or the device would not look."""
+        if known.record.desired_generation and known.approved:
+            generation = max(known.record.desired_generation, known.record.reported_generation) + 1
+            self._set(tick, known, desired_generation=generation)
+            tick.then(partial(self.send_desired, known.name))
 
     def _roots_for(self, known: Known) -> tuple[str, ...]:
         """The root documents that it lacks."""

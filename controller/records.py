@@ -35,6 +35,8 @@ class File(Record, frozen=True, kw_only=True):
 class Model(Record, frozen=True, kw_only=True):
     name: str
     created_at: float
+    floor: int = 0
+    """No device installs a manifest of the model with a lower sequence. Only raised, for security."""
 
 
 class Version(Record, frozen=True, kw_only=True):

@@ -181,16 +181,6 @@ class Rollout(Reply, frozen=True, kw_only=True):
     finished_at: float | None = None
 
 
-class ReleaseKeys(Reply, frozen=True, kw_only=True):
-    """Whose signatures on manifests count. `version` of the root document; 0: none was made yet. Keys as PEM."""
-
-    version: int
-    root_key: str
-    release_keys: tuple[str, ...]
-    signs_here: bool = True
-    """This controller holds one of the keys and signs by itself."""
-
-
 class Claim(Reply, frozen=True, kw_only=True):
     """The right to join, told once, with what the device must know: where to ask, and whom to trust there."""
 

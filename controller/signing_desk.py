@@ -55,6 +55,23 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(manifest, **told)
 
 
+class ReleaseKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose signatures on manifests count. `version` of the root document; 0: none was made yet. Keys as PEM."""
+
+    version: int
+    root_key: str
+    release_keys: tuple[str, ...]
+    signs_here: bool = True
+    """This controller holds one of the keys and signs by itself."""
+
+
+class Floor(msgspec.Struct, frozen=True, kw_only=True):
+    """No manifest of the model with a lower sequence is installed any more."""
+
+    model: str
+    sequence: int
+
+
 def read_paper(content: bytes) -> Paper:
     try:
         return msgspec.json.decode(content, type=Paper)

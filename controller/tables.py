@@ -39,6 +39,7 @@ class Models(_Table, table=True):
     __tablename__ = "models"
     name: str = Field(primary_key=True)
     created_at: float
+    floor: int
 
 
 class Versions(_Table, table=True):

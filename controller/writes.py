@@ -69,7 +69,9 @@ def add_version(version: Version) -> Write[Version]:
     def write(connection: Connection) -> Version:
         models, versions = TABLES[Model], TABLES[Version]
         connection.execute(
-            sqlite_insert(models).values(name=version.model, created_at=version.created_at).on_conflict_do_nothing()
+            sqlite_insert(models)
+            .values(name=version.model, created_at=version.created_at, floor=0)
+            .on_conflict_do_nothing()
         )
         highest = select(func.max(versions.c.version)).where(versions.c.model == version.model)
         last = connection.execute(highest).scalar()

@@ -8,13 +8,13 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from controller import reads, records, replies, writes
+from controller import reads, records, writes
 from controller.api.access import ADMIN, READ, RELEASE, controller_of
 from controller.api.errors import reply
-from controller.api.schemas import NewRoot, NewSignatures
+from controller.api.schemas import NewFloor, NewRoot, NewSignatures
 from controller.errors import UserError
 from controller.parts import Controller
-from controller.signing_desk import Paper, Signed, Unsigned
+from controller.signing_desk import Floor, Paper, ReleaseKeys, Signed, Unsigned
 
 router = APIRouter(prefix="/release", tags=["release"])
 
@@ -34,6 +34,19 @@ async def take_signatures(request: Request, body: NewSignatures) -> Response:
     signed = [await _taken(controller, each) for each in msgspec.convert(body.model_dump()["signed"], list[Signed])]
     await controller.fleet.do(lambda tick: tick.save(*(writes.put(artifact) for artifact in signed)))
     return reply(Paper(signed=tuple(Signed(**_names(a), envelope="", bundle="") for a in signed)))
+
+
+@router.post("/floor", dependencies=RELEASE)
+async def raise_floor(request: Request, body: NewFloor) -> Response:
+    """No device installs an older version of the model any more."""
+    controller = controller_of(request)
+    model = await controller.store.read(reads.get(records.Model, body.model))
+    built = await controller.store.read(reads.every(records.Artifact, model=body.model, version=body.version))
+    if not built:
+        raise UserError(f"{body.model} version {body.version} has no artifact", f"lepta model show {body.model}")
+    lowest = min(artifact.sequence for artifact in built)
+    raised = await controller.fleet.do(lambda tick: controller.fleet.devices.raise_floor(tick, model, lowest))
+    return reply(Floor(model=raised.name, sequence=raised.floor))
 
 
 @router.get("/keys", dependencies=READ)
@@ -64,9 +77,9 @@ def _names(artifact: records.Artifact) -> dict[str, Any]:
     return {"model": artifact.model, "version": artifact.version, "profile": artifact.profile}
 
 
-def _trust(controller: Controller) -> replies.ReleaseKeys:
+def _trust(controller: Controller) -> ReleaseKeys:
     current = controller.keys.roots.current
-    return replies.ReleaseKeys(
+    return ReleaseKeys(
         version=current.version,
         root_key=current.root_key,
         release_keys=current.release_keys,

@@ -83,6 +83,11 @@ class NewSignatures(Body):
     signed: Annotated[list[SignedManifest], Field(min_length=1, max_length=1000)]
 
 
+class NewFloor(Body):
+    model: Name
+    version: Annotated[int, Field(ge=1)]
+
+
 class NewRoot(Body):
     envelope: Annotated[str, Field(max_length=16_000, description="as `lepta release root` wrote it")]
 

@@ -14,8 +14,7 @@ from controller.errors import UserError
 if TYPE_CHECKING:
     from agent.contract.root import Root
     from agent.contract.signing import PrivateKey, PublicKey
-    from controller.replies import ReleaseKeys
-    from controller.signing_desk import Paper, Terms
+    from controller.signing_desk import Paper, ReleaseKeys, Terms
 
 _DAY_S = 86400
 app = typer.Typer(help="Signing versions: the release key may lie on another machine.", no_args_is_help=True)
@@ -95,6 +94,17 @@ def push(file: _File) -> None:
     for model, version in sorted({(each.model, each.version) for each in taken}):
         screen.line(f"{model} version {version} is signed")
         screen.note(f"next: lepta rollout start {model} --version {version}")
+
+
+@app.command()
+def floor(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    version: Annotated[int, typer.Argument(help="The oldest version that may still be installed.", min=1)],
+) -> None:
+    """Shut out older versions for good, for security. What serves goes on serving."""
+    with common.connect() as client:
+        raised = client.raise_floor(model, version)
+    common.screen().line(f"{model}: nothing older than version {version} is installed (sequence {raised.sequence})")
 
 
 @app.command()

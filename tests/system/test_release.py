@@ -14,6 +14,7 @@ from controller.bundle import FILES, SIGNATURE, check_bundle, sign_bundle
 from controller.client.http import ApiError
 from controller.commands.root import run
 from tests import builders
+from tests.fake_controller import until
 from tests.system.world import World
 
 MODEL = "digits"
@@ -79,6 +80,18 @@ def test_after_a_rotation_the_fleet_takes_what_the_new_key_signed(world: World, 
     _sign_and_push(paper, fresh)
     assert run(["rollout", "start", MODEL]) == 0
     assert world.client.release_keys().version == 1
+
+
+def test_below_a_floor_nothing_is_installed_and_what_serves_goes_on(world: World, tmp_path: Path) -> None:
+    versions = [world.bring(MODEL, builders.classifier(number)) for number in (1, 2)]
+    paper = tmp_path / "paper.json"
+    assert run(["release", "pending", "--out", str(paper)]) == 0
+    _sign_and_push(paper, tmp_path / "offline.key")
+    world.roll_out(MODEL, versions[1])
+    assert run(["release", "floor", MODEL, str(versions[1])]) == 0
+    assert run(["rollout", "start", MODEL, "--version", str(versions[0])]) != 0
+    until(lambda: [m.cause for m in world.client.device("edge-1").models if m.state == "refused"] == ["sequence"], "no")
+    assert world.serves("edge-1", MODEL)
 
 
 @pytest.mark.model_signing
