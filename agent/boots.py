@@ -127,7 +127,7 @@ def _given_up(
     reason = f"{_BLAME} {times} times while this version was at work; it is not tried again in this generation"
     return msgspec.structs.replace(
         model, serving=serving, previous=previous, candidate=None, tries=0,
-        refused=lost, refused_state="failed", refused_reason=reason,
+        refused=lost, refused_state="failed", refused_reason=reason, refused_cause="",
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class Candidate:
         self._settled = False
         self._over = False
         self._shadow: Shadow | None = None
-        order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
+        order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
         self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False, steady=False), order)
         self.member.on_event = self._event
 

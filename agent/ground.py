@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -10,13 +9,13 @@ import msgspec
 from agent import frames, free
 from agent.blobs import Blobs
 from agent.contract.messages import SwapRecord
-from agent.contract.signing import PublicKey
 from agent.fetch import Fetcher
 from agent.keeper import Keeper
 from agent.lines import Waiting
 from agent.loop import Loop
 from agent.serving import Member
 from agent.settings import Limits, Simulate
+from agent.standing import Standing
 from agent.workers import Workers
 
 
@@ -29,8 +28,7 @@ class Ground(msgspec.Struct):
     fetcher: Fetcher
     keeper: Keeper
     limits: Limits
-    release_key: Callable[[], PublicKey]
-    runtimes: Sequence[str]
+    standing: Standing
     simulate: Simulate = Simulate()
 
     @property

@@ -43,6 +43,11 @@ class ModelPointers(msgspec.Struct, frozen=True, kw_only=True):
     """Its worker was started; if that is found at a start, the agent went down with it."""
     tries: int = 0
     """Of this candidate, in a row."""
+    refused_cause: str = ""
+
+    def served(self, wanted: DesiredModel) -> bool:
+        """Is it what serves here, or served before that?"""
+        return any(p is not None and p.wanted.manifest == wanted.manifest for p in (self.serving, self.previous))
 
 
 class Pointers(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +55,8 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
     desired: tuple[DesiredModel, ...] = ()
     drain: bool = False
     minimum_sequence: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    """The operator's."""
     models: dict[str, ModelPointers] = {}
 
     def of(self, model: str) -> ModelPointers:
@@ -71,7 +78,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
         models = {
             name: model
             if model.refused_state == "failed" and model.refused in still
-            else msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
+            else msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="", refused_cause="")
             for name, model in self.models.items()
         }
         return msgspec.structs.replace(
@@ -80,6 +87,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
             desired=desired.models,
             drain=desired.drain,
             minimum_sequence=desired.minimum_sequence,
+            labels=desired.labels,
             models=models,
         )
 

@@ -83,7 +83,7 @@ class Shadow:
             self._end_with(swap.Agreed())
             return
         counted = f"{self._agreed} of {self._compared} live answers"
-        self._end_with(swap.Refused("user", f"as a shadow it agrees with what serves on only {counted}"))
+        self._end_with(swap.Refused("user", f"as a shadow it agrees with what serves on only {counted}", "shadow"))
 
     def _end_with(self, event: swap.Event) -> None:
         self.end()

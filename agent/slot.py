@@ -10,7 +10,7 @@ import msgspec
 from agent import frames, room, swap, watched
 from agent.blobs import BlobError
 from agent.candidate import Candidate, place_for
-from agent.check import check_manifest, start_order
+from agent.check import check_manifest, open_manifest, start_order
 from agent.contract.faults import fault
 from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.manifest import Watch as WatchTerms
@@ -226,12 +226,12 @@ class Slot:
         ground, target = self._ground, self._target
         floor = ground.keeper.current.minimum_sequence.get(self.model, 0)
         try:
-            envelope = ground.blobs.read(target.manifest)
-            manifest = check_manifest(envelope, ground.release_key(), target, floor, ground.runtimes, ground.limits)
+            manifest = open_manifest(ground.blobs.read(target.manifest), ground.standing.roots.release_keys(), target)
+            check_manifest(manifest, ground.standing.device(), floor, anew=not self._pointers.served(target))
         except (BlobError, OSError) as error:
             self._event(swap.Broken("device", str(error)))
         except (SignatureError, ManifestError) as error:
-            self._event(swap.Refused("us", str(error)))
+            self._event(swap.Refused("us", str(error), error.cause))
         else:
             self._event(swap.Verified(manifest))
 
@@ -347,6 +347,7 @@ class Slot:
         log("%s: version %d %s%s", self.model, ended.target.version, outcome, why)
         if outcome == "refused":
             self._way_back.deny(ended, "refused")
+            self._ground.standing.refusals[ended.cause] += 1
         elif outcome == "failed":
             self._way_back.retry_later(ended.target)
         logbook.watch = self._watch.result() if outcome in ("committed", "rolled_back") else None
@@ -373,9 +374,9 @@ class Slot:
     def _serve_from_disk(self, pointer: Pointer) -> None:
         ground, wanted = self._ground, pointer.wanted
         try:
-            envelope = ground.blobs.read(wanted.manifest)
-            manifest = check_manifest(envelope, ground.release_key(), wanted, 0, ground.runtimes, ground.limits)
-            order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
+            # It passed every check when it was installed, and what serves goes on serving.
+            manifest = open_manifest(ground.blobs.read(wanted.manifest), ground.standing.roots.every_key(), wanted)
+            order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
         except (BlobError, OSError, SignatureError, ManifestError) as error:
             _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
             self._loop.call_soon(self._way_back.fall_back)

@@ -116,6 +116,7 @@ def assemble(
         settings=settings,
         facts=here,
         new_id=lambda: secrets.token_hex(8),
+        clock=clock,
     )
 
 

@@ -50,13 +50,13 @@ def _turned_down(pointers: ModelPointers, swap: Swap | None) -> list[ModelState]
     serving, refused = pointers.serving, pointers.refused
     if refused is not None and (serving is None or serving.wanted != refused):
         outcome: Reported = "refused" if pointers.refused_state == "refused" else "failed"
-        return [_state(refused, outcome, reason=pointers.refused_reason)]
+        return [_state(refused, outcome, reason=pointers.refused_reason, cause=pointers.refused_cause)]
     if swap is not None and swap.state == "failed":
         return [_state(swap.target, "failed", reason=swap.reason)]
     return []
 
 
-def _state(wanted: DesiredModel, state: Reported, runtime: str = "", reason: str = "") -> ModelState:
+def _state(wanted: DesiredModel, state: Reported, runtime: str = "", reason: str = "", cause: str = "") -> ModelState:
     return ModelState(
         model=wanted.model,
         version=wanted.version,
@@ -66,4 +66,5 @@ def _state(wanted: DesiredModel, state: Reported, runtime: str = "", reason: str
         state=state,
         runtime=runtime,
         reason=reason,
+        cause=cause,
     )

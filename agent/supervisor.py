@@ -11,6 +11,7 @@ import msgspec
 
 from agent import VERSION, frames, replies, session
 from agent.blobs import Blobs
+from agent.clock import Clock
 from agent.commands import Commands
 from agent.contract import topics
 from agent.contract.messages import (
@@ -48,6 +49,7 @@ from agent.pointers import Pointers
 from agent.serving import Member, Serving
 from agent.settings import AgentSettings
 from agent.slot import Slot
+from agent.standing import Standing
 from agent.workers import Workers
 from firmware_profiles.profile import Facts
 
@@ -77,6 +79,7 @@ class Supervisor:
         new_id: Callable[[], str],
         random_: Callable[[], float] = random.random,
         sampler: Sampler | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._loop = loop
         self._link = link
@@ -89,6 +92,7 @@ class Supervisor:
         self._new_id = new_id
         self._random = random_
         self._sampler = sampler or Sampler()
+        self._standing = Standing(identity, facts, keeper, settings, clock or Clock(settings.folder))
         self._stamper = Stamper(new_id())
         self._seen = SeenWindow()
         self._state = session.Session(
@@ -96,16 +100,14 @@ class Supervisor:
         )
         self._fetcher = Fetcher(loop, blobs, self._source(settings), settings.limits, self._pinned)
         self._ground = self._shared_by_slots(settings)
-        self._intake = Intake(self._ground, self._slot, self.answered)
-        self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slot, self._reply)
         self._slots: dict[str, Slot] = {}
+        self._intake = Intake(self._ground, self._slots.get, self.answered)
+        self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slots.get, self._reply)
         self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
         self._handlers = self._handlers_by_topic()
         self._hello: Timer | None = None
         self._load: Timer | None = None
-        self._reporting = False
-        self._stopping = False
-        self.stopped = False
+        self._reporting = self._stopping = self.stopped = False
         self.refused = 0  # Payloads dropped since the start.
 
     # -- life
@@ -192,7 +194,10 @@ class Supervisor:
 
     def _on_desired(self, payload: bytes) -> None:
         content = open_sealed(payload, DESIRED_TYPE, [self._controller_key])
-        self._decide(session.DesiredArrived(decode_as(Desired, "agents/desired", content)))
+        desired = decode_as(Desired, "agents/desired", content)
+        if self._standing.follow(desired, self._refuse):
+            self._hello_after(0.0)  # The controller may hold more root documents than fit into one message.
+        self._decide(session.DesiredArrived(desired))
 
     def _on_infer(self, payload: bytes) -> None:
         message = decode_as(Infer, "agents/infer", payload)
@@ -257,6 +262,7 @@ class Supervisor:
             held=tuple(self._blobs.held()[:400]),
             models=self.states(),
             agent_version=VERSION,
+            root=self._standing.roots.version,
         )
         self._publish("hello", hello, qos=1)
 
@@ -332,7 +338,7 @@ class Supervisor:
             for slot, member in serving
             if member is not None
         )
-        self._publish("load", self._sampler.sample(queue, models, self.refused), qos=0)
+        self._publish("load", self._sampler.sample(queue, models, self.refused, self._standing.refusals), qos=0)
         self._decide(session.Ticked())
         busy = queue or any(model.rate for model in models)
         self._load = self._loop.call_later(self._limits.load_every if busy else self._limits.load_idle, self._send_load)
@@ -349,9 +355,6 @@ class Supervisor:
     def _pinned(self) -> set[str]:
         return self._keeper.current.pinned().union(*(slot.pinned() for slot in self._slots.values()))
 
-    def _slot(self, model: str) -> Slot | None:
-        return self._slots.get(model)
-
     def _slot_for(self, model: str) -> Slot:
         if model not in self._slots:
             self._slots[model] = Slot(model, self._ground, self)
@@ -365,8 +368,7 @@ class Supervisor:
             fetcher=self._fetcher,
             keeper=self._keeper,
             limits=settings.limits,
-            release_key=lambda: self._release_key,
-            runtimes=self._facts.runtimes,
+            standing=self._standing,
             simulate=settings.simulate,
         )
 
@@ -382,7 +384,6 @@ class Supervisor:
     def _source(self, settings: AgentSettings) -> Source:
         if settings.fetch == "mqtt":
             return MqttSource(self._link, self._identity.agent, self._stamper.encode)
-        from agent.clock import Clock
         from agent.http_source import HttpSource  # Most agents never need it.
         from agent.trust import Door
 
@@ -394,7 +395,3 @@ class Supervisor:
     @cached_property
     def _controller_key(self) -> PublicKey:
         return PublicKey.from_pem(self._identity.controller_key)
-
-    @cached_property
-    def _release_key(self) -> PublicKey:
-        return PublicKey.from_pem(self._identity.release_key)

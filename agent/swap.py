@@ -42,6 +42,8 @@ class Swap(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     alone: bool = False
     """The old worker left before the candidate came."""
+    cause: str = ""
+    """One of `manifest.CAUSES` when it was refused."""
     history: tuple[str, ...] = ()
 
     @property
@@ -68,6 +70,7 @@ class Refused(msgspec.Struct, frozen=True):
 
     who: Who
     reason: str
+    cause: str = "load"
 
 
 class Verified(msgspec.Struct, frozen=True):
@@ -279,7 +282,7 @@ def _probed(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     reason = judge(swap.manifest, result, event.serving_accuracy)
     swap = msgspec.structs.replace(swap, probe=result)
     if reason:
-        return _ended(swap, "refused", "user", reason)
+        return _ended(swap, "refused", "user", reason, "probe")
     if shadow.requests and not swap.alone:
         return msgspec.structs.replace(swap, state="shadowing"), [Report(), Shadow()]
     return msgspec.structs.replace(swap, state="switching"), [Report(), SavePointers()]
@@ -299,7 +302,7 @@ def _way_back(swap: Swap) -> list[Action]:
 
 def _refused(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     assert isinstance(event, Refused)
-    return _ended(swap, "refused", event.who, event.reason)
+    return _ended(swap, "refused", event.who, event.reason, event.cause)
 
 
 def _broken(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
@@ -309,7 +312,7 @@ def _broken(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
 
 def _lost_candidate(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     assert isinstance(event, Lost)
-    return _ended(swap, "refused", "user", f"its worker ended: {event.reason}")
+    return _ended(swap, "refused", "user", f"its worker ended: {event.reason}", "load")
 
 
 def _fell(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
@@ -318,8 +321,10 @@ def _fell(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     return swap, [RollBack(), Finish("rolled_back"), Report()]
 
 
-def _ended(swap: Swap, state: Literal["refused", "failed"], who: Who, reason: str) -> tuple[Swap, list[Action]]:
-    swap = msgspec.structs.replace(swap, state=state, who=who, reason=reason)
+def _ended(
+    swap: Swap, state: Literal["refused", "failed"], who: Who, reason: str, cause: str = ""
+) -> tuple[Swap, list[Action]]:
+    swap = msgspec.structs.replace(swap, state=state, who=who, reason=reason, cause=cause)
     return swap, [Discard(), *_way_back(swap), Finish(state), Report()]
 
 

@@ -60,6 +60,7 @@ class SwapLog:
             from_artifact=self.old.wanted.artifact if self.old else None,
             outcome=outcome,
             reason=swap.reason[:4000],
+            cause=swap.cause,
             way="held" if self._held else self._way,
             fetched_bytes=self._bytes,
             fetch_s=round((forked or now) - self._began, 6),

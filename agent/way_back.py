@@ -88,4 +88,9 @@ class WayBack:
 
 
 def _denial(ended: swap.Swap, state: Literal["refused", "failed"]) -> dict[str, object]:
-    return {"refused": ended.target, "refused_state": state, "refused_reason": ended.reason[:4000]}
+    return {
+        "refused": ended.target,
+        "refused_state": state,
+        "refused_reason": ended.reason[:4000],
+        "refused_cause": ended.cause,
+    }

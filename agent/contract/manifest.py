@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -20,8 +21,19 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of t
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
+CAUSES = (
+    "key", "changed", "unreadable", "mismatch", "sequence", "expired",
+    "profile", "target", "size", "operator", "runtime", "load", "probe", "shadow",
+)  # fmt: skip
+"""Why a version was refused, in a word for programs. Later agents may say others."""
+
+
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message says why."""
+    """A manifest that cannot be used; the message says why, `cause` is one of CAUSES."""
+
+    def __init__(self, message: str, cause: str = "unreadable") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class FileRef(msgspec.Struct, frozen=True):
@@ -101,6 +113,22 @@ class Preprocessing(msgspec.Struct, frozen=True):
     """True where the model was trained on light strokes on dark ground and pictures come dark on light."""
 
 
+class Target(msgspec.Struct, frozen=True):
+    """Who may install it: any device that is named, or is in one of the groups. Empty: every device."""
+
+    devices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """Labels as KEY=VALUE."""
+
+    def takes(self, device: str, labels: Mapping[str, str]) -> bool:
+        if not self.devices and not self.groups:
+            return True
+        return device in self.devices or any(f"{key}={value}" in self.groups for key, value in labels.items())
+
+    def __str__(self) -> str:
+        return ", ".join((*self.devices, *self.groups)) or "every device"
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """One artifact of one version for one profile. Signed once by the release key and never re-signed."""
 
@@ -127,6 +155,11 @@ class Manifest(msgspec.Struct, frozen=True):
     format: int = FORMAT
     watch: Watch = Watch()
     shadow: Shadow = Shadow()
+    expires_at: Annotated[int, Meta(ge=0)] = 0
+    """Seconds since 1970; from then on nobody installs it anew. What serves goes on serving. 0: never."""
+    target: Target = Target()
+    runtime_minimum: dict[str, str] = {}
+    """Least version by runtime, such as "2.1"; a runtime that is not named may have any."""
 
     @property
     def artifact(self) -> str:

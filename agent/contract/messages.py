@@ -21,6 +21,8 @@ from agent.contract.swaps import SwapRecord as SwapRecord
 from agent.contract.swaps import WatchResult as WatchResult
 from agent.contract.swaps import Window as Window
 from agent.contract.tensors import Tensor
+from agent.contract.user import UserInfer as UserInfer
+from agent.contract.user import UserTensor as UserTensor
 from firmware_profiles.profile import Facts
 
 PROTOCOL = 1
@@ -79,6 +81,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """What answers, such as "ai-edge-litert 2.3.0, XNNPACK"."""
     reason: Text = ""
     """Why it was refused or failed."""
+    cause: Short = ""
+    """The same in a word for programs: one of `manifest.CAUSES`, where it was refused."""
 
 
 class Hello(Message, frozen=True, kw_only=True):
@@ -92,6 +96,8 @@ class Hello(Message, frozen=True, kw_only=True):
     held: tuple[Digest, ...] = ()
     models: tuple[ModelState, ...] = ()
     agent_version: Short = ""
+    root: Count = 0
+    """Version of the newest root document that it holds; 0: none, its enrolled release key is its trust."""
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +125,8 @@ class Load(Message, frozen=True, kw_only=True):
     models: tuple[ModelLoad, ...] = ()
     refused: Count = 0
     """Payloads dropped since the agent started: garbage, replays, wrong signatures."""
+    refusals: dict[str, Count] = {}
+    """Versions refused since the agent started, by cause."""
 
 
 # -- desired and reported ---------------------------------------------------------------------------------------
@@ -141,6 +149,10 @@ class Desired(Message, frozen=True, kw_only=True):
     models: tuple[DesiredModel, ...] = ()
     drain: bool = False
     minimum_sequence: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    """What the operator labelled it, above its own labels: the groups that it is in."""
+    roots: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    """Envelopes of the root documents that follow the one it holds, oldest first."""
 
 
 class Reported(Message, frozen=True, kw_only=True):
@@ -247,26 +259,6 @@ class Chunk(Message, frozen=True, kw_only=True):
     size: Count
     """Bytes of the whole blob."""
     data: bytes
-
-
-# -- users ------------------------------------------------------------------------------------------------------
-
-
-class UserTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor as the Open Inference Protocol writes it in JSON."""
-
-    name: Short
-    shape: tuple[int, ...]
-    datatype: Short = "FP32"
-    data: list[object] = []
-
-
-class UserInfer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user publishes on `models/{model}/infer`; the answer goes to `clients/{client}/answer`."""
-
-    client: Short
-    inputs: tuple[UserTensor, ...]
-    id: Short = ""
 
 
 M = TypeVar("M", bound=Message)

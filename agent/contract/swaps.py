@@ -87,3 +87,5 @@ class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
     """There was too little memory for two: the old worker left before the candidate was loaded."""
     who: Literal["", "user", "device", "network", "us"] = ""
     """At fault where it was not committed."""
+    cause: Short = ""
+    """Why it was refused, as in `ModelState`."""

@@ -101,7 +101,10 @@ def show(name: Name) -> None:
         screen.table((), [(m.profile, "fits" if m.fits else "does not", device_text.why(m)) for m in device.match])
     if device.models:
         screen.heading("Models")
-        rows = [(m.model, f"version {m.version}", m.artifact[:12], m.state, m.runtime, m.reason) for m in device.models]
+        rows = [
+            (m.model, f"version {m.version}", m.artifact[:12], m.state, m.runtime, device_text.reason(m))
+            for m in device.models
+        ]
         screen.table((), rows)
     if device.swaps:
         screen.heading("Swaps, newest first")

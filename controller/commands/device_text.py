@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from controller.commands.layout import ms, share, size
 
 if TYPE_CHECKING:
-    from agent.contract.messages import Window
+    from agent.contract.messages import ModelState, Window
     from controller.replies import Device, ProfileMatch, TimedSwap
 
 HEADER = ("device", "state", "profile", "load", "models", "labels")
@@ -65,7 +65,19 @@ def facts(device: Device) -> list[tuple[str, str]]:
         ("accelerators", (", ".join(facts.accelerators) or "-") + overridden),
         ("runtimes", ", ".join(facts.runtimes) or "-"),
         ("load", load(device.load)),
+        ("refused", refusals(device.load)),
     ]
+
+
+def reason(model: ModelState) -> str:
+    """The cause of a refusal in its one word, then the whole of it."""
+    return f"{model.cause}: {model.reason}" if model.cause else model.reason
+
+
+def refusals(load: dict[str, Any] | None) -> str:
+    """Versions refused since the agent started, by cause."""
+    counts = (load or {}).get("refusals") or {}
+    return ", ".join(f"{cause} {count}" for cause, count in sorted(counts.items())) or "-"
 
 
 def swap(swap: TimedSwap) -> tuple[str, ...]:
