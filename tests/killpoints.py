@@ -21,7 +21,8 @@ from agent.contract.messages import Answer, Hello, Reported
 from tests import builders, disk_images, faultpoints
 from tests.fake_controller import AgentProcess, FakeBroker, FakeController, until
 
-ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
+_FEATURES, _ROWS = 96, 512
+ROW = {"x": np.linspace(-2, 2, _FEATURES, dtype=np.float32).reshape(1, -1)}
 OLD, NEW = 1, 2
 START_S = 5.0
 """Within this time of its start the agent answers again."""
@@ -45,10 +46,10 @@ class Victim:
     def __init__(self, folder: Path, controller: FakeController) -> None:
         self._controller = controller
         self._agent = AgentProcess(folder, controller, f"edge-{secrets.token_hex(3)}", _CONFIG)
-        self.old = controller.release(builders.classifier(1))
-        content = builders.classifier(2)
-        # Several chunks, so that one is made durable on the way.
-        self.new = controller.release(content, version=NEW, golden=builders.golden_for(content, rows=3000))
+        self.old = controller.release(_classifier(OLD))
+        content = _classifier(NEW)
+        # Golden sets of several chunks, so that one is made durable on the way.
+        self.new = controller.release(content, version=NEW, golden=builders.golden_for(content, rows=_ROWS))
         self._agent.start()
         controller.desire(self._agent.name, self.old)
         controller.state(self.old, "serving")
@@ -126,6 +127,12 @@ class Victim:
                 return answer
             assert time.monotonic() < began + 2 * START_S, f"no answer: {answer.fault.message}"
             time.sleep(0.02)
+
+
+def _classifier(variant: int) -> bytes:
+    weights = np.random.default_rng(7).normal(size=(builders.CLASSES, _FEATURES))
+    weights += np.random.default_rng(variant).normal(scale=0.003, size=weights.shape)
+    return builders.dense(weights, np.zeros(builders.CLASSES))
 
 
 def everything(folder: Path, passes: int = 1000, points: list[str] | None = None) -> Tally:

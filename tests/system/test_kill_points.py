@@ -9,13 +9,15 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent.contract import topics
 from tests import builders, faultpoints
 from tests.fake_controller import AgentProcess, FakeController
-from tests.killpoints import NEW, OLD, ROW, Victim
+from tests.killpoints import NEW, OLD, Victim
 
+ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
 _CHANCE = random.Random(11)
 # What an update that goes well does not come by: the disk fails or the version is bad.
 _ELSEWHERE = {"swap.RollBack", "swap.Discard"}
