@@ -44,7 +44,7 @@ class Slot:
         self._next: DesiredModel | None = None
         self._candidate: Candidate | None = None
         self._batch: Batch | None = None
-        self._logbook = SwapLog(0.0, 0.0, "mqtt")
+        self._logbook = SwapLog(0.0, 0.0)
         self._watch = Watch(ground.loop, ground.limits, self._event)
         self._retry = Backoff(ground.loop, ground.limits.retry_first, ground.limits.retry_most)
         self._leaving = False
@@ -70,7 +70,7 @@ class Slot:
             return
         if not pointer.watched:  # We were ended between switch and commit: the watch goes on.
             self._swap = swap.resume(pointer.wanted)
-            self._logbook = SwapLog(self._loop.now(), 0.0, "mqtt")
+            self._logbook = SwapLog(self._loop.now(), 0.0)
         self._serve_from_disk(pointer)
 
     def want(self, target: DesiredModel) -> None:
@@ -158,7 +158,7 @@ class Slot:
     def _begin(self, target: DesiredModel) -> None:
         self._retry.cancel()
         _log.info("%s: version %d is wanted (artifact %s)", self.model, target.version, target.artifact[:12])
-        self._logbook = SwapLog(self._loop.now(), self.serving.downtime, self._ground.fetcher.way)
+        self._logbook = SwapLog(self._loop.now(), self.serving.downtime)
         self._swap, actions = swap.begin(target)
         self._perform(actions)
 
