@@ -101,10 +101,11 @@ class Slot:
         self.serving.stop()
 
     def pinned(self) -> set[str]:
-        """Digests that a swap under way needs."""
-        if self._swap is None or self._swap.ended or self._swap.manifest is None:
-            return set()
-        return {file.digest for file in self._swap.manifest.files.values()}
+        """Digests that a swap under way needs, or a request or shard that waits."""
+        pinned = self.serving.blobs()
+        if self._swap is not None and not self._swap.ended and self._swap.manifest is not None:
+            pinned |= {file.digest for file in self._swap.manifest.files.values()}
+        return pinned
 
     @property
     def idle(self) -> bool:
