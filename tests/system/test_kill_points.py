@@ -43,6 +43,14 @@ def test_killed_there_and_again_in_the_recovery_the_agent_serves_and_ends_the_up
     assert victim.tally.unusable == []
 
 
+@pytest.mark.parametrize("point", ["swap.Discard", "swap.Finish"])
+def test_killed_while_a_bad_version_is_refused_the_old_one_serves_on_and_it_is_refused_again(
+    victim: Victim, point: str
+) -> None:
+    assert victim.kill(point, bad=True)
+    assert victim.tally.unusable == []
+
+
 def test_a_zygote_killed_in_the_middle_of_an_update_fails_one_try_and_condemns_no_version(
     controller: FakeController, tmp_path: Path
 ) -> None:
