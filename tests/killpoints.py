@@ -67,6 +67,14 @@ class Victim:
 
         `bad`: the update is to a version that must be refused.
         """
+        where = f"{point}@{on_pass}{', again ' + again if again else ''}{', bad version' if bad else ''}"
+        try:
+            return self._kill(point, on_pass, again, bad)
+        except AssertionError as error:
+            self.tally.unusable.append(f"killed at {where}: {error}")
+            return False
+
+    def _kill(self, point: str, on_pass: int, again: str, bad: bool) -> bool:
         self._restore()
         self._target, self._ends = (self.bad, OLD) if bad else (self.new, NEW)
         self._controller.desire(self._agent.name, self._target)
@@ -75,13 +83,10 @@ class Victim:
         self._count(point)
         if again and self._dies(f"{again}=kill"):
             self._count(again)
-        where = f"{point}@{on_pass}{', again ' + again if again else ''}{', bad version' if bad else ''}"
         began = time.monotonic()
         self._start()
         try:
             self._recover(began)
-        except AssertionError as error:
-            self.tally.unusable.append(f"killed at {where}: {error}")
         finally:
             self._agent.stop()
         return True
@@ -104,9 +109,12 @@ class Victim:
     def _dies(self, faults: str) -> bool:
         """Was it killed before the update had ended for good?"""
         self._start(faults)
-        until(lambda: not self._agent.running or self._ended(), "a kill or the end of the update", _PATIENCE_S)
-        time.sleep(0.1)  # What follows the report.
-        return self._agent.stop() == -signal.SIGKILL
+        try:
+            until(lambda: not self._agent.running or self._ended(), "a kill or the end of the update", _PATIENCE_S)
+            time.sleep(0.1)  # What follows the report.
+        finally:
+            status = self._agent.stop()
+        return status == -signal.SIGKILL
 
     def _ended(self) -> bool:
         reported = self._controller.heard(Reported)
