@@ -19,6 +19,7 @@ import struct
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from agent.contract.faults import fault
 from agent.contract.messages import CHUNK_BYTES
@@ -31,6 +32,10 @@ _MARK = struct.Struct(">I")
 
 class BlobError(Exception):
     """The store cannot take a blob; says why in words for people."""
+
+
+class WrongBytesError(BlobError):
+    """What arrived is not the blob, and the disk is not to blame."""
 
 
 class Blobs:
@@ -117,23 +122,23 @@ class Blobs:
         then missing again, and where it lost none, all of it was wrong and is dropped."""
         part, chunks = self._parts(digest)
         if part.stat().st_size != size or _hash(part) != digest:
-            raise BlobError(self._repair(digest))
+            self._repair(digest)
         self._disk.settle(part, self.path(digest))
         self._promised.pop(digest, None)
         with contextlib.suppress(OSError):  # The next start tidies.
             self._disk.remove(chunks)
 
-    def _repair(self, digest: str) -> str:
-        """Unmark what the disk lost; returns what was found."""
+    def _repair(self, digest: str) -> NoReturn:
+        """Unmark what the disk lost; raises with what was found."""
         part, chunks = self._parts(digest)
         marks = chunks.read_bytes()
         kept = b"".join(mark if mark == found else bytes(_MARK.size) for mark, found in _compare(part, marks))
         if kept == marks:
             self._remove(digest)
-            return f"what arrived for blob {digest[:12]} has another SHA-256; all of it was dropped"
+            raise WrongBytesError(f"what arrived for blob {digest[:12]} has another SHA-256; all of it was dropped")
         self._disk.write_at(chunks, 0, kept)
         lost = sum(mark == 0 for (mark,) in _MARK.iter_unpack(kept))
-        return f"the disk lost {lost} chunks of blob {digest[:12]}"
+        raise BlobError(f"the disk lost {lost} chunks of blob {digest[:12]}")
 
     # -- room
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from agent.chunks import Ranges
 from agent.contract import topics
@@ -13,8 +12,6 @@ from agent.link import Connection
 
 class MqttSource:
     """Subscribes a blob's chunks and says which are missing."""
-
-    way: Literal["mqtt", "http"] = "mqtt"
 
     def __init__(self, link: Connection, agent: str, encode: Callable[[Message], bytes]) -> None:
         self._link = link

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from agent import frames
 from agent.backoff import Backoff
 from agent.contract.messages import Fault, Work
-from agent.lines import Line, Waiting, shard_key
+from agent.lines import Line, Waiting, blob_of, shard_key
 from agent.load import ServiceTime
 from agent.loop import Loop, Timer
 from agent.pointers import Pointer
@@ -110,6 +110,12 @@ class Serving:
     def __len__(self) -> int:
         members = [*self._leaving, *([self.member] if self.member else [])]
         return len(self._line) + sum(len(member.holding) for member in members)
+
+    def blobs(self) -> set[str]:
+        """Digests of the inputs of what waits or is being computed."""
+        members = [*self._leaving, *([self.member] if self.member else [])]
+        held = (blob_of(item) for member in members for item in member.holding.values())
+        return self._line.blobs().union(*held)
 
     @property
     def down(self) -> bool:

@@ -46,6 +46,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After this much of a blob, what came is made durable: a power cut costs at most as much."""
     manifest_kb: int = 512
     blob_mb: int = 512
+    http_mb: int = 0
+    """Blobs of at least this size come by HTTP, where the controller's address is known; 0: none is too large."""
+    fetch_kb_s: int = 0
+    """Fetch no faster than this, on average; 0: as fast as it comes."""
+    slow_s: float = 15.0
+    slow_kb_s: float = 16.0
+    """A source that brings less over `slow_s` is left for another one, if there is one."""
     chunk_silence: float = 1.0
     """After this long without a chunk the missing ones are asked for again."""
     chunk_asks: int = 60
@@ -134,6 +141,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Literal["", "ai-edge-litert", "tflite-runtime"] = ""
     """Empty: whatever is installed, best first."""
     fetch: Literal["mqtt", "http"] = "mqtt"
+    """What is tried first; where the controller's HTTP address is known, the other one is the second choice."""
+    mirror: str = ""
+    """URL below which the fleet's blobs lie under their digests: asked first, and without a token."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_file: str = ""
     """Written instead of standard error, where no service manager collects that; 0600, at most four times `log_mb`."""
@@ -167,11 +177,14 @@ def parse(content: Mapping[str, Any], origin: str) -> AgentSettings:
     """Settings from decoded TOML. `origin` is named in errors."""
     _refuse_unknown(content, AgentSettings, origin, "")
     try:
-        return msgspec.convert(content, AgentSettings)
+        settings = msgspec.convert(content, AgentSettings)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = where.rstrip("`") or "?"
         raise SettingsError(f"{origin}: key {key!r}: {what}") from error
+    if settings.mirror and not settings.mirror.startswith(("http://", "https://")):
+        raise SettingsError(f"{origin}: key 'mirror': an http:// or https:// URL is expected")
+    return settings
 
 
 def _refuse_unknown(content: Mapping[str, Any], type_: type[msgspec.Struct], origin: str, prefix: str) -> None:

@@ -46,7 +46,7 @@ class Slot:
         self._next: DesiredModel | None = None
         self._candidate: Candidate | None = None
         self._batch: Batch | None = None
-        self._logbook = SwapLog(0.0, 0.0, "mqtt")
+        self._logbook = SwapLog(0.0, 0.0)
         self._watch = Watch(ground.loop, self._event)
         self._tally = watched.Tally()
         """What the latest answers of the serving version were like."""
@@ -77,8 +77,8 @@ class Slot:
             return
         if not pointer.watched:  # We were ended between switch and commit: the watch goes on.
             self._swap = swap.resume(pointer.wanted)
-            self._logbook = SwapLog(self._loop.now(), 0.0, "mqtt")
-        self._serve_from_disk(pointer)
+            self._logbook = SwapLog(self._loop.now(), 0.0)
+        self._serve(pointer)
 
     def want(self, target: DesiredModel) -> None:
         """Bring this version to serve, unless it does, is on its way, or was refused in this generation."""
@@ -108,10 +108,11 @@ class Slot:
         self.serving.stop()
 
     def pinned(self) -> set[str]:
-        """Digests that a swap under way needs."""
-        if self._swap is None or self._swap.ended or self._swap.manifest is None:
-            return set()
-        return {file.digest for file in self._swap.manifest.files.values()}
+        """Digests that a swap under way needs, or a request or shard that waits."""
+        pinned = self.serving.blobs()
+        if self._swap is not None and not self._swap.ended and self._swap.manifest is not None:
+            pinned |= {file.digest for file in self._swap.manifest.files.values()}
+        return pinned
 
     @property
     def idle(self) -> bool:
@@ -174,7 +175,7 @@ class Slot:
     def _begin(self, target: DesiredModel) -> None:
         self._way_back.calm()
         _log.info("%s: version %d is wanted (artifact %s)", self.model, target.version, target.artifact[:12])
-        self._logbook = SwapLog(self._loop.now(), self.serving.downtime, self._ground.fetcher.way)
+        self._logbook = SwapLog(self._loop.now(), self.serving.downtime)
         self._swap, actions = swap.begin(target)
         self._perform(actions)
 
@@ -265,7 +266,7 @@ class Slot:
     def _resume(self) -> None:
         serving = self._pointers.serving
         if serving is not None and not self._way_back.left:
-            self._serve_from_disk(serving)
+            self._serve(serving)
 
     def _shadow(self) -> None:
         assert self._candidate is not None
@@ -366,12 +367,10 @@ class Slot:
     # -- falling back and trying again
 
     def _serve(self, pointer: Pointer | None) -> None:
+        """From disk; None: nothing."""
         if pointer is None:
             self.serving.stop()
-        else:
-            self._serve_from_disk(pointer)
-
-    def _serve_from_disk(self, pointer: Pointer) -> None:
+            return
         ground, wanted = self._ground, pointer.wanted
         try:
             # It passed every check when it was installed, and what serves goes on serving.

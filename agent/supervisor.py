@@ -11,6 +11,7 @@ import msgspec
 
 from agent import VERSION, frames, replies, session
 from agent.blobs import Blobs
+from agent.chunks import ChunkError
 from agent.clock import Clock
 from agent.commands import Commands
 from agent.contract import topics
@@ -36,7 +37,8 @@ from agent.contract.messages import (
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
 from agent.enroll import Identity
-from agent.fetch import ChunkError, Fetcher, Source
+from agent.fetch import Fetcher
+from agent.fetching import sources_of
 from agent.ground import Ground
 from agent.intake import Intake
 from agent.keeper import Keeper
@@ -44,7 +46,6 @@ from agent.lines import Waiting, shard_key
 from agent.link import Connection
 from agent.load import Sampler
 from agent.loop import Loop, Timer
-from agent.mqtt_source import MqttSource
 from agent.pointers import Pointers
 from agent.serving import Member, Serving
 from agent.settings import AgentSettings
@@ -98,7 +99,8 @@ class Supervisor:
         self._state = session.Session(
             agent=identity.agent, generation=keeper.current.generation, remember=settings.limits.finished
         )
-        self._fetcher = Fetcher(loop, blobs, self._source(settings), settings.limits, self._pinned)
+        sources = sources_of(loop, link, identity, settings, self._stamper.encode, lambda: self._fetcher)
+        self._fetcher = Fetcher(loop, blobs, sources, settings.limits, self._pinned)
         self._ground = self._shared_by_slots(settings)
         self._slots: dict[str, Slot] = {}
         self._intake = Intake(self._ground, self._slots.get, self.answered)
@@ -380,17 +382,6 @@ class Supervisor:
             self._topic["desired"]: self._on_desired,
             self._topic["cmd"]: self._on_cmd,
         }
-
-    def _source(self, settings: AgentSettings) -> Source:
-        if settings.fetch == "mqtt":
-            return MqttSource(self._link, self._identity.agent, self._stamper.encode)
-        from agent.http_source import HttpSource  # Most agents never need it.
-        from agent.trust import Door
-
-        identity, timeout = self._identity, settings.limits.http
-        trusted = Door(identity.ca, Clock(settings.folder)).context if identity.ca else None
-        token = identity.device_token
-        return HttpSource(self._loop, identity.controller, token, timeout, lambda: self._fetcher, trusted)
 
     @cached_property
     def _controller_key(self) -> PublicKey:

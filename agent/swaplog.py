@@ -16,10 +16,10 @@ Outcome = Literal["committed", "refused", "rolled_back", "failed"]
 class SwapLog:
     """`began` and all times in monotonic seconds; `downtime` as counted by the serving side at that moment."""
 
-    def __init__(self, began: float, downtime: float, way: Literal["mqtt", "http"]) -> None:
+    def __init__(self, began: float, downtime: float) -> None:
         self._began = began
         self._downtime = downtime
-        self._way = way
+        self._way: Literal["mqtt", "http"] = "mqtt"
         self._bytes = 0
         self._held = True
         self._forked: float | None = None
@@ -31,6 +31,8 @@ class SwapLog:
     def fetched(self, outcome: Fetched) -> None:
         self._bytes += outcome.arrived
         self._held = self._held and outcome.held
+        if not outcome.held:
+            self._way = outcome.way
 
     def staged(self, now: float) -> None:
         """The candidate is forked, or the old worker leaves before it."""

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
+
 from agent import frames
 from agent.blobs import Blobs
 from agent.contract import messages, topics
@@ -47,7 +49,7 @@ from agent.workers import Listener as WorkerListener
 from firmware_profiles.profile import Facts
 from tests import builders
 
-NAME, MODEL = "edge", "digits"
+NAME, MODEL, TOKEN = "edge", "digits", "device-token"
 LIMITS = Limits(
     watch_s=0.005, chunk_silence=0.05, retry_first=0.005, retry_most=0.02, restart_first=0.005, secure_mb=1,
     hello_spread=0.0, drain=0.2,
@@ -68,7 +70,7 @@ class World:
 
     def release(self, version: int, chunks: int) -> DesiredModel:
         """An artifact whose model file takes this many chunks."""
-        content = (f"model {version}".encode() * CHUNK_BYTES)[: chunks * CHUNK_BYTES - 9]
+        content = (f"model {version}".encode() * (chunks * CHUNK_BYTES))[: chunks * CHUNK_BYTES - 9]
         golden = (f"parity {version}".encode(), b"acceptance")
         spec = (TensorSpec(name="x", dtype="int8", shape=(4,), scale=1.0, zero_point=0),)
         described = builders.manifest_for(content, golden, model=MODEL, version=version, sequence=version, inputs=spec)
@@ -228,7 +230,18 @@ def _damaged(path: str, digest: str) -> bool:
 class AgentHere:
     """One life of the agent on `folder`. `until` runs it; `cut` takes the power."""
 
-    def __init__(self, folder: Path, disk: Disk, world: World, *, online: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        disk: Disk,
+        world: World,
+        *,
+        online: bool = True,
+        settings: AgentSettings | None = None,
+        controller: str = "",
+    ) -> None:
+        """`controller`: its HTTP address, where it has one."""
+        settings = settings or AgentSettings(limits=LIMITS)
         folder.mkdir(parents=True, exist_ok=True)
         PointerFile(folder, disk).load()  # Raises PointerError before anything has to be closed again.
         self._loop = Loop()
@@ -241,9 +254,9 @@ class AgentHere:
             workers=QuickWorkers(self._loop),
             blobs=Blobs(folder, disk, LIMITS.disk_mb << 20),
             keeper=self._keeper,
-            identity=_identity(world),
-            settings=AgentSettings(name=NAME, data=str(folder), limits=LIMITS),
-            facts=Facts(machine="here", runtimes=("ai-edge-litert",)),
+            identity=_identity(world, controller),
+            settings=msgspec.structs.replace(settings, name=NAME, data=str(folder)),
+            facts=Facts(machine="x86_64", system="linux", runtimes=("ai-edge-litert",)),
             new_id=lambda: f"{id(self)}-{next(numbers)}",
             sampler=Sampler(cpu=lambda: 0.0),
         )
@@ -282,9 +295,9 @@ class AgentHere:
         self._loop.close()
 
 
-def _identity(world: World) -> Identity:
+def _identity(world: World, controller: str) -> Identity:
     return Identity(
-        agent=NAME, broker=Broker("127.0.0.1", 1), device_token="",
+        agent=NAME, broker=Broker("127.0.0.1", 1), device_token=TOKEN, controller=controller,
         controller_key=world.controller_key.public.pem(), release_key=world.release_key.public.pem(),
     )  # fmt: skip
 

@@ -21,7 +21,8 @@ from agent.contract.messages import Answer, Hello, Reported
 from tests import builders, disk_images, faultpoints
 from tests.fake_controller import AgentProcess, FakeBroker, FakeController, until
 
-ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
+_FEATURES, _ROWS = 96, 512
+ROW = {"x": np.linspace(-2, 2, _FEATURES, dtype=np.float32).reshape(1, -1)}
 OLD, NEW = 1, 2
 START_S = 5.0
 """Within this time of its start the agent answers again."""
@@ -45,34 +46,47 @@ class Victim:
     def __init__(self, folder: Path, controller: FakeController) -> None:
         self._controller = controller
         self._agent = AgentProcess(folder, controller, f"edge-{secrets.token_hex(3)}", _CONFIG)
-        self.old = controller.release(builders.classifier(1))
-        content = builders.classifier(2)
-        # Several chunks, so that one is made durable on the way.
-        self.new = controller.release(content, version=NEW, golden=builders.golden_for(content, rows=3000))
+        self.old = controller.release(_classifier(OLD))
+        content = _classifier(NEW)
+        # Golden sets of several chunks, so that one is made durable on the way.
+        self.new = controller.release(content, version=NEW, golden=builders.golden_for(content, rows=_ROWS))
+        # Faithfully converted and badly trained: refused on the device, and version 1 has to serve on.
+        sets = (builders.golden_for(_classifier(NEW + 1, wrong=True))[0], builders.golden_for(content)[1])
+        self.bad = controller.release(_classifier(NEW + 1, wrong=True), version=NEW + 1, golden=sets)
         self._agent.start()
         controller.desire(self._agent.name, self.old)
         controller.state(self.old, "serving")
         if self._agent.stop() != 0:
             raise RuntimeError("the agent does not stop as it was told")
         self._image = disk_images.read(self._agent.folder)
+        self._target, self._ends = self.new, NEW
         self.tally = Tally()
 
-    def kill(self, point: str, on_pass: int = 1, again: str = "") -> bool:
-        """Kill it there, at `again` in the recovery, and let it recover. False if it never came by so often."""
+    def kill(self, point: str, on_pass: int = 1, again: str = "", *, bad: bool = False) -> bool:
+        """Kill it there, at `again` in the recovery, and let it recover. False if it never came by so often.
+
+        `bad`: the update is to a version that must be refused.
+        """
+        where = f"{point}@{on_pass}{', again ' + again if again else ''}{', bad version' if bad else ''}"
+        try:
+            return self._kill(point, on_pass, again, bad)
+        except AssertionError as error:
+            self.tally.unusable.append(f"killed at {where}: {error}")
+            return False
+
+    def _kill(self, point: str, on_pass: int, again: str, bad: bool) -> bool:
         self._restore()
-        self._controller.desire(self._agent.name, self.new)
+        self._target, self._ends = (self.bad, OLD) if bad else (self.new, NEW)
+        self._controller.desire(self._agent.name, self._target)
         if not self._dies(f"{point}=kill@{on_pass}"):
             return False
         self._count(point)
         if again and self._dies(f"{again}=kill"):
             self._count(again)
-        where = f"{point}@{on_pass}{', again ' + again if again else ''}"
         began = time.monotonic()
         self._start()
         try:
             self._recover(began)
-        except AssertionError as error:
-            self.tally.unusable.append(f"killed at {where}: {error}")
         finally:
             self._agent.stop()
         return True
@@ -93,16 +107,19 @@ class Victim:
         self._agent.start(faults=faults)
 
     def _dies(self, faults: str) -> bool:
-        """Was it killed before it had the new version for good?"""
+        """Was it killed before the update had ended for good?"""
         self._start(faults)
-        until(lambda: not self._agent.running or self._committed(), "a kill or the new version", _PATIENCE_S)
-        time.sleep(0.1)  # What follows the report.
-        return self._agent.stop() == -signal.SIGKILL
+        try:
+            until(lambda: not self._agent.running or self._ended(), "a kill or the end of the update", _PATIENCE_S)
+            time.sleep(0.1)  # What follows the report.
+        finally:
+            status = self._agent.stop()
+        return status == -signal.SIGKILL
 
-    def _committed(self) -> bool:
+    def _ended(self) -> bool:
         reported = self._controller.heard(Reported)
-        return any(report.swap is not None and report.swap.outcome == "committed" for report in reported) or any(
-            state.manifest == self.new.manifest and state.state == "serving" and report.swap is None
+        return any(
+            state.manifest == self._target.manifest and state.state in ("serving", "refused") and report.swap is None
             for report in reported
             for state in report.models
         )
@@ -114,9 +131,8 @@ class Victim:
         self.tally.slowest_s = max(self.tally.slowest_s, took)
         assert first.version in (OLD, NEW), f"version {first.version} answers"
         assert took < START_S, f"{took:.1f} s from the start to the first answer"
-        self._controller.state(self.new, "serving")
-        self._controller.infer(self._agent.name, self.new, ROW)
-        assert self._answer(time.monotonic()).version == NEW, "the old version answers after the update"
+        self._controller.state(self._target, "refused" if self._target is self.bad else "serving")
+        assert self._answer(time.monotonic()).version == self._ends, "the wrong version answers after the update"
 
     def _answer(self, began: float) -> Answer:
         """The first answer without a fault."""
@@ -126,6 +142,12 @@ class Victim:
                 return answer
             assert time.monotonic() < began + 2 * START_S, f"no answer: {answer.fault.message}"
             time.sleep(0.02)
+
+
+def _classifier(variant: int, *, wrong: bool = False) -> bytes:
+    weights = np.random.default_rng(7).normal(size=(builders.CLASSES, _FEATURES))
+    weights += np.random.default_rng(variant).normal(scale=0.003, size=weights.shape)
+    return builders.dense(np.roll(weights, 1, axis=0) if wrong else weights, np.zeros(builders.CLASSES))
 
 
 def everything(folder: Path, passes: int = 1000, points: list[str] | None = None) -> Tally:
@@ -141,6 +163,7 @@ def everything(folder: Path, passes: int = 1000, points: list[str] | None = None
                 on_pass += 1
             victim.kill(point, again=points[(number * 5 + 3) % len(points)])
             victim.kill(point, again=point)
+            victim.kill(point, again=point, bad=True)
     finally:
         victim.close()
         controller.close()

@@ -9,16 +9,18 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent.contract import topics
 from tests import builders, faultpoints
 from tests.fake_controller import AgentProcess, FakeController
-from tests.killpoints import NEW, OLD, ROW, Victim
+from tests.killpoints import NEW, OLD, Victim
 
+ROW = {"x": np.linspace(-2, 2, builders.FEATURES, dtype=np.float32).reshape(1, -1)}
 _CHANCE = random.Random(11)
-# What an update that goes well does not come by: the disk fails or the version is bad.
-_ELSEWHERE = {"swap.RollBack", "swap.Discard"}
+# What an update that goes well does not come by: a failing disk, a bad version, little memory, a shadow phase.
+_ELSEWHERE = {"swap.RollBack", "swap.Discard", "swap.MakeRoom", "swap.Resume", "swap.Shadow"}
 _CASES = [
     (point, _CHANCE.choice((1, 2)), _CHANCE.choice(["state.write", "swap.Route", "blobs.after_rename"]))
     for point in _CHANCE.sample(sorted(set(faultpoints.of_an_update()) - _ELSEWHERE), 4)
@@ -38,6 +40,14 @@ def test_killed_there_and_again_in_the_recovery_the_agent_serves_and_ends_the_up
 ) -> None:
     # Some points are passed only once; then the first pass is the one.
     assert victim.kill(point, on_pass, again) or victim.kill(point, 1, again)
+    assert victim.tally.unusable == []
+
+
+@pytest.mark.parametrize("point", ["swap.Discard", "swap.Finish"])
+def test_killed_while_a_bad_version_is_refused_the_old_one_serves_on_and_it_is_refused_again(
+    victim: Victim, point: str
+) -> None:
+    assert victim.kill(point, bad=True)
     assert victim.tally.unusable == []
 
 
