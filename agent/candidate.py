@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from agent import frames, swap
+from agent import boots, frames, room, swap
 from agent.check import probe_order, start_order
 from agent.contract.manifest import Manifest
-from agent.contract.messages import DesiredModel
+from agent.contract.messages import DesiredModel, ShadowResult
 from agent.ground import Ground
+from agent.lines import Waiting
 from agent.loop import Timer
 from agent.pointers import Pointer
 from agent.serving import Member
+from agent.shadow import Shadow
 from agent.workers import Event, Exited
 
 
@@ -28,29 +30,61 @@ class Candidate:
         self._tell = tell
         self._timer: Timer | None = None
         self._settled = False
-        order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
-        self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False), order)
+        self._over = False
+        self._shadow: Shadow | None = None
+        order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
+        self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False, steady=False), order)
         self.member.on_event = self._event
 
     def start(self, *, behind: bool) -> None:
         """Fork and load. Beside a worker that serves, it stays `behind` for a while; alone it hurries."""
-        self._allow(self._ground.limits.start, "its start")
-        self.member.spawn(self._ground.workers, self._ground.limits.behind if behind else 0.0)
+        target = self.member.pointer.wanted
+
+        def noted(error: Exception | None) -> None:
+            if self._over:
+                return
+            if error is not None:
+                self._tell(swap.Broken("device", f"the state cannot be saved: {error}"))
+                return
+            self._allow(self._ground.limits.start, "its start")
+            self.member.spawn(self._ground.workers, self._ground.limits.behind if behind else 0.0)
+
+        # Before it runs: if it takes the device down, the next start knows who it was.
+        self._ground.keeper.save(lambda pointers: boots.trying(pointers, target), noted)
 
     def probe(self) -> None:
         self._allow(self._ground.limits.probe, "its probe")
         assert self.member.worker is not None
         self.member.worker.probe(probe_order(self._manifest, self._ground.blobs))
 
+    def shadow(self) -> None:
+        """Compare its answers with those of the serving version; `copy` brings these."""
+        self._stop_timer()
+        self._shadow = Shadow(
+            self._ground.loop, self._manifest.shadow, self._ground.limits.compute, self.member, self._tell
+        )
+
+    def copy(self, item: Waiting, computed: frames.Computed) -> None:
+        if self._shadow is not None:
+            self._shadow.copy(item, computed)
+
+    @property
+    def shadowed(self) -> ShadowResult | None:
+        """What was compared; None if nothing was to be."""
+        return self._shadow.result if self._shadow is not None else None
+
     def settle(self) -> Pointer:
         """It passed, and this is what to save. An exit during the save is not told: the save decides first."""
         self._settled = True
-        self._stop_timer()
+        self._stop()
         return self.member.pointer
 
     def end(self) -> None:
-        self._stop_timer()
+        self._over = True
+        self._stop()
         self.member.end()
+        target = self.member.pointer.wanted
+        self._ground.keeper.save(lambda pointers: boots.tried(pointers, target), _no_matter)
 
     def _event(self, member: Member, event: Event) -> None:
         match event:
@@ -62,8 +96,14 @@ class Candidate:
                 broken = damaged or fault.who == "network"
                 self._tell((swap.Broken if broken else swap.Refused)(fault.who, fault.message))
             case frames.Probed(result=result):
-                member.pointer = msgspec.structs.replace(member.pointer, accuracy=result.accuracy)
+                member.pointer = msgspec.structs.replace(
+                    member.pointer, accuracy=result.accuracy, memory_mb=result.memory_mb
+                )
                 self._tell(swap.Probed(result, self._comparable_accuracy()))
+            case frames.Compared() if self._shadow is not None:
+                self._shadow.compared(event)
+            case Exited(reason=reason, orphaned=True) if not self._settled:
+                self._tell(swap.Broken("device", reason))
             case Exited(reason=reason) if not self._settled:
                 self._tell(swap.Lost(reason or "it exited"))
 
@@ -79,7 +119,25 @@ class Candidate:
         self._stop_timer()
         self._timer = self._ground.loop.call_later(seconds, lambda: self._tell(late))
 
+    def _stop(self) -> None:
+        self._stop_timer()
+        if self._shadow is not None:
+            self._shadow.end()
+
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _no_matter(_: Exception | None) -> None:
+    """If that is not on disk, a sound candidate has one try less."""
+
+
+def place_for(manifest: Manifest, ground: Ground, serving: Member | None) -> room.Place:
+    """Where there is memory for a candidate, beside what serves or instead of it."""
+    taken = 0.0
+    if serving is not None:
+        taken = serving.pointer.memory_mb or room.estimate_mb(serving.pointer.files["model"].size)
+    memory = room.Memory(free_mb=ground.free_mb(), serving_mb=taken, reserve_mb=ground.limits.memory_reserve_mb)
+    return room.choose(memory, room.needed_mb(manifest))

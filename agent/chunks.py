@@ -84,6 +84,38 @@ class Missing:
         self._asks_left = self._asks
 
 
+class Budget:
+    """At most `rate` bytes a second are asked for, on average; 0 means as many as there are."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._now = now
+        self._left = float(CHUNK_BYTES)
+
+    def chunks(self, now: float) -> int:
+        """How many may be asked for now."""
+        if not self._rate:
+            return 1 << 30
+        most = max(2.0 * CHUNK_BYTES, self._rate)
+        self._left = min(most, self._left + self._rate * (now - self._now))
+        self._now = now
+        return max(0, int(self._left // CHUNK_BYTES))
+
+    def spend(self, wanted: Ranges) -> None:
+        self._left -= CHUNK_BYTES * sum(last - first + 1 for first, last in wanted)
+
+
+def first_of(wanted: Ranges, count: int) -> Ranges:
+    """The first `count` chunks of these ranges."""
+    found: list[tuple[int, int]] = []
+    for first, last in wanted:
+        if count <= 0:
+            break
+        found.append((first, min(last, first + count - 1)))
+        count -= last - first + 1
+    return tuple(found)
+
+
 def ranges(here: bytearray) -> Ranges:
     """Inclusive ranges of the zeros in `here`, at most as many as one message takes."""
     found: list[tuple[int, int]] = []

@@ -66,6 +66,15 @@ class Clock:
         """The best that is known: the machine's clock, or the floor and what went by since it was set."""
         return max(self._wall(), self._passed())
 
+    def has_passed(self, moment: float) -> bool:
+        """Is it later than `moment`? Of a clock that is certainly wrong only what has certainly passed counts: one that
+        lies behind, or past the end of the certificate with which the controller lets us in today."""
+        if moment <= self._passed():
+            return True
+        wall = self._wall()
+        credible = not self.wrong and (not self._until or wall <= self._until)
+        return credible and moment <= wall
+
     def at_least(self, moment: float) -> None:
         """`moment` has passed: somebody whom we trust says so."""
         if moment > self._passed():

@@ -16,6 +16,7 @@ IDENTITY = "identity.json"
 CERTIFICATE = "agent.pem"
 JOINING = "joining.json"
 _POINTERS = "state.json"
+_ROOT = "root.json"
 
 
 class EnrollError(Exception):
@@ -39,7 +40,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     controller_key: str
     """PEM; signs `desired` and `cmd`."""
     release_key: str
-    """PEM; signs manifests."""
+    """PEM; signed manifests when it joined. `agent.roots` says which keys do now."""
     device_token: str
     controller: str = ""
     state: Literal["approved", "pending"] = "approved"
@@ -50,6 +51,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     not_before: float = 0.0
     """Seconds since 1970, by the controller's clock."""
     not_after: float = 0.0
+    root: str = ""
+    """Envelope of the newest root document when it joined; empty: there was none."""
     hardware: str = ""
     """Where this identity was made: a copy of it on another machine is not used."""
 
@@ -102,5 +105,5 @@ def lay_out(folder: Path, identity: Identity) -> None:
 
 def forget(folder: Path) -> None:
     """Become nobody: key, identity and what a controller wished of it go; blobs are checked by digest and stay."""
-    for name in (IDENTITY, KEY, CERTIFICATE, JOINING, _POINTERS):
+    for name in (IDENTITY, KEY, CERTIFICATE, JOINING, _POINTERS, _ROOT):
         (folder / name).unlink(missing_ok=True)

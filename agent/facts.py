@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,19 @@ def runtimes(forced: str = "") -> tuple[str, ...]:
     """Installed interpreters, best first; only `forced` if that is named."""
     installed = tuple(name for name, module in _RUNTIMES.items() if importlib.util.find_spec(module) is not None)
     return tuple(name for name in installed if not forced or name == forced)
+
+
+def runtime_versions(names: Iterable[str]) -> dict[str, str]:
+    """Installed version of each, by its distribution's name; "" where that is not known."""
+    from importlib import metadata
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
 
 
 def python() -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
-from agent.blobs import BlobError, Blobs
-from agent.chunks import ChunkError, Missing, Ranges
+from agent.blobs import BlobError, Blobs, WrongBytesError
+from agent.chunks import Budget, Missing, first_of
 from agent.loop import Loop, Timer
 from agent.settings import Limits
+from agent.sources import Sources
 
 _log = logging.getLogger("lepta.agent.fetch")
 _TICK_S = 0.1
+_SPOILT = 2
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -24,21 +26,10 @@ class Outcome(msgspec.Struct, frozen=True):
     held: bool = False
     who: Literal["user", "device", "network", "us"] = "network"
     error: str = ""
+    way: Literal["mqtt", "http"] = "mqtt"
 
 
 Done = Callable[[Outcome], None]
-
-
-class Source(Protocol):
-    """Where chunks come from. They arrive at `Fetcher.chunk`."""
-
-    way: Literal["mqtt", "http"]
-
-    def begin(self, digest: str) -> None: ...
-
-    def ask(self, digest: str, size: int | None, ranges: Ranges) -> None: ...
-
-    def end(self, digest: str) -> None: ...
 
 
 class _Fetch:
@@ -48,29 +39,32 @@ class _Fetch:
         self.waiting: list[Done] = []
         self.spoilt = 0
         self.sealing = False
+        self.unsecured = 0
+        """Bytes that a power cut would take."""
+        self.securing = False
 
 
 class Fetcher:
     """Every fetch of one agent. Several may want the same blob; it is fetched once."""
 
     def __init__(
-        self, loop: Loop, blobs: Blobs, source: Source, limits: Limits, pinned: Callable[[], Collection[str]]
+        self, loop: Loop, blobs: Blobs, sources: Sources, limits: Limits, pinned: Callable[[], Collection[str]]
     ) -> None:
         self._loop = loop
         self._blobs = blobs
-        self._source = source
+        self._sources = sources
+        self._sources.give_up = self.failed
+        self._budget = Budget(limits.fetch_kb_s * 1024, loop.now())
         self._limits = limits
         self._pinned = pinned
         self._fetches: dict[str, _Fetch] = {}
         self._timer: Timer | None = None
         self.online = False
 
-    @property
-    def way(self) -> Literal["mqtt", "http"]:
-        return self._source.way
-
-    def want(self, digest: str, size: int | None, done: Done) -> None:
-        """Have the blob in the store; `done` is called once, later, also if it is there already."""
+    def want(self, digest: str, size: int | None, done: Done, *, public: bool = True) -> None:
+        """Have the blob in the store; `done` is called once, later, also if it is there already. No mirror is asked for
+        one that is not `public`: the inputs of a request or a shard.
+        """
         if self._blobs.holds(digest, size):
             self._blobs.touch(digest)
             self._loop.call_soon(lambda: done(Outcome(0, held=True)))
@@ -78,7 +72,7 @@ class Fetcher:
         fetch = self._fetches.get(digest)
         if fetch is None:
             fetch = self._fetches[digest] = _Fetch(size, self._limits)
-            self._source.begin(digest)
+            self._sources.begin(digest, size, public)
             self._loop.call_soon(lambda: self._prepare(digest, fetch))
         fetch.waiting.append(done)
 
@@ -98,6 +92,9 @@ class Fetcher:
         try:
             if fetch.missing.size is None or not fetch.missing.known_here:
                 fetch.missing.known(size, self._blobs.begin(digest, size, self._keep()))
+                if fetch.missing.complete:  # All of it was here from an earlier try; only its size was not known.
+                    self._seal(digest, fetch)
+                    return True
                 if not fetch.missing.check(number, size, len(data)):
                     return False
             self._blobs.write(digest, number, data)
@@ -105,8 +102,11 @@ class Fetcher:
             self._no_room(digest, error)
             return True
         fetch.missing.came(number, len(data), self._loop.now())
+        fetch.unsecured += len(data)
         if fetch.missing.complete:
             self._seal(digest, fetch)
+        elif fetch.unsecured >= self._limits.secure_mb << 20 and not fetch.securing:
+            self._secure(digest, fetch)
         return True
 
     def failed(self, digest: str, who: Literal["user", "device", "network", "us"], reason: str) -> None:
@@ -120,6 +120,7 @@ class Fetcher:
 
     def link_down(self) -> None:
         self.online = False
+        self._sources.pause()
         for fetch in self._fetches.values():
             fetch.missing.pause()
 
@@ -155,11 +156,30 @@ class Fetcher:
         self._timer = self._loop.call_later(_TICK_S, self._tick)
 
     def _ask(self, digest: str, fetch: _Fetch) -> None:
-        wanted = None if fetch.sealing else fetch.missing.ask(self._loop.now())
-        if fetch.missing.given_up:
+        now, missing = self._loop.now(), fetch.missing
+        if fetch.sealing:
+            return
+        if self._sources.look(digest, missing.arrived, now):
+            missing.pause()
+        allowed = self._budget.chunks(now)
+        wanted = missing.ask(now) if allowed else None
+        if missing.given_up:
             self._finish(digest, "network", f"blob {digest[:12]} does not arrive; is the controller running?")
         elif wanted:
-            self._source.ask(digest, fetch.missing.size, wanted)
+            wanted = first_of(wanted, allowed)
+            self._budget.spend(wanted)
+            self._sources.ask(digest, missing.size, wanted, now)
+
+    def _secure(self, digest: str, fetch: _Fetch) -> None:
+        """A large blob over a slow line takes hours; what came before a power cut is not sent again."""
+        fetch.securing, fetch.unsecured = True, 0
+
+        def secured(result: Exception | None) -> None:
+            fetch.securing = False
+            if result is not None and self._fetches.get(digest) is fetch and not fetch.sealing:
+                self._no_room(digest, result)
+
+        self._loop.in_thread(lambda: self._blobs.secure(digest), secured)
 
     def _seal(self, digest: str, fetch: _Fetch) -> None:
         size = fetch.missing.size
@@ -170,9 +190,11 @@ class Fetcher:
     def _sealed(self, digest: str, fetch: _Fetch, result: Exception | None) -> None:
         if self._fetches.get(digest) is not fetch:
             return
-        if isinstance(result, BlobError) and not fetch.spoilt:
+        if isinstance(result, BlobError) and fetch.spoilt < _SPOILT:
             _log.warning("%s; fetching it once more", result)
-            fetch.spoilt += 1
+            if not (isinstance(result, WrongBytesError) and self._sources.wrong(digest)):
+                fetch.spoilt += 1
+            fetch.missing.pause()
             fetch.sealing = False
             self._prepare(digest, fetch)
         elif isinstance(result, BlobError):
@@ -188,12 +210,13 @@ class Fetcher:
         self._finish(digest, "device", f"blob {digest[:12]} cannot be stored: {error}")
 
     def _finish(self, digest: str, who: Literal["user", "device", "network", "us"], error: str) -> None:
+        way = self._sources.way_of(digest)
         fetch = self._drop(digest)
         for done in fetch.waiting:
-            done(Outcome(fetch.missing.arrived, who=who, error=error))
+            done(Outcome(fetch.missing.arrived, who=who, error=error, way=way))
 
     def _drop(self, digest: str) -> _Fetch:
-        self._source.end(digest)
+        self._sources.end(digest)
         return self._fetches.pop(digest)
 
     def _keep(self) -> set[str]:
@@ -209,6 +232,7 @@ class Batch:
         self._done = done
         self._arrived = 0
         self._held = True
+        self._way: Literal["mqtt", "http"] = "mqtt"
         for digest, size in wanted:
             fetcher.want(digest, size, self._one)
 
@@ -223,10 +247,9 @@ class Batch:
         self._arrived += outcome.arrived
         self._held = self._held and outcome.held
         self._left -= 1
+        if not outcome.held:
+            self._way = outcome.way
         if outcome.error:
             self.cancel()
         if outcome.error or not self._left:
-            self._done(Outcome(self._arrived, held=self._held, who=outcome.who, error=outcome.error))
-
-
-__all__ = ["Batch", "ChunkError", "Fetcher", "Outcome", "Source"]
+            self._done(Outcome(self._arrived, held=self._held, who=outcome.who, error=outcome.error, way=self._way))

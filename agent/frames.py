@@ -53,6 +53,15 @@ class Compute(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     digest: str = ""
 
 
+class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Answer these inputs too, and say whether it is what the serving version answered."""
+
+    outputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...] = ()
+    blob: str = ""
+    digest: str = ""
+
+
 class Measure(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Time `runs` single rows of zeros."""
 
@@ -85,6 +94,17 @@ class Computed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     rows: int = 0
     service_ms: float = 0.0
     fault: Fault | None = None
+    classes: tuple[int, ...] = ()
+    """Top-1 of the first rows, where the first output has classes."""
+    level: float | None = None
+    """Mean of the first output, where it has none."""
+    nonsense: bool = False
+    """NaN or infinity came out though only finite numbers went in."""
+
+
+class Compared(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    rows: int
+    agreed: int
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -92,8 +112,8 @@ class Measured(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     median_ms: float
 
 
-ToWorker = Start | Probe | Compute | Measure
-FromWorker = Ready | Failed | Probed | Computed | Measured
+ToWorker = Start | Probe | Compute | Compare | Measure
+FromWorker = Ready | Failed | Probed | Computed | Compared | Measured
 
 
 class Buffer:
@@ -125,9 +145,9 @@ class Buffer:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(Start | Probe | Compute | Measure)
+_TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(Start | Probe | Compute | Compare | Measure)
 _FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(
-    Ready | Failed | Probed | Computed | Measured
+    Ready | Failed | Probed | Computed | Compared | Measured
 )
 
 

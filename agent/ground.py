@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from agent import frames
+from agent import frames, free
 from agent.blobs import Blobs
 from agent.contract.messages import SwapRecord
-from agent.contract.signing import PublicKey
 from agent.fetch import Fetcher
 from agent.keeper import Keeper
 from agent.lines import Waiting
 from agent.loop import Loop
 from agent.serving import Member
-from agent.settings import Limits
+from agent.settings import Limits, Simulate
+from agent.standing import Standing
 from agent.workers import Workers
 
 
@@ -29,9 +28,17 @@ class Ground(msgspec.Struct):
     fetcher: Fetcher
     keeper: Keeper
     limits: Limits
-    release_key: Callable[[], PublicKey]
-    runtimes: Sequence[str]
-    extra_ms_per_row: float = 0.0
+    standing: Standing
+    simulate: Simulate = Simulate()
+
+    @property
+    def extra_ms_per_row(self) -> float:
+        return self.simulate.extra_ms_per_row
+
+    def free_mb(self) -> float:
+        """Memory that can still be had, or seems so."""
+        simulated = self.simulate.free_memory_mb
+        return free.free_mb() if simulated is None else simulated
 
 
 class Owner(Protocol):

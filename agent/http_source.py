@@ -1,47 +1,58 @@
-"""Chunks from the controller's HTTP address, read on short-lived threads. Imported only where `fetch = "http"`."""
+"""Chunks from an HTTP address, read on short-lived threads. Imported only where one is needed."""
 
 from __future__ import annotations
 
 import ssl
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from email.message import Message as Headers
-from typing import IO, Literal
+from http.client import HTTPException, HTTPResponse
+from typing import IO
 
 from agent.chunks import ChunkError, Ranges
+from agent.contract.manifest import is_digest
 from agent.contract.messages import CHUNK_BYTES
-from agent.fetch import Fetcher
 from agent.loop import Loop
 
 _AHEAD = 8
+Take = Callable[[str, int, int, bytes], object]
+"""Gets digest, chunk number, bytes of the whole blob, and the chunk. Raises ChunkError."""
+Failed = Callable[[str, str, bool], None]
+"""Gets digest, reason, and whether it would always fail."""
+
+
+class WrongFileError(Exception):
+    """The other side answers with something else than what was asked for."""
 
 
 class HttpSource:
-    """GET with Range from the controller; the device token goes to the controller's origin only."""
+    """GET with Range of `base` + digest. `token` goes to `base` only: redirects are not followed.
 
-    way: Literal["mqtt", "http"] = "http"
+    A mirror is given no token. What it sends is checked as everything is: by the digest.
+    """
 
     def __init__(
         self,
         loop: Loop,
-        controller: str,
-        token: str,
+        base: str,
         timeout: float,
-        fetcher: Callable[[], Fetcher],
+        take: Take,
+        failed: Failed,
+        *,
+        token: str = "",
         context: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """`context` makes what https:// trusts; it is asked at each download, as the clock may have been set."""
         self._loop = loop
-        self._base = f"{controller}/api/v1/files/"
+        self._base = base
         self._token = token
         self._timeout = timeout
-        self._origin = controller
         self._context = context
         self._running: dict[str, threading.Event] = {}
-        self._fetcher = fetcher
+        self._take = take
+        self._failed = failed
 
     def begin(self, digest: str) -> None:
         return
@@ -62,23 +73,27 @@ class HttpSource:
     def _read_all(self, digest: str, size: int | None, ranges: Ranges, stop: threading.Event) -> None:
         ahead, opener = threading.Semaphore(_AHEAD), self._opener()
         for first, last in ranges:
-            start = first * CHUNK_BYTES
-            end = "" if size is None else str(min((last + 1) * CHUNK_BYTES, size) - 1)
-            headers = {"Authorization": f"Bearer {self._token}", "Range": f"bytes={start}-{end}"}
-            request = urllib.request.Request(self._base + digest, headers=headers)
-            with opener.open(request, timeout=self._timeout) as response:
-                total = _total(response.headers, start if response.status == 206 else 0)
-                number = first if response.status == 206 else 0
-                while not stop.is_set() and (data := response.read(CHUNK_BYTES)):
+            if stop.is_set():
+                return
+            with opener.open(self._request(digest, size, first, last), timeout=self._timeout) as response:
+                number, total = _checked(response, digest, size, first)
+                while not stop.is_set() and number * CHUNK_BYTES < total and (data := response.read(CHUNK_BYTES)):
                     if len(data) < min(CHUNK_BYTES, total - number * CHUNK_BYTES):
                         raise ConnectionError("the connection ended in the middle")
                     ahead.acquire()
                     self._loop.call_soon(self._delivery(digest, number, total, data, ahead))
                     number += 1
 
+    def _request(self, digest: str, size: int | None, first: int, last: int) -> urllib.request.Request:
+        end = "" if size is None else str(min((last + 1) * CHUNK_BYTES, size) - 1)
+        headers = {"Range": f"bytes={first * CHUNK_BYTES}-{end}", "Accept-Encoding": "identity"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return urllib.request.Request(self._base + digest, headers=headers)
+
     def _opener(self) -> urllib.request.OpenerDirector:
         secured = [urllib.request.HTTPSHandler(context=self._context())] if self._context is not None else []
-        return urllib.request.build_opener(_SameOrigin(self._origin), *secured)
+        return urllib.request.build_opener(_NoRedirect(), *secured)
 
     def _delivery(
         self, digest: str, number: int, total: int, data: bytes, ahead: threading.Semaphore
@@ -86,9 +101,9 @@ class HttpSource:
         def deliver() -> None:
             ahead.release()
             try:
-                self._fetcher().chunk(digest, number, total, data)
+                self._take(digest, number, total, data)
             except ChunkError as error:
-                self._fetcher().failed(digest, "network", str(error))
+                self._failed(digest, str(error), True)
 
         return deliver
 
@@ -96,25 +111,41 @@ class HttpSource:
         if self._running.get(digest) is not stop:
             return
         del self._running[digest]
-        if isinstance(result, urllib.error.HTTPError) and 400 <= result.code < 500:
-            self._fetcher().failed(digest, "us", f"the controller refuses blob {digest[:12]}: HTTP {result.code}")
+        if isinstance(result, urllib.error.HTTPError):
+            result.close()
+            reason = f"{self._base} refuses blob {digest[:12]}: HTTP {result.code}"
+            self._failed(digest, reason, result.code < 500)
+        elif isinstance(result, WrongFileError):
+            self._failed(digest, f"{self._base}: {result}", True)
+        elif isinstance(result, (OSError, HTTPException)):
+            self._failed(digest, f"{self._base}: {result}", False)
+        elif result is not None:
+            raise result
 
 
-class _SameOrigin(urllib.request.HTTPRedirectHandler):
-    """A redirect to another origin would carry the token there."""
-
-    def __init__(self, origin: str) -> None:
-        self._origin = urllib.parse.urlsplit(origin)[:2]
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Another address is another party: it gets neither our token nor our trust."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Headers, newurl: str
-    ) -> urllib.request.Request | None:
-        if urllib.parse.urlsplit(newurl)[:2] != self._origin:
-            raise urllib.error.HTTPError(newurl, code, "a redirect to another origin is not followed", headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+    ) -> None:
+        return None
 
 
-def _total(headers: Headers, start: int) -> int:
-    """Bytes of the whole file: after the slash of Content-Range, or the length of what comes."""
-    _, _, total = headers.get("Content-Range", "").rpartition("/")
-    return int(total) if total.isdecimal() else start + int(headers.get("Content-Length", "0"))
+def _checked(response: HTTPResponse, digest: str, size: int | None, first: int) -> tuple[int, int]:
+    """Number of the chunk that comes first, and bytes of the whole file. Raises WrongFileError."""
+    tag = response.headers.get("ETag", "").removeprefix("W/").strip('"')
+    if is_digest(tag) and tag != digest:
+        raise WrongFileError(f"it has another file under the name of blob {digest[:12]} (ETag {tag[:12]})")
+    start, total = 0, int(response.headers.get("Content-Length") or 0)
+    if response.status == 206:
+        span, _, whole = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+        start_text = span.partition("-")[0]
+        if not (start_text.isdecimal() and whole.isdecimal()):
+            raise WrongFileError("its Content-Range cannot be read")
+        start, total = int(start_text), int(whole)
+        if start != first * CHUNK_BYTES:
+            raise WrongFileError(f"it sends bytes from {start}, asked for were those from {first * CHUNK_BYTES}")
+    if size is not None and total != size:
+        raise WrongFileError(f"its blob {digest[:12]} has {total} bytes, {size} are known")
+    return start // CHUNK_BYTES, total

@@ -49,7 +49,7 @@ class Intake:
             item.blob = str(self._ground.blobs.path(blob.digest))
             slot.serving.offer(item)
 
-        self._ground.fetcher.want(blob.digest, blob.size, done)
+        self._ground.fetcher.want(blob.digest, blob.size, done, public=False)
 
     def _turn_down(self, item: Waiting, fault: Fault) -> None:
         self._answered(item, frames.Computed(id=0, fault=fault), None)

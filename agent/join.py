@@ -69,6 +69,9 @@ def ask_again(folder: Path, identity: Identity, timeout: float, clock: Clock) ->
         return identity
     token = answer.device_token or identity.device_token
     renewed = msgspec.structs.replace(answer, ca=identity.ca, hardware=identity.hardware, device_token=token)
+    if identity.state == "approved":
+        # A certificate is the controller's to renew; whose models are genuine is the root key's to say.
+        renewed = msgspec.structs.replace(renewed, release_key=identity.release_key, root=identity.root)
     return _kept(folder, renewed, clock)
 
 

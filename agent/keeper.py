@@ -31,13 +31,23 @@ class Keeper:
         if not self._saving:
             self._next()
 
+    def save_now(self, change: Change) -> None:
+        """Before the loop runs, or after it: on this thread. Writes nothing where nothing changes. Raises OSError."""
+        wanted = change(self.current)
+        if wanted is not self.current:
+            self._file.save(wanted)
+            self.current = wanted
+
     def _next(self) -> None:
         batch, self._waiting = self._waiting, []
         wanted = self.current
         for change, _ in batch:
             wanted = change(wanted)
         self._saving = True
-        self._loop.in_thread(lambda: self._file.save(wanted), lambda result: self._saved(wanted, batch, result))
+        if wanted is self.current:
+            self._loop.call_soon(lambda: self._saved(wanted, batch, None))
+        else:
+            self._loop.in_thread(lambda: self._file.save(wanted), lambda result: self._saved(wanted, batch, result))
 
     def _saved(self, wanted: Pointers, batch: list[tuple[Change, Done]], result: Exception | None) -> None:
         self._saving = False

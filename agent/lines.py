@@ -61,6 +61,10 @@ class Line:
                 self.expired += 1
         return None
 
+    def blobs(self) -> set[str]:
+        """Digests of the inputs of what waits: they must stay on disk."""
+        return {digest for item in (*self._requests, *self._shards) for digest in blob_of(item)}
+
     def drop_shard(self, key: tuple[str, int, int]) -> None:
         """Forget a shard that waits."""
         kept = [item for item in self._shards if shard_key(item) != key]
@@ -72,6 +76,11 @@ class Line:
         self._requests.clear()
         self._shards.clear()
         return items
+
+
+def blob_of(item: Waiting) -> set[str]:
+    """The digest of its inputs, if they lie in a blob."""
+    return {item.message.blob.digest} if item.message.blob is not None else set()
 
 
 def shard_key(item: Waiting) -> tuple[str, int, int]:

@@ -55,10 +55,10 @@ def _unchanged(smaps: str) -> Iterator[tuple[int, int]]:
                 span, copies = (start, end) if file and words[1] in ("r--p", "r-xp") else None, 0
 
 
-def pss_mb() -> float:
-    """Proportional set size of this process in MB; 0 where the kernel does not tell."""
+def pss_mb(pid: int | None = None) -> float:
+    """Proportional set size of a process, this one by default, in MB; 0 where the kernel does not tell."""
     try:
-        with open("/proc/self/smaps_rollup", encoding="ascii") as file:
+        with open(f"/proc/{pid or 'self'}/smaps_rollup", encoding="ascii") as file:
             return next((int(line.split()[1]) / 1024 for line in file if line.startswith("Pss:")), 0.0)
     except OSError:
         return 0.0

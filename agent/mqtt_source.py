@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from agent.chunks import Ranges
 from agent.contract import topics
 from agent.contract.messages import Message, Need
-from agent.link import Link
+from agent.link import Connection
 
 
 class MqttSource:
     """Subscribes a blob's chunks and says which are missing."""
 
-    way: Literal["mqtt", "http"] = "mqtt"
-
-    def __init__(self, link: Link, agent: str, encode: Callable[[Message], bytes]) -> None:
+    def __init__(self, link: Connection, agent: str, encode: Callable[[Message], bytes]) -> None:
         self._link = link
         self._agent = agent
         self._topic = topics.agent(agent, "need")

@@ -24,15 +24,30 @@ class Pointer(msgspec.Struct, frozen=True, kw_only=True):
     """Reached on the acceptance set of digest `files["acceptance"]`, on this device."""
     watched: bool = True
     """False between the switch and the commit."""
+    steady: bool = True
+    """Has it served for long without the agent going down?"""
+    starts: int = 0
+    """Of the agent, that ended early, since this version serves and until it is steady."""
+    memory_mb: float = 0.0
+    """What its worker took when it was probed here; 0 where that is not known."""
 
 
 class ModelPointers(msgspec.Struct, frozen=True, kw_only=True):
     serving: Pointer | None = None
     previous: Pointer | None = None
     refused: DesiredModel | None = None
-    """Never tried again in this generation."""
+    """Not tried again in this generation; one that was rolled back, not until a generation names it anew."""
     refused_state: str = ""
     refused_reason: str = ""
+    candidate: DesiredModel | None = None
+    """Its worker was started; if that is found at a start, the agent went down with it."""
+    tries: int = 0
+    """Of this candidate, in a row."""
+    refused_cause: str = ""
+
+    def served(self, wanted: DesiredModel) -> bool:
+        """Is it what serves here, or served before that?"""
+        return any(p is not None and p.wanted.manifest == wanted.manifest for p in (self.serving, self.previous))
 
 
 class Pointers(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +55,8 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
     desired: tuple[DesiredModel, ...] = ()
     drain: bool = False
     minimum_sequence: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    """The operator's."""
     models: dict[str, ModelPointers] = {}
 
     def of(self, model: str) -> ModelPointers:
@@ -55,9 +72,13 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, models=models)
 
     def accepting(self, desired: Desired) -> Pointers:
-        """The same in a new generation, in which nothing was refused yet."""
+        """The same in a new generation. What was refused may be tried again; what was rolled back only if this
+        generation names it and the last one did not: nobody asks for it again by changing something else."""
+        still = set(self.desired) & set(desired.models)
         models = {
-            name: msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="")
+            name: model
+            if model.refused_state == "failed" and model.refused in still
+            else msgspec.structs.replace(model, refused=None, refused_state="", refused_reason="", refused_cause="")
             for name, model in self.models.items()
         }
         return msgspec.structs.replace(
@@ -66,6 +87,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
             desired=desired.models,
             drain=desired.drain,
             minimum_sequence=desired.minimum_sequence,
+            labels=desired.labels,
             models=models,
         )
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from agent import frames
 from agent.backoff import Backoff
 from agent.contract.messages import Fault, Work
-from agent.lines import Line, Waiting, shard_key
+from agent.lines import Line, Waiting, blob_of, shard_key
 from agent.load import ServiceTime
 from agent.loop import Loop, Timer
 from agent.pointers import Pointer
@@ -30,8 +30,9 @@ class Observer(Protocol):
 
     def serving_ready(self) -> None: ...
 
-    def serving_lost(self, reason: str) -> None:
-        """The serving worker ended by itself; a new one is started unless the observer sets another one first."""
+    def serving_lost(self, reason: str, orphaned: bool) -> None:
+        """The serving worker ended by itself, or `orphaned` with what had forked it; a new one is started unless the
+        observer sets another one first."""
 
     def serving_failed(self, failed: frames.Failed) -> None:
         """The serving version cannot be loaded; it is not tried again."""
@@ -62,6 +63,10 @@ class Member:
         if self.worker is not None and self.state != "gone":
             self.worker.kill()
 
+    def pss_mb(self) -> float:
+        """What its worker takes now; 0 where that is not known."""
+        return self.worker.pss_mb() if self.worker is not None and self.state != "gone" else 0.0
+
     def stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
@@ -90,12 +95,15 @@ class Serving:
         self._leaving: list[Member] = []
         self._restart = Backoff(loop, limits.restart_first, limits.restart_most)
         self._down_since: float | None = None
+        self._left: Callable[[], None] | None = None
+        """Waits for the last old worker to be gone."""
+        self.paused = False
+        """Nobody serves for a while, and what comes waits."""
         self.member: Member | None = None
         self.service = ServiceTime()
         self.last_exit = 0.0
         """When an old worker had last finished and gone."""
-        self.downtime = 0.0
-        """Seconds without a ready worker while one should serve, since the start."""
+        self._downtime = 0.0
         self.answers = 0
         """Times that the serving worker answered anything, since the start."""
 
@@ -103,14 +111,34 @@ class Serving:
         members = [*self._leaving, *([self.member] if self.member else [])]
         return len(self._line) + sum(len(member.holding) for member in members)
 
+    def blobs(self) -> set[str]:
+        """Digests of the inputs of what waits or is being computed."""
+        members = [*self._leaving, *([self.member] if self.member else [])]
+        held = (blob_of(item) for member in members for item in member.holding.values())
+        return self._line.blobs().union(*held)
+
+    @property
+    def down(self) -> bool:
+        """One should serve, and none is ready."""
+        return self._down_since is not None
+
+    @property
+    def downtime(self) -> float:
+        """Seconds without a ready worker while one should serve, since the start."""
+        return self._downtime + (self._loop.now() - self._down_since if self._down_since is not None else 0.0)
+
     @property
     def leaving(self) -> int:
         """Old workers that have not exited yet."""
         return len(self._leaving)
 
+    def pss_mb(self) -> float:
+        """Memory of the serving worker and of those that leave."""
+        return sum(member.pss_mb() for member in [*self._leaving, *([self.member] if self.member else [])])
+
     def offer(self, item: Waiting) -> None:
         """Queue a request or shard; without room, or nobody to serve it, it is answered with a fault."""
-        if self.member is None:
+        if self.member is None and not self.paused:
             self._refuse(item, "the model is not served here")
         elif not self._line.offer(item):
             self._refuse(item, "the queue of this device is full")
@@ -123,6 +151,7 @@ class Serving:
     def begin(self, member: Member) -> None:
         """Serve with a worker that is still to be started."""
         self._leave()
+        self._end_pause()
         self.member = member
         if self._down_since is None:
             self._down_since = self._loop.now()
@@ -131,6 +160,7 @@ class Serving:
     def route(self, member: Member) -> None:
         """Serve with this ready worker from now on; the old one finishes what it holds and exits."""
         self._leave()
+        self._end_pause()
         member.stop_timer()
         member.on_event = self._event
         self.member = member
@@ -138,8 +168,17 @@ class Serving:
             member.worker.promote()
         self._serves()
 
+    def pause(self, left: Callable[[], None]) -> None:
+        """Let the worker finish what it holds and go, and tell when it is gone. What comes waits for begin or route."""
+        if self._down_since is None:
+            self._down_since = self._loop.now()
+        self._leave()
+        self.paused, self._left = True, left
+        self._tell_left()
+
     def stop(self) -> None:
         """Take nothing more, finish what workers hold."""
+        self.paused, self._left = False, None
         old = self.member
         self.member = None
         if old is not None:
@@ -188,12 +227,12 @@ class Serving:
                     self._observer.serving_ready()
             case frames.Failed():
                 self._failed(member, event)
-            case Exited(reason=reason):
-                self._exited(member, reason)
+            case Exited():
+                self._exited(member, event)
 
     def _serves(self) -> None:
         if self._down_since is not None:
-            self.downtime += self._loop.now() - self._down_since
+            self._downtime += self._loop.now() - self._down_since
             self._down_since = None
         self._pump()
 
@@ -203,12 +242,14 @@ class Serving:
             member.end()
             self._observer.serving_failed(failed)  # It begins another version or stops; what waits, waits for that.
 
-    def _exited(self, member: Member, reason: str) -> None:
+    def _exited(self, member: Member, exited: Exited) -> None:
+        reason = exited.reason
         held = list(member.holding.values())
         member.holding.clear()
         if member in self._leaving:
             self._leaving.remove(member)
             self.last_exit = self._loop.now()
+            self._tell_left()
         self._retry(held, reason)
         measuring = [done for _, done in member.measuring.values()]
         member.measuring.clear()
@@ -219,7 +260,7 @@ class Serving:
             return
         _log.warning("worker of %s %s ended: %s", member.start.model, member.pointer.wanted.version, reason or "exit")
         self._down_since = self._loop.now()
-        self._observer.serving_lost(reason or "it exited")
+        self._observer.serving_lost(reason or "it exited", exited.orphaned)
         if self.member is member:
             self._replace(member)
 
@@ -245,6 +286,14 @@ class Serving:
         self._leaving.append(member)
         member.worker.drain()
         member.timer = self._loop.call_later(self._limits.drain, member.worker.kill)
+
+    def _end_pause(self) -> None:
+        self.paused, self._left = False, None
+
+    def _tell_left(self) -> None:
+        if self._left is not None and not self._leaving:
+            left, self._left = self._left, None
+            self._loop.call_soon(left)
 
     def _stuck(self, member: Member) -> None:
         _log.warning("a worker of %s does nothing for too long; it is ended", member.start.model)

@@ -40,8 +40,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Shards and commands remembered so that none is done twice."""
     disk_mb: int = 1024
     """Quota of the blob store; blobs that nothing points to leave first."""
+    reserve_mb: int = 16
+    """Left free on the disk: the state has to be saved, and the system lives there too."""
+    secure_mb: int = 4
+    """After this much of a blob, what came is made durable: a power cut costs at most as much."""
     manifest_kb: int = 512
     blob_mb: int = 512
+    http_mb: int = 0
+    """Blobs of at least this size come by HTTP, where the controller's address is known; 0: none is too large."""
+    fetch_kb_s: int = 0
+    """Fetch no faster than this, on average; 0: as fast as it comes."""
+    slow_s: float = 15.0
+    slow_kb_s: float = 16.0
+    """A source that brings less over `slow_s` is left for another one, if there is one."""
     chunk_silence: float = 1.0
     """After this long without a chunk the missing ones are asked for again."""
     chunk_asks: int = 60
@@ -60,12 +71,29 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """An old worker may take this long to finish what it holds."""
     watch_answers: int = 20
     watch_s: float = 1.0
-    """A switched model is watched until this many answers or this long."""
+    """A switched model is watched until this many answers or this long. These and the next are for manifests that
+    do not say it themselves."""
     watch_failures: int = 3
-    """Faults of the device during the watch that roll the model back."""
+    """Fewer faulty answers during the watch never roll the model back."""
+    watch_error_rate: float = 0.05
+    """Share of faulty answers that is tolerated above what the version before had."""
+    watch_p95_ratio: float = 5.0
+    """How many times the p95 of the version before; 0: not looked at."""
+    watch_p95_ms: float = 0.0
+    """Greatest p95 of one row; 0: no limit."""
+    watch_drift: float = 0.4
+    """Share of answers that may move to other classes: wide, because what people ask changes too."""
+    watch_crashes: int = 1
+    """Ends of its worker that roll it back."""
+    memory_reserve_mb: float = 16.0
+    """Left free when a candidate is loaded; without room for two, the old version leaves first."""
     restart_first: float = 0.05
     """Wait before a dead worker is replaced; doubles up to `restart_most`, and falls back once it serves."""
     restart_most: float = 30.0
+    steady: float = 60.0
+    """A version that served for this long is not to blame if the agent goes down."""
+    crash_starts: int = 4
+    """Starts that end before that; with one more the agent goes back to the previous version."""
     load_every: float = 1.0
     load_idle: float = 5.0
     """Load is sent this often where nothing runs."""
@@ -88,9 +116,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Simulate(msgspec.Struct, frozen=True, kw_only=True):
-    """Pretend to be a slower device."""
+    """Pretend to be a smaller device."""
 
     extra_ms_per_row: float = 0.0
+    free_memory_mb: float | None = None
+    """What seems to be free."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +141,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Literal["", "ai-edge-litert", "tflite-runtime"] = ""
     """Empty: whatever is installed, best first."""
     fetch: Literal["mqtt", "http"] = "mqtt"
+    """What is tried first; where the controller's HTTP address is known, the other one is the second choice."""
+    mirror: str = ""
+    """URL below which the fleet's blobs lie under their digests: asked first, and without a token."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_file: str = ""
     """Written instead of standard error, where no service manager collects that; 0600, at most four times `log_mb`."""
@@ -144,11 +177,14 @@ def parse(content: Mapping[str, Any], origin: str) -> AgentSettings:
     """Settings from decoded TOML. `origin` is named in errors."""
     _refuse_unknown(content, AgentSettings, origin, "")
     try:
-        return msgspec.convert(content, AgentSettings)
+        settings = msgspec.convert(content, AgentSettings)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         key = where.rstrip("`") or "?"
         raise SettingsError(f"{origin}: key {key!r}: {what}") from error
+    if settings.mirror and not settings.mirror.startswith(("http://", "https://")):
+        raise SettingsError(f"{origin}: key 'mirror': an http:// or https:// URL is expected")
+    return settings
 
 
 def _refuse_unknown(content: Mapping[str, Any], type_: type[msgspec.Struct], origin: str, prefix: str) -> None:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
-from agent import frames, swap
-from agent.backoff import Backoff
+from agent import frames, room, swap, watched
 from agent.blobs import BlobError
-from agent.candidate import Candidate
-from agent.check import check_manifest, start_order
+from agent.candidate import Candidate, place_for
+from agent.check import check_manifest, open_manifest, start_order
+from agent.contract.faults import fault
 from agent.contract.manifest import Manifest, ManifestError
+from agent.contract.manifest import Watch as WatchTerms
 from agent.contract.messages import DesiredModel, ModelState
 from agent.contract.signing import SignatureError
-from agent.fetch import Batch, Outcome
+from agent.fetch import Batch
+from agent.fetch import Outcome as Fetched
 from agent.ground import Ground, Owner
 from agent.latencies import Latencies
 from agent.lines import Waiting
 from agent.pointers import ModelPointers, Pointer
 from agent.serving import Member, Serving
 from agent.states import model_states
-from agent.swaplog import SwapLog
-from agent.watch import Watch
+from agent.swaplog import Outcome, SwapLog
+from agent.watch import Watch, seen
+from agent.way_back import WayBack
 
 _log = logging.getLogger("lepta.agent.slot")
+NO_TERMS = WatchTerms()
 
 
 class Slot:
@@ -43,15 +46,20 @@ class Slot:
         self._next: DesiredModel | None = None
         self._candidate: Candidate | None = None
         self._batch: Batch | None = None
-        self._logbook = SwapLog(0.0, 0.0, "mqtt")
-        self._watch = Watch(ground.loop, ground.limits, self._event)
-        self._retry = Backoff(ground.loop, ground.limits.retry_first, ground.limits.retry_most)
-        self._leaving = False
+        self._logbook = SwapLog(0.0, 0.0)
+        self._watch = Watch(ground.loop, self._event)
+        self._tally = watched.Tally()
+        """What the latest answers of the serving version were like."""
+        self._terms = watched.terms(NO_TERMS, ground.limits)
+        self._way_back = WayBack(model, ground, owner, self._serve, self.want)
         self._plain: dict[type[swap.Action], Callable[[], None]] = {
             swap.FetchManifest: self._fetch_manifest,
             swap.Verify: self._verify,
             swap.Stage: self._stage,
+            swap.MakeRoom: self._make_room,
+            swap.Resume: self._resume,
             swap.Probe: self._probe,
+            swap.Shadow: self._shadow,
             swap.SavePointers: self._save_pointers,
             swap.Route: self._route,
             swap.Commit: self._commit,
@@ -69,12 +77,12 @@ class Slot:
             return
         if not pointer.watched:  # We were ended between switch and commit: the watch goes on.
             self._swap = swap.resume(pointer.wanted)
-            self._logbook = SwapLog(self._loop.now(), 0.0, "mqtt")
-        self._serve_from_disk(pointer)
+            self._logbook = SwapLog(self._loop.now(), 0.0)
+        self._serve(pointer)
 
     def want(self, target: DesiredModel) -> None:
         """Bring this version to serve, unless it does, is on its way, or was refused in this generation."""
-        self._leaving = False
+        self._way_back.left = False
         serving = self._pointers.serving
         if self._swap is not None and not self._swap.ended:
             self._turn_to(target)
@@ -87,23 +95,24 @@ class Slot:
 
     def leave(self) -> None:
         """The model is not wanted any more: finish what is held, then forget it."""
-        self._leaving = True
         self.stop()
         self._ground.keeper.save(lambda pointers: pointers.without(self.model), self._forgotten)
 
     def stop(self) -> None:
         """Finish what workers hold and let them go. The pointers stay."""
-        self._retry.cancel()
+        self._way_back.left = True
+        self._way_back.calm()
         if self._swap is not None and self._swap.state not in swap.ENDED | {"switching", "watching"}:
             self._event(swap.Superseded())
         self._watch.end()
         self.serving.stop()
 
     def pinned(self) -> set[str]:
-        """Digests that a swap under way needs."""
-        if self._swap is None or self._swap.ended or self._swap.manifest is None:
-            return set()
-        return {file.digest for file in self._swap.manifest.files.values()}
+        """Digests that a swap under way needs, or a request or shard that waits."""
+        pinned = self.serving.blobs()
+        if self._swap is not None and not self._swap.ended and self._swap.manifest is not None:
+            pinned |= {file.digest for file in self._swap.manifest.files.values()}
+        return pinned
 
     @property
     def idle(self) -> bool:
@@ -125,16 +134,25 @@ class Slot:
             now = self._loop.now()
             self.latencies.add(now, (now - item.received) * 1000, ours)
         self._owner.answered(item, computed, member)
-        if self._swap is not None and self._swap.state == "watching" and computed.id:
-            self._watch.answered(fault=ours)
+        if computed.id and member is self.serving.member:
+            answer = seen(item, computed, fault=ours)
+            self._tally = watched.take(self._tally, answer)
+            self._watch.answered(answer)
+            if self._candidate is not None:
+                self._candidate.copy(item, computed)
 
     def serving_ready(self) -> None:
         if self._swap is not None and self._swap.state == "watching" and not self._watch.begun:
-            self._watch.begin()
+            self._begin_watch()
         self._owner.report(None)
 
-    def serving_lost(self, reason: str) -> None:
-        if self._swap is not None and self._swap.state == "watching":
+    def serving_lost(self, reason: str, orphaned: bool) -> None:
+        if orphaned:
+            _log.warning("%s: %s", self.model, reason)  # No version is to blame.
+        elif self._watch.begun:
+            _log.warning("%s: under watch, its worker ended: %s", self.model, reason)
+            self._watch.crashed(reason)
+        elif self._swap is not None and self._swap.state == "watching":
             self._event(swap.Lost(reason))
         self._owner.report(None)
 
@@ -146,7 +164,7 @@ class Slot:
         if self._swap is not None and self._swap.state == "watching":
             self._event(swap.Broken(failed.fault.who, failed.fault.message))
             return
-        self._fall_back()
+        self._way_back.fall_back()
 
     # -- performing
 
@@ -155,9 +173,9 @@ class Slot:
         return self._ground.keeper.current.of(self.model)
 
     def _begin(self, target: DesiredModel) -> None:
-        self._retry.cancel()
+        self._way_back.calm()
         _log.info("%s: version %d is wanted (artifact %s)", self.model, target.version, target.artifact[:12])
-        self._logbook = SwapLog(self._loop.now(), self.serving.downtime, self._ground.fetcher.way)
+        self._logbook = SwapLog(self._loop.now(), self.serving.downtime)
         self._swap, actions = swap.begin(target)
         self._perform(actions)
 
@@ -183,6 +201,7 @@ class Slot:
 
     def _perform(self, actions: list[swap.Action]) -> None:
         for action in actions:
+            fault(f"swap.{type(action).__name__}")
             if isinstance(action, swap.FetchFiles):
                 self._fetch_files(action.manifest)
             elif isinstance(action, swap.Finish):
@@ -200,7 +219,7 @@ class Slot:
     def _fetch(self, wanted: list[tuple[str, int | None]]) -> None:
         self._batch = Batch(self._ground.fetcher, wanted, self._got)
 
-    def _got(self, outcome: Outcome) -> None:
+    def _got(self, outcome: Fetched) -> None:
         self._logbook.fetched(outcome)
         self._event(swap.Broken(outcome.who, outcome.error) if outcome.error else swap.Fetched())
 
@@ -208,33 +227,70 @@ class Slot:
         ground, target = self._ground, self._target
         floor = ground.keeper.current.minimum_sequence.get(self.model, 0)
         try:
-            envelope = ground.blobs.read(target.manifest)
-            manifest = check_manifest(envelope, ground.release_key(), target, floor, ground.runtimes, ground.limits)
+            manifest = open_manifest(ground.blobs.read(target.manifest), ground.standing.roots.release_keys(), target)
+            check_manifest(manifest, ground.standing.device(), floor, anew=not self._pointers.served(target))
         except (BlobError, OSError) as error:
             self._event(swap.Broken("device", str(error)))
         except (SignatureError, ManifestError) as error:
-            self._event(swap.Refused("us", str(error)))
+            self._event(swap.Refused("us", str(error), error.cause))
         else:
             self._event(swap.Verified(manifest))
 
     def _stage(self) -> None:
         assert self._swap is not None
         assert self._swap.manifest is not None
+        place = "beside" if self._swap.alone else place_for(self._swap.manifest, self._ground, self.serving.member)
+        if place == "instead":
+            self._event(swap.Cramped())
+            return
+        if place == "none":
+            needed = room.needed_mb(self._swap.manifest)
+            self._event(swap.Broken("device", f"too little memory is free here: it needs about {needed:.0f} MB"))
+            return
         self._logbook.staged(self._loop.now())
         self._candidate = Candidate(self._target, self._swap.manifest, self._ground, self._event)
         self._candidate.start(behind=self.serving.member is not None)
 
+    def _make_room(self) -> None:
+        _log.warning("%s: too little memory for two versions; the one that serves leaves first", self.model)
+        self._logbook.staged(self._loop.now())
+        self._logbook.old = self.serving.member.pointer if self.serving.member else None
+
+        def gone() -> None:
+            if self._swap is draining and not self._way_back.left:
+                self._event(swap.Drained())
+
+        draining = self._swap
+        self.serving.pause(gone)
+
+    def _resume(self) -> None:
+        serving = self._pointers.serving
+        if serving is not None and not self._way_back.left:
+            self._serve(serving)
+
+    def _shadow(self) -> None:
+        assert self._candidate is not None
+        if self.serving.live:
+            self._candidate.shadow()
+        else:
+            self._event(swap.Agreed())  # Nothing serves with which it could be compared.
+
     def _probe(self) -> None:
         assert self._candidate is not None
+        assert self._swap is not None
+        assert self._swap.manifest is not None
+        self._terms = watched.terms(self._swap.manifest.watch, self._ground.limits)
         self._candidate.probe()
 
     def _save_pointers(self) -> None:
         assert self._candidate is not None
         fresh, old = self._candidate.settle(), self._pointers.serving
+        self._logbook.shadow = self._candidate.shadowed
+        self._logbook.memory_peak_mb = self.serving.pss_mb() + self._candidate.member.pss_mb()
 
         def saved(error: Exception | None) -> None:
             candidate = self._candidate
-            if self._leaving:
+            if self._way_back.left:
                 self._discard()
                 return
             if error is not None:
@@ -245,108 +301,87 @@ class Slot:
                 self._event(swap.Lost("it ended during the switch"))
 
         self._ground.keeper.save(
-            lambda pointers: pointers.with_model(self.model, serving=fresh, previous=old, refused=None), saved
+            lambda pointers: pointers.with_model(
+                self.model, serving=fresh, previous=old, refused=None, candidate=None, tries=0
+            ),
+            saved,
         )
 
     def _route(self) -> None:
         assert self._candidate is not None
         member, self._candidate = self._candidate.member, None
-        self._logbook.old = self.serving.member.pointer if self.serving.member else None
+        if self.serving.member is not None:
+            self._logbook.old = self.serving.member.pointer
         self.serving.route(member)
-        self._watch.begin()
+        self._begin_watch()
+
+    def _begin_watch(self) -> None:
+        before, self._tally = self._tally, watched.Tally()
+        self._watch.begin(self._terms, before)
 
     def _commit(self) -> None:
         self._watch.end()
-        self._retry.reset()
+        self._way_back.settled()
         serving = self._pointers.serving
         assert serving is not None
         settled = msgspec.structs.replace(serving, watched=True)
-        self._ground.keeper.save(lambda pointers: pointers.with_model(self.model, serving=settled), self._save_noted)
+        self._way_back.save({"serving": settled})
 
     def _roll_back(self) -> None:
         self._watch.end()
-        self._remember_refusal("failed")
-        self._fall_back()
+        assert self._swap is not None
+        self._way_back.fall_back(denied=self._swap)
 
     def _discard(self) -> None:
         if self._batch is not None:
             self._batch.cancel()
         if self._candidate is not None:
             candidate, self._candidate = self._candidate, None
+            self._logbook.shadow = candidate.shadowed
             candidate.end()
 
-    def _finish(self, outcome: Literal["committed", "refused", "rolled_back", "failed"]) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         assert self._swap is not None
         logbook, ended = self._logbook, self._swap
         log = _log.info if outcome == "committed" else _log.warning
         why = f": {ended.reason}" if ended.reason else ""
         log("%s: version %d %s%s", self.model, ended.target.version, outcome, why)
         if outcome == "refused":
-            self._remember_refusal("refused")
+            self._way_back.deny(ended, "refused")
+            self._ground.standing.refusals[ended.cause] += 1
         elif outcome == "failed":
-            self._retry_later(ended.target)
+            self._way_back.retry_later(ended.target)
+        logbook.watch = self._watch.result() if outcome in ("committed", "rolled_back") else None
         self._close_record(logbook, ended, outcome)
 
-    def _close_record(
-        self, logbook: SwapLog, ended: swap.Swap, outcome: Literal["committed", "refused", "rolled_back", "failed"]
-    ) -> None:
-        """The record is whole when the old worker has exited."""
-        if self.serving.leaving:
+    def _close_record(self, logbook: SwapLog, ended: swap.Swap, outcome: Outcome) -> None:
+        """The record is whole when the old worker has exited, and when one that had to leave is back."""
+        if self.serving.leaving or (ended.alone and self.serving.down and not self._way_back.left):
             self._loop.call_later(0.02, lambda: self._close_record(logbook, ended, outcome))
             return
-        until = self.serving.last_exit if logbook.old is not None else self._loop.now()
-        record = logbook.record(ended, outcome, until, self.serving.downtime, self.latencies)
-        self._owner.report(record)
+        gone = self.serving.last_exit
+        self._owner.report(
+            logbook.record(ended, outcome, gone, self._loop.now(), self.serving.downtime, self.latencies)
+        )
 
     # -- falling back and trying again
 
-    def _remember_refusal(self, state: str) -> None:
-        assert self._swap is not None
-        target, reason = self._swap.target, self._swap.reason[:4000]
-
-        def saved(error: Exception | None) -> None:
-            self._save_noted(error)
-            self._owner.report(None)
-
-        self._ground.keeper.save(
-            lambda p: p.with_model(self.model, refused=target, refused_state=state, refused_reason=reason), saved
-        )
-
-    def _fall_back(self) -> None:
-        """Serve the previous version, if there is one; what served is given up."""
-        lost, previous = self._pointers.serving, self._pointers.previous
-        rolled_back = self._swap is not None and self._swap.state == "rolled_back"
-
-        def saved(error: Exception | None) -> None:
-            self._save_noted(error)
-            if previous is None:
-                self.serving.stop()
-            else:
-                self._serve_from_disk(previous)
-            self._owner.report(None)
-            if lost is not None and not rolled_back:
-                self._retry_later(lost.wanted)
-
-        self._ground.keeper.save(lambda p: p.with_model(self.model, serving=previous, previous=None), saved)
-
-    def _serve_from_disk(self, pointer: Pointer) -> None:
+    def _serve(self, pointer: Pointer | None) -> None:
+        """From disk; None: nothing."""
+        if pointer is None:
+            self.serving.stop()
+            return
         ground, wanted = self._ground, pointer.wanted
         try:
-            envelope = ground.blobs.read(wanted.manifest)
-            manifest = check_manifest(envelope, ground.release_key(), wanted, 0, ground.runtimes, ground.limits)
-            order = start_order(manifest, ground.blobs, ground.runtimes, ground.extra_ms_per_row)
+            # It passed every check when it was installed, and what serves goes on serving.
+            manifest = open_manifest(ground.blobs.read(wanted.manifest), ground.standing.roots.every_key(), wanted)
+            order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
         except (BlobError, OSError, SignatureError, ManifestError) as error:
             _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
-            self._loop.call_soon(self._fall_back)
+            self._loop.call_soon(self._way_back.fall_back)
             return
+        self._terms = watched.terms(manifest.watch, ground.limits)
         self.serving.begin(Member(pointer, order))
-
-    def _retry_later(self, target: DesiredModel) -> None:
-        def again() -> None:
-            if not self._leaving and target in self._ground.keeper.current.desired:
-                self.want(target)
-
-        self._retry.later(again)
 
     # -- small things
 
@@ -358,10 +393,7 @@ class Slot:
     def _report_soon(self) -> None:
         self._owner.report(None)
 
-    def _save_noted(self, error: Exception | None) -> None:
+    def _forgotten(self, error: Exception | None) -> None:
         if error is not None:
             _log.error("%s: the state cannot be saved: %s", self.model, error)
-
-    def _forgotten(self, error: Exception | None) -> None:
-        self._save_noted(error)
         self._owner.report(None)

@@ -18,6 +18,7 @@ import msgspec
 
 from agent import enroll, hardware
 from agent.blobs import Blobs
+from agent.boots import BootCount
 from agent.cli import DATA, OK, REFUSED, UNREACHABLE, USAGE, CliError
 from agent.clock import Clock
 from agent.disk import RealDisk
@@ -58,18 +59,22 @@ def run(options: argparse.Namespace) -> int:
         workers.warm()
         try:
             clock = Clock(settings.folder, until=identity.not_after)
-            supervisor = assemble(loop, workers, settings, identity, here, clock)
+            keeper = Keeper(loop, PointerFile(settings.folder, RealDisk()))
+            supervisor = assemble(loop, workers, settings, identity, here, clock, keeper)
         except PointerError as error:
             workers.close()
             raise CliError(DATA, str(error)) from error
+        boots = BootCount(loop, keeper, settings.limits)
         presence = Presence(loop, settings.folder, supervisor, notifier, settings.limits)
         _log.info("agent %s, data in %s", identity.agent, settings.folder)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.call_soon(presence.stop))
+        boots.start()
         presence.start()
         renewal = _renewal(loop, settings, identity, clock) if identity.broker.tls else None
         trim()
         status = _turn(loop, lambda: supervisor.stopped)
+        boots.stop()
         if renewal is not None:
             renewal.stop()
         presence.close()
@@ -92,20 +97,26 @@ def _turn(loop: Loop, over: Callable[[], bool]) -> int:
 
 
 def assemble(
-    loop: Loop, workers: ZygoteWorkers, settings: AgentSettings, identity: enroll.Identity, here: Facts, clock: Clock
+    loop: Loop,
+    workers: ZygoteWorkers,
+    settings: AgentSettings,
+    identity: enroll.Identity,
+    here: Facts,
+    clock: Clock,
+    keeper: Keeper,
 ) -> Supervisor:
     """One supervisor with everything real but what is given."""
-    disk = RealDisk()
     return Supervisor(
         loop=loop,
         link=link_to(loop, settings, identity, clock),
         workers=workers,
-        blobs=Blobs(settings.folder, disk, settings.limits.disk_mb << 20),
-        keeper=Keeper(loop, PointerFile(settings.folder, disk)),
+        blobs=Blobs(settings.folder, RealDisk(), settings.limits.disk_mb << 20, settings.limits.reserve_mb << 20),
+        keeper=keeper,
         identity=identity,
         settings=settings,
         facts=here,
         new_id=lambda: secrets.token_hex(8),
+        clock=clock,
     )
 
 

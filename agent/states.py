@@ -17,10 +17,15 @@ _GOING: dict[str, Reported] = {
     "verifying": "verifying",
     "fetching": "fetching",
     "staging": "staging",
+    "draining": "staging",
     "probing": "probing",
+    "shadowing": "probing",
     "switching": "switching",
     "watching": "watching",
 }
+
+
+_AWAY = "it left to make room for a new version, and comes back if that fails; requests wait meanwhile"
 
 
 def model_states(pointers: ModelPointers, swap: Swap | None, member: Member | None) -> list[ModelState]:
@@ -29,6 +34,8 @@ def model_states(pointers: ModelPointers, swap: Swap | None, member: Member | No
     serving = pointers.serving
     runtime = member.ready.runtime if member is not None and member.ready is not None else ""
     states = []
+    if serving is not None and going is not None and going.alone and member is None:
+        states.append(_state(serving.wanted, "staging", reason=_AWAY))
     if serving is not None and member is not None and (going is None or going.target != serving.wanted):
         # Started but not loaded yet: nobody should count on it.
         states.append(_state(serving.wanted, "serving" if runtime else "staging", runtime))
@@ -43,13 +50,13 @@ def _turned_down(pointers: ModelPointers, swap: Swap | None) -> list[ModelState]
     serving, refused = pointers.serving, pointers.refused
     if refused is not None and (serving is None or serving.wanted != refused):
         outcome: Reported = "refused" if pointers.refused_state == "refused" else "failed"
-        return [_state(refused, outcome, reason=pointers.refused_reason)]
+        return [_state(refused, outcome, reason=pointers.refused_reason, cause=pointers.refused_cause)]
     if swap is not None and swap.state == "failed":
         return [_state(swap.target, "failed", reason=swap.reason)]
     return []
 
 
-def _state(wanted: DesiredModel, state: Reported, runtime: str = "", reason: str = "") -> ModelState:
+def _state(wanted: DesiredModel, state: Reported, runtime: str = "", reason: str = "", cause: str = "") -> ModelState:
     return ModelState(
         model=wanted.model,
         version=wanted.version,
@@ -59,4 +66,5 @@ def _state(wanted: DesiredModel, state: Reported, runtime: str = "", reason: str
         state=state,
         runtime=runtime,
         reason=reason,
+        cause=cause,
     )

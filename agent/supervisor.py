@@ -11,6 +11,8 @@ import msgspec
 
 from agent import VERSION, frames, replies, session
 from agent.blobs import Blobs
+from agent.chunks import ChunkError
+from agent.clock import Clock
 from agent.commands import Commands
 from agent.contract import topics
 from agent.contract.messages import (
@@ -35,19 +37,20 @@ from agent.contract.messages import (
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
 from agent.enroll import Identity
-from agent.fetch import ChunkError, Fetcher, Source
+from agent.fetch import Fetcher
+from agent.fetching import sources_of
 from agent.ground import Ground
 from agent.intake import Intake
 from agent.keeper import Keeper
 from agent.lines import Waiting, shard_key
-from agent.link import Link
+from agent.link import Connection
 from agent.load import Sampler
 from agent.loop import Loop, Timer
-from agent.mqtt_source import MqttSource
 from agent.pointers import Pointers
 from agent.serving import Member, Serving
 from agent.settings import AgentSettings
 from agent.slot import Slot
+from agent.standing import Standing
 from agent.workers import Workers
 from firmware_profiles.profile import Facts
 
@@ -66,7 +69,7 @@ class Supervisor:
     def __init__(
         self,
         loop: Loop,
-        link: Link,
+        link: Connection,
         workers: Workers,
         blobs: Blobs,
         keeper: Keeper,
@@ -77,6 +80,7 @@ class Supervisor:
         new_id: Callable[[], str],
         random_: Callable[[], float] = random.random,
         sampler: Sampler | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._loop = loop
         self._link = link
@@ -89,25 +93,24 @@ class Supervisor:
         self._new_id = new_id
         self._random = random_
         self._sampler = sampler or Sampler()
+        self._standing = Standing(identity, facts, keeper, settings, clock or Clock(settings.folder))
         self._stamper = Stamper(new_id())
         self._seen = SeenWindow()
         self._state = session.Session(
             agent=identity.agent, generation=keeper.current.generation, remember=settings.limits.finished
         )
-        self._fetcher = Fetcher(loop, blobs, self._source(settings), settings.limits, self._pinned)
+        sources = sources_of(loop, link, identity, settings, self._stamper.encode, lambda: self._fetcher)
+        self._fetcher = Fetcher(loop, blobs, sources, settings.limits, self._pinned)
         self._ground = self._shared_by_slots(settings)
-        self._intake = Intake(self._ground, self._slot, self.answered)
-        self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slot, self._reply)
         self._slots: dict[str, Slot] = {}
+        self._intake = Intake(self._ground, self._slots.get, self.answered)
+        self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slots.get, self._reply)
         self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
         self._handlers = self._handlers_by_topic()
         self._hello: Timer | None = None
         self._load: Timer | None = None
-        self._reporting = False
-        self._stopping = False
-        self.stopped = False
-        self.refused = 0
-        """Payloads dropped since the start."""
+        self._reporting = self._stopping = self.stopped = False
+        self.refused = 0  # Payloads dropped since the start.
 
     # -- life
 
@@ -151,8 +154,8 @@ class Supervisor:
         return {model: slot.serving for model, slot in self._slots.items()}
 
     def _wait_idle(self, deadline: float) -> None:
-        busy = self._keeper.busy or not all(slot.idle for slot in self._slots.values())
-        if busy and self._loop.now() < deadline:
+        idle = not self._keeper.busy and all(slot.idle for slot in self._slots.values())
+        if not idle and self._loop.now() < deadline:
             self._loop.call_later(0.01, lambda: self._wait_idle(deadline))
             return
         self._publish("status", AgentStatus(online=False, session=self._state.session), qos=1, retain=True)
@@ -193,7 +196,10 @@ class Supervisor:
 
     def _on_desired(self, payload: bytes) -> None:
         content = open_sealed(payload, DESIRED_TYPE, [self._controller_key])
-        self._decide(session.DesiredArrived(decode_as(Desired, "agents/desired", content)))
+        desired = decode_as(Desired, "agents/desired", content)
+        if self._standing.follow(desired, self._refuse):
+            self._hello_after(0.0)  # The controller may hold more root documents than fit into one message.
+        self._decide(session.DesiredArrived(desired))
 
     def _on_infer(self, payload: bytes) -> None:
         message = decode_as(Infer, "agents/infer", payload)
@@ -258,6 +264,7 @@ class Supervisor:
             held=tuple(self._blobs.held()[:400]),
             models=self.states(),
             agent_version=VERSION,
+            root=self._standing.roots.version,
         )
         self._publish("hello", hello, qos=1)
 
@@ -267,8 +274,9 @@ class Supervisor:
     def _desired_saved(self, error: Exception | None) -> None:
         if error is not None:
             # Not accepted: the controller sees the old generation in the next hello and sends it again.
-            _log.error("the desired state cannot be saved: %s", error)
+            _log.error("the desired state cannot be saved: %s; check this device's disk", error)
             self._state = msgspec.structs.replace(self._state, generation=self._keeper.current.generation)
+            self._hello_after(self._limits.retry_first)
             return
         self._apply(self._keeper.current)
 
@@ -332,7 +340,7 @@ class Supervisor:
             for slot, member in serving
             if member is not None
         )
-        self._publish("load", self._sampler.sample(queue, models, self.refused), qos=0)
+        self._publish("load", self._sampler.sample(queue, models, self.refused, self._standing.refusals), qos=0)
         self._decide(session.Ticked())
         busy = queue or any(model.rate for model in models)
         self._load = self._loop.call_later(self._limits.load_every if busy else self._limits.load_idle, self._send_load)
@@ -349,9 +357,6 @@ class Supervisor:
     def _pinned(self) -> set[str]:
         return self._keeper.current.pinned().union(*(slot.pinned() for slot in self._slots.values()))
 
-    def _slot(self, model: str) -> Slot | None:
-        return self._slots.get(model)
-
     def _slot_for(self, model: str) -> Slot:
         if model not in self._slots:
             self._slots[model] = Slot(model, self._ground, self)
@@ -365,9 +370,8 @@ class Supervisor:
             fetcher=self._fetcher,
             keeper=self._keeper,
             limits=settings.limits,
-            release_key=lambda: self._release_key,
-            runtimes=self._facts.runtimes,
-            extra_ms_per_row=settings.simulate.extra_ms_per_row,
+            standing=self._standing,
+            simulate=settings.simulate,
         )
 
     def _handlers_by_topic(self) -> dict[str, Callable[[bytes], None]]:
@@ -379,22 +383,6 @@ class Supervisor:
             self._topic["cmd"]: self._on_cmd,
         }
 
-    def _source(self, settings: AgentSettings) -> Source:
-        if settings.fetch == "mqtt":
-            return MqttSource(self._link, self._identity.agent, self._stamper.encode)
-        from agent.clock import Clock
-        from agent.http_source import HttpSource  # Most agents never need it.
-        from agent.trust import Door
-
-        identity, timeout = self._identity, settings.limits.http
-        trusted = Door(identity.ca, Clock(settings.folder)).context if identity.ca else None
-        token = identity.device_token
-        return HttpSource(self._loop, identity.controller, token, timeout, lambda: self._fetcher, trusted)
-
     @cached_property
     def _controller_key(self) -> PublicKey:
         return PublicKey.from_pem(self._identity.controller_key)
-
-    @cached_property
-    def _release_key(self) -> PublicKey:
-        return PublicKey.from_pem(self._identity.release_key)

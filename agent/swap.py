@@ -1,7 +1,9 @@
 """PURE: one swap of one model, from a wanted artifact to a serving one, as a table of transitions.
 
-fetch manifest -> verify -> fetch files -> stage -> probe -> switch -> watch -> commit, or refuse, fail, roll back. The
-old version serves until `Route`; it is kept on disk for the way back. What is not in the table raises with the history.
+fetch manifest -> verify -> fetch files -> stage -> probe -> shadow, if the manifest asks for it -> switch -> watch ->
+commit, or refuse, fail, roll back. The old version serves until `Route`; it is kept on disk for the way back. Where
+there is too little memory for two it leaves before the candidate is staged, and `Resume` loads it again if that fails.
+What is not in the table raises with the history.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from agent.contract.manifest import Manifest
 from agent.contract.messages import DesiredModel, ProbeResult
 
 State = Literal[
-    "listed", "verifying", "fetching", "staging", "probing", "switching", "watching",
+    "listed", "verifying", "fetching", "staging", "draining", "probing", "shadowing", "switching", "watching",
     "serving", "refused", "failed", "rolled_back", "superseded",
 ]  # fmt: skip
 ENDED = frozenset({"serving", "refused", "failed", "rolled_back", "superseded"})
@@ -38,6 +40,10 @@ class Swap(msgspec.Struct, frozen=True, kw_only=True):
     who: Who = "us"
     """At fault when it was refused or failed."""
     reason: str = ""
+    alone: bool = False
+    """The old worker left before the candidate came."""
+    cause: str = ""
+    """One of `manifest.CAUSES` when it was refused."""
     history: tuple[str, ...] = ()
 
     @property
@@ -64,6 +70,7 @@ class Refused(msgspec.Struct, frozen=True):
 
     who: Who
     reason: str
+    cause: str = "load"
 
 
 class Verified(msgspec.Struct, frozen=True):
@@ -72,6 +79,18 @@ class Verified(msgspec.Struct, frozen=True):
 
 class Ready(msgspec.Struct, frozen=True):
     """The candidate is loaded and warm."""
+
+
+class Cramped(msgspec.Struct, frozen=True):
+    """There is memory for one version only."""
+
+
+class Drained(msgspec.Struct, frozen=True):
+    """The old worker has finished what it held and is gone."""
+
+
+class Agreed(msgspec.Struct, frozen=True):
+    """The candidate answers live requests as the serving version does, or there is nothing to compare with."""
 
 
 class Probed(msgspec.Struct, frozen=True):
@@ -99,7 +118,21 @@ class Superseded(msgspec.Struct, frozen=True):
     """Something else is wanted now."""
 
 
-Event = Fetched | Broken | Refused | Verified | Ready | Probed | Lost | Saved | Steady | Superseded
+Event = (
+    Fetched
+    | Broken
+    | Refused
+    | Verified
+    | Ready
+    | Cramped
+    | Drained
+    | Probed
+    | Agreed
+    | Lost
+    | Saved
+    | Steady
+    | Superseded
+)
 
 
 # -- actions
@@ -119,6 +152,18 @@ class FetchFiles(msgspec.Struct, frozen=True):
 
 class Stage(msgspec.Struct, frozen=True):
     """Start the candidate worker."""
+
+
+class MakeRoom(msgspec.Struct, frozen=True):
+    """Let the old worker finish what it holds and go; what comes meanwhile waits."""
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """Load the old version again."""
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """Have the candidate answer copies of live requests."""
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -160,7 +205,10 @@ Action = (
     | Verify
     | FetchFiles
     | Stage
+    | MakeRoom
+    | Resume
     | Probe
+    | Shadow
     | SavePointers
     | Route
     | Commit
@@ -229,17 +277,32 @@ def _verified(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
 def _probed(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     assert isinstance(event, Probed)
     assert swap.manifest is not None
+    shadow = swap.manifest.shadow
     result = msgspec.structs.replace(event.result, serving_accuracy=event.serving_accuracy)
     reason = judge(swap.manifest, result, event.serving_accuracy)
     swap = msgspec.structs.replace(swap, probe=result)
     if reason:
-        return _ended(swap, "refused", "user", reason)
+        return _ended(swap, "refused", "user", reason, "probe")
+    if shadow.requests and not swap.alone:
+        return msgspec.structs.replace(swap, state="shadowing"), [Report(), Shadow()]
     return msgspec.structs.replace(swap, state="switching"), [Report(), SavePointers()]
+
+
+def _cramped(swap: Swap, _: Event) -> tuple[Swap, list[Action]]:
+    return msgspec.structs.replace(swap, state="draining", alone=True), [Report(), MakeRoom()]
+
+
+def _superseded(swap: Swap, _: Event) -> tuple[Swap, list[Action]]:
+    return msgspec.structs.replace(swap, state="superseded"), [Discard(), *_way_back(swap)]
+
+
+def _way_back(swap: Swap) -> list[Action]:
+    return [Resume()] if swap.alone else []
 
 
 def _refused(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     assert isinstance(event, Refused)
-    return _ended(swap, "refused", event.who, event.reason)
+    return _ended(swap, "refused", event.who, event.reason, event.cause)
 
 
 def _broken(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
@@ -249,7 +312,7 @@ def _broken(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
 
 def _lost_candidate(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     assert isinstance(event, Lost)
-    return _ended(swap, "refused", "user", f"its worker ended: {event.reason}")
+    return _ended(swap, "refused", "user", f"its worker ended: {event.reason}", "load")
 
 
 def _fell(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
@@ -258,33 +321,43 @@ def _fell(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     return swap, [RollBack(), Finish("rolled_back"), Report()]
 
 
-def _ended(swap: Swap, state: Literal["refused", "failed"], who: Who, reason: str) -> tuple[Swap, list[Action]]:
-    swap = msgspec.structs.replace(swap, state=state, who=who, reason=reason)
-    return swap, [Discard(), Finish(state), Report()]
+def _ended(
+    swap: Swap, state: Literal["refused", "failed"], who: Who, reason: str, cause: str = ""
+) -> tuple[Swap, list[Action]]:
+    swap = msgspec.structs.replace(swap, state=state, who=who, reason=reason, cause=cause)
+    return swap, [Discard(), *_way_back(swap), Finish(state), Report()]
 
 
-_SUPERSEDED = _to("superseded", Discard())
 _TABLE: dict[tuple[State, type[Event]], _Step] = {
     ("listed", Fetched): _to("verifying", Report(), Verify()),
     ("listed", Broken): _broken,
-    ("listed", Superseded): _SUPERSEDED,
+    ("listed", Superseded): _superseded,
     ("verifying", Verified): _verified,
     ("verifying", Refused): _refused,
     ("verifying", Broken): _broken,
-    ("verifying", Superseded): _SUPERSEDED,
+    ("verifying", Superseded): _superseded,
     ("fetching", Fetched): _to("staging", Report(), Stage()),
     ("fetching", Broken): _broken,
-    ("fetching", Superseded): _SUPERSEDED,
+    ("fetching", Superseded): _superseded,
     ("staging", Ready): _to("probing", Report(), Probe()),
     ("staging", Refused): _refused,
     ("staging", Broken): _broken,
     ("staging", Lost): _lost_candidate,
-    ("staging", Superseded): _SUPERSEDED,
+    ("staging", Superseded): _superseded,
+    ("staging", Cramped): _cramped,
+    ("draining", Drained): _to("staging", Stage()),
+    ("draining", Broken): _broken,
+    ("draining", Superseded): _superseded,
     ("probing", Probed): _probed,
     ("probing", Refused): _refused,
     ("probing", Broken): _broken,
     ("probing", Lost): _lost_candidate,
-    ("probing", Superseded): _SUPERSEDED,
+    ("probing", Superseded): _superseded,
+    ("shadowing", Agreed): _to("switching", Report(), SavePointers()),
+    ("shadowing", Refused): _refused,
+    ("shadowing", Broken): _broken,
+    ("shadowing", Lost): _lost_candidate,
+    ("shadowing", Superseded): _superseded,
     ("switching", Saved): _to("watching", Route(), Report()),
     ("switching", Broken): _broken,
     ("watching", Steady): _to("serving", Commit(), Finish("committed"), Report()),

@@ -4,42 +4,53 @@ from __future__ import annotations
 
 from typing import Literal
 
-from agent.contract.messages import SwapRecord, Window
-from agent.fetch import Outcome
+from agent.contract.messages import ShadowResult, SwapRecord, WatchResult, Window
+from agent.fetch import Outcome as Fetched
 from agent.latencies import Latencies
 from agent.pointers import Pointer
 from agent.swap import Swap
+
+Outcome = Literal["committed", "refused", "rolled_back", "failed"]
 
 
 class SwapLog:
     """`began` and all times in monotonic seconds; `downtime` as counted by the serving side at that moment."""
 
-    def __init__(self, began: float, downtime: float, way: Literal["mqtt", "http"]) -> None:
+    def __init__(self, began: float, downtime: float) -> None:
         self._began = began
         self._downtime = downtime
-        self._way = way
+        self._way: Literal["mqtt", "http"] = "mqtt"
         self._bytes = 0
         self._held = True
         self._forked: float | None = None
         self.old: Pointer | None = None
+        self.watch: WatchResult | None = None
+        self.shadow: ShadowResult | None = None
+        self.memory_peak_mb = 0.0
 
-    def fetched(self, outcome: Outcome) -> None:
+    def fetched(self, outcome: Fetched) -> None:
         self._bytes += outcome.arrived
         self._held = self._held and outcome.held
+        if not outcome.held:
+            self._way = outcome.way
 
     def staged(self, now: float) -> None:
-        """The candidate is forked."""
-        self._forked = now
+        """The candidate is forked, or the old worker leaves before it."""
+        if self._forked is None:
+            self._forked = now
 
     def record(
         self,
         swap: Swap,
-        outcome: Literal["committed", "refused", "rolled_back", "failed"],
+        outcome: Outcome,
+        gone: float,
         now: float,
         downtime: float,
         latencies: Latencies,
     ) -> SwapRecord:
-        """The whole record; `now` is when the old worker was gone."""
+        """The whole record; `gone` is when the last old worker was."""
+        if self.old is not None and not swap.alone:
+            now = gone  # What was served since is no part of the swap.
         forked = self._forked
         during = latencies.window(forked, now) if forked is not None else Window()
         control = latencies.window(2 * forked - now, forked) if forked is not None else Window()
@@ -51,6 +62,7 @@ class SwapLog:
             from_artifact=self.old.wanted.artifact if self.old else None,
             outcome=outcome,
             reason=swap.reason[:4000],
+            cause=swap.cause,
             way="held" if self._held else self._way,
             fetched_bytes=self._bytes,
             fetch_s=round((forked or now) - self._began, 6),
@@ -59,4 +71,9 @@ class SwapLog:
             probe=swap.probe,
             control=control,
             during=during,
+            watch=self.watch,
+            shadow=self.shadow,
+            alone=swap.alone,
+            memory_peak_mb=round(self.memory_peak_mb, 3),
+            who="" if outcome == "committed" else swap.who,
         )

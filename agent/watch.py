@@ -4,40 +4,77 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent import swap
+from agent import frames, swap, watched
+from agent.contract.messages import WatchResult
+from agent.lines import Waiting
 from agent.loop import Loop, Timer
-from agent.settings import Limits
 
 
 class Watch:
-    """Tells Steady after enough time or answers, Broken after too many faults."""
+    """Tells Steady after enough time or sound answers, Broken once `watched.judge` finds a reason."""
 
-    def __init__(self, loop: Loop, limits: Limits, tell: Callable[[swap.Event], None]) -> None:
+    def __init__(self, loop: Loop, tell: Callable[[swap.Event], None]) -> None:
         self._loop = loop
-        self._limits = limits
         self._tell = tell
         self._timer: Timer | None = None
-        self._answers = 0
-        self._faults = 0
+        self._terms: watched.Terms | None = None
+        self._before = self._now = watched.Tally()
+        self._began = 0.0
 
     @property
     def begun(self) -> bool:
         return self._timer is not None
 
-    def begin(self) -> None:
+    def begin(self, asked: watched.Terms, before: watched.Tally) -> None:
+        """`before`: what the answers of the version before were like; empty after a restart of the agent."""
         self.end()
-        self._answers = self._faults = 0
-        self._timer = self._loop.call_later(self._limits.watch_s, lambda: self._tell(swap.Steady()))
+        self._terms, self._before, self._now = asked, before, watched.Tally()
+        self._began = self._loop.now()
+        self._timer = self._loop.call_later(asked.seconds, lambda: self._look(last=True))
 
-    def answered(self, *, fault: bool) -> None:
-        self._answers += 1
-        self._faults += fault
-        if self._faults >= self._limits.watch_failures:
-            self._tell(swap.Broken("device", f"{self._faults} of {self._answers} answers were faults"))
-        elif self._answers >= self._limits.watch_answers:
-            self._tell(swap.Steady())
+    def answered(self, seen: watched.Seen) -> None:
+        if self.begun and self._terms is not None:
+            self._now = watched.take(self._now, seen)
+            self._look(last=self._now.answers >= self._terms.answers)
+
+    def crashed(self, reason: str) -> None:
+        """The version's worker ended by itself."""
+        if self.begun:
+            self._now = watched.crashed(self._now)
+            self._look(last=False, why=f": {reason}")
 
     def end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def result(self) -> WatchResult | None:
+        """What was seen; None if nothing was watched."""
+        if self._terms is None:
+            return None
+        moved = watched.drift(self._before, self._now)
+        return WatchResult(
+            answers=self._now.answers,
+            faults=self._now.faults,
+            crashes=self._now.crashes,
+            seconds=round(self._loop.now() - self._began, 6),
+            p95_before_ms=watched.p95(self._before.row_ms),
+            p95_ms=watched.p95(self._now.row_ms),
+            drift=None if moved is None else round(moved, 4),
+        )
+
+    def _look(self, *, last: bool, why: str = "") -> None:
+        assert self._terms is not None
+        reason = watched.judge(self._terms, self._before, self._now, last=last)
+        if reason:
+            self._tell(swap.Broken("user", reason + why))
+        elif last:
+            self._tell(swap.Steady())
+
+
+def seen(item: Waiting, computed: frames.Computed, *, fault: bool) -> watched.Seen:
+    """What is looked at of an answer. Of a shard only whether it failed: jobs ask other things than people do."""
+    fault = fault or computed.nonsense
+    if item.is_shard or not computed.rows:
+        return watched.Seen(fault=fault)
+    return watched.Seen(fault, computed.service_ms / computed.rows, computed.classes, computed.level)

@@ -7,7 +7,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ _LATENCY_RUNS = 30
 _LATENCY_BUDGET_S = 0.3
 _PROBE_ROWS = 16
 _PROBE_PAUSE_S = 0.001
+_SEEN_ROWS = 16
 
 
 class Damaged(Exception):
@@ -71,6 +72,7 @@ class Worker:
             self._model = runtime.Slowed(self._bare, start.extra_ms_per_row)
         self._model.invoke(_zeros(self._model.inputs))
         del content
+        self._may_be_nan = [spec.name for spec in self._model.outputs if np.dtype(spec.dtype).kind == "f"]
         trim()
         self.ready = frames.Ready(
             family=self._model.family, runtime=self._model.runtime, load_ms=(time.perf_counter() - began) * 1000
@@ -82,6 +84,8 @@ class Worker:
                 return self.compute(frame)
             case frames.Probe():
                 return frames.Probed(result=self.probe(frame))
+            case frames.Compare():
+                return self.compare(frame)
             case frames.Measure():
                 return frames.Measured(id=frame.id, median_ms=self.measure(frame.runs))
         raise frames.FrameError("a worker is started once")
@@ -101,7 +105,12 @@ class Worker:
         except (Damaged, OSError) as error:
             return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)))
         tensors = tuple(to_tensor(name, array) for name, array in outputs.items())
-        return frames.Computed(id=order.id, outputs=tensors, rows=rows, service_ms=(time.perf_counter() - began) * 1000)
+        took_ms = (time.perf_counter() - began) * 1000
+        classes, level = character(next(iter(outputs.values())))
+        return frames.Computed(
+            id=order.id, outputs=tensors, rows=rows, service_ms=took_ms, classes=classes, level=level,
+            nonsense=self._nonsense(inputs, outputs),
+        )  # fmt: skip
 
     def probe(self, order: frames.Probe) -> ProbeResult:
         """Measure faithfulness, accuracy, latency and memory."""
@@ -117,6 +126,23 @@ class Worker:
             memory_mb=pss_mb(),
             load_ms=self.ready.load_ms,
         )
+
+    def compare(self, order: frames.Compare) -> frames.Compared:
+        """How many rows are answered as the serving version did. One that cannot be answered does not agree."""
+        expected = {tensor.name: to_array(tensor) for tensor in order.outputs}
+        rows = len(next(iter(expected.values())))
+        try:
+            inputs = decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
+            found = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
+            return frames.Compared(rows=rows, agreed=golden.agreeing(expected, found))
+        except (TensorError, MessageError, runtime.ModelError, golden.GoldenError, Damaged, OSError):
+            return frames.Compared(rows=rows, agreed=0)
+
+    def _nonsense(self, inputs: Iterable[Tensor], outputs: dict[str, golden.Array]) -> bool:
+        """Is an answer not all finite numbers, though the question was?"""
+        if all(np.isfinite(outputs[name]).all() for name in self._may_be_nan):
+            return False
+        return all(np.isfinite(to_array(tensor)).all() for tensor in inputs)
 
     def measure(self, runs: int) -> float:
         """Median milliseconds of a single row, over at most `runs` and about 0.3 s."""
@@ -141,6 +167,13 @@ class Worker:
         if not all(np.isfinite(array).all() for array in outputs.values()):
             raise Unfit("the model's outputs on its golden set are not all finite numbers (NaN or infinity)")
         return outputs
+
+
+def character(output: golden.Array) -> tuple[tuple[int, ...], float | None]:
+    """What a watch compares of an answer: the classes of its first rows, or its mean where it has no classes."""
+    if output.ndim == 2 and output.shape[1] > 1:
+        return tuple(output[:_SEEN_ROWS].argmax(1).tolist()), None
+    return (), float(output[:_SEEN_ROWS].mean())
 
 
 def read_verified(path: str, digest: str) -> bytes:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent import frames, priority
+from agent import frames, memory, priority
 from agent.contract import children
 from agent.loop import Loop, Timer
 
@@ -29,9 +29,11 @@ class Exited(msgspec.Struct, frozen=True):
     """The worker is gone and its memory returned. `reason` is empty after a drain."""
 
     reason: str
+    orphaned: bool = False
+    """It went with the process that had forked it: its model has nothing to do with that."""
 
 
-Event = frames.Ready | frames.Failed | frames.Probed | frames.Computed | frames.Measured | Exited
+Event = frames.FromWorker | Exited
 
 
 class Worker(Protocol):
@@ -44,7 +46,12 @@ class Worker(Protocol):
 
     def probe(self, order: frames.Probe) -> None: ...
 
+    def compare(self, order: frames.Compare) -> None: ...
+
     def measure(self, order: frames.Measure) -> None: ...
+
+    def pss_mb(self) -> float:
+        """Proportional set size of its process in MB; 0 where that is not known."""
 
     def drain(self) -> None:
         """Answer what it holds, then exit."""
@@ -180,7 +187,7 @@ class ZygoteWorkers:
         self._by_pid.clear()
         self._waiting_for_pid.clear()
         for worker in orphans:
-            self._loop.call_soon(lambda worker=worker: worker.ended("its fork parent ended"))  # type: ignore[misc]
+            self._loop.call_soon(lambda worker=worker: worker.ended("its fork parent ended", orphaned=True))  # type: ignore[misc]
 
 
 class _ForkedWorker:
@@ -216,8 +223,14 @@ class _ForkedWorker:
     def probe(self, order: frames.Probe) -> None:
         self.send(order)
 
+    def compare(self, order: frames.Compare) -> None:
+        self.send(order)
+
     def measure(self, order: frames.Measure) -> None:
         self.send(order)
+
+    def pss_mb(self) -> float:
+        return memory.pss_mb(self._pid) if self._pid is not None else 0.0
 
     def drain(self) -> None:
         self._draining = True
@@ -251,7 +264,7 @@ class _ForkedWorker:
         if self._killed:
             self.kill()
 
-    def ended(self, reason: str) -> None:
+    def ended(self, reason: str, *, orphaned: bool = False) -> None:
         """The process is gone; what it still said comes first."""
         if self._over:
             return
@@ -263,7 +276,7 @@ class _ForkedWorker:
         self._over = True
         if self._last_word is not None:
             self._last_word.cancel()
-        self._listener(self, Exited(self._garbage or reason))
+        self._listener(self, Exited(self._garbage or reason, orphaned))
 
     def _readable(self) -> None:
         while self._sock is not None:

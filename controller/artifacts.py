@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,28 @@ from typing import Any
 import msgspec
 
 from agent.contract import manifest as contract
-from agent.contract.manifest import Acceptance, FileRef, Limits, Manifest, Parity, Preprocessing
-from agent.contract.signing import PrivateKey, seal
+from agent.contract.manifest import (
+    Acceptance,
+    FileRef,
+    Limits,
+    Manifest,
+    Parity,
+    Preprocessing,
+    Shadow,
+    Watch,
+)
+from agent.contract.signing import PrivateKey
 from agent.contract.tensors import TensorSpec
-from controller import reads
+from controller import reads, signing_desk
 from controller.catalog import Catalog
 from controller.errors import UserError
 from controller.records import Artifact, Version
+from controller.roots import RootChain
+from controller.signing_desk import Signed, Terms, Unsigned
 from controller.store import Store
+
+TESTED = {"ai-edge-litert": "2.1", "tflite-runtime": "2.14"}
+"""The oldest runtime of each family that the gates ran on."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -40,12 +55,20 @@ class ReportedArtifact(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
 
 
+class Settings(msgspec.Struct, frozen=True):
+    """What of its recipe is for the devices."""
+
+    watch: Watch = Watch()
+    shadow: Shadow = Shadow()
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What the controller needs of report.json."""
 
     artifacts: tuple[ReportedArtifact, ...]
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
+    settings: Settings = Settings()
 
 
 def read_report(report: Mapping[str, Any]) -> Report:
@@ -65,13 +88,35 @@ def read_report(report: Mapping[str, Any]) -> Report:
 class Signer:
     """Seals manifests with the release key and numbers them: the sequence of a model only grows."""
 
-    def __init__(self, catalog: Catalog, store: Store, key: PrivateKey, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, catalog: Catalog, store: Store, key: PrivateKey | None, roots: RootChain, wall: Callable[[], float]
+    ) -> None:
+        """`key` None: manifests wait until they are signed elsewhere."""
         self._catalog = catalog
         self._store = store
         self._key = key
+        self._roots = roots
         self._wall = wall
         # Numbers given out and not saved yet: two runs of a model may end at the same time.
         self._last: dict[str, int] = {}
+
+    @property
+    def signs(self) -> bool:
+        """The key is here, and counts."""
+        return self._key is not None and self._key.public.id in {key.id for key in self._roots.release_keys()}
+
+    async def accept(self, artifact: Artifact, signed: Signed) -> Artifact:
+        """A waiting artifact with what was signed elsewhere. Raises UserError."""
+        waiting = await asyncio.to_thread(self._catalog.path(artifact.manifest).read_bytes)
+        manifest = signing_desk.accept(waiting, signed, self._roots.release_keys())
+        return await self._stored(artifact, manifest, signed)
+
+    async def _stored(self, artifact: Artifact, manifest: Manifest, signed: Signed) -> Artifact:
+        envelope = await self._catalog.put_bytes(signed.envelope.encode())
+        bundle = await self._catalog.put_bytes(signed.bundle.encode())
+        return msgspec.structs.replace(
+            artifact, manifest=envelope.digest, bundle=bundle.digest, signed=True, target=manifest.target
+        )
 
     async def sign(self, version: Version, raw: Mapping[str, Any], folder: Path | None) -> list[Artifact]:
         """One signed artifact per entry of the report `raw`. Files are taken from `folder`, or are in the catalog
@@ -95,9 +140,8 @@ class Signer:
         for role, file in manifest.files.items():
             if self._catalog.locate(file.digest) is None:
                 raise UserError(f"the {role} file of {reported.profile} was not uploaded", "lepta model push DIR")
-        envelope = seal(contract.encode(manifest), contract.PAYLOAD_TYPE, self._key)
-        stored = await self._catalog.put_bytes(envelope)
-        return Artifact(
+        stored = await self._catalog.put_bytes(contract.encode(manifest))
+        waiting = Artifact(
             digest=manifest.artifact,
             model=version.model,
             version=version.version,
@@ -107,7 +151,17 @@ class Signer:
             sequence=sequence,
             report=entry,
             created_at=now,
+            signed=False,
         )
+        if self._key is None or not self.signs:
+            return waiting
+        named = Unsigned(
+            model=version.model,
+            version=version.version,
+            profile=reported.profile,
+            manifest=contract.encode(manifest).decode(),
+        )
+        return await self._stored(waiting, manifest, signing_desk.sign(named, self._key, Terms()))
 
     async def _take_folder(self, folder: Path, report: Report) -> None:
         """Put an optimizer's files into the catalog and check that they are what the report says."""
@@ -135,8 +189,11 @@ def _manifest(version: Version, report: Report, reported: ReportedArtifact, sequ
         parity=reported.parity,
         acceptance=reported.acceptance,
         runtimes=reported.runtimes,
+        runtime_minimum={name: least for name, least in TESTED.items() if name in reported.runtimes},
         threads=reported.threads,
         limits=reported.limits,
         labels=version.labels or report.labels,
         preprocessing=version.preprocessing or report.preprocessing,
+        watch=report.settings.watch,
+        shadow=report.settings.shadow,
     )

@@ -100,8 +100,14 @@ class Delivery:
                 continue
             number = next(iter(sending.missing))
             del sending.missing[number]
+            try:
+                sent = self._send(sending, number)
+            except OSError as error:  # Removed meanwhile, or the disk fails: who still wants it asks again.
+                self.refused += 1
+                log.warning("blob %s cannot be sent any more: %s", sending.digest[:12], error)
+                continue
             self._sendings[key] = sending
-            if not self._send(sending, number):
+            if not sent:
                 self._sendings.clear()
                 return
 

@@ -23,9 +23,10 @@ from agent.contract.messages import (
     SeenWindow,
 )
 from controller import records, writes
-from controller.errors import Conflict, NotFound, UserError
+from controller.errors import Conflict, Internal, NotFound, UserError
 from controller.identity.enrolment import revoked
 from controller.outbox import Outbox
+from controller.roots import RootChain
 from controller.routing import Candidate
 from controller.tick import Tick
 from firmware_profiles.profile import Facts
@@ -51,6 +52,8 @@ class Known:
     load: Load | None = None
     service_ms: dict[str, float] = field(default_factory=dict)
     """Measured time of one row by artifact."""
+    root: int = 0
+    """Version of the root document that it says it holds."""
     window: SeenWindow = field(default_factory=SeenWindow)
 
     @property
@@ -81,9 +84,11 @@ class Known:
 class Devices:
     """Owned by the loop. Every change goes into the tick; nothing is sent before it is saved."""
 
-    def __init__(self, outbox: Outbox, *, silent_s: float, swaps_kept: int) -> None:
+    def __init__(self, outbox: Outbox, *, silent_s: float, swaps_kept: int, roots: RootChain | None = None) -> None:
         self._outbox = outbox
         self._swaps_kept = swaps_kept
+        self._roots = roots
+        self._floors: dict[str, int] = {}
         self._silent_s = silent_s
         self._known: dict[str, Known] = {}
         self.on_lost: list[Callable[[Tick, str], None]] = []
@@ -94,6 +99,20 @@ class Devices:
     def restore(self, devices: Iterable[records.Device]) -> None:
         """Begin from the store: everybody is offline until heard."""
         self._known = {device.name: Known(device) for device in devices}
+
+    def restore_floors(self, models: Iterable[records.Model]) -> None:
+        self._floors = {model.name: model.floor for model in models if model.floor}
+
+    def raise_floor(self, tick: Tick, model: records.Model, sequence: int) -> records.Model:
+        """No device installs a manifest of the model below `sequence` any more. It is never lowered."""
+        floor = max(sequence, self._floors.get(model.name, 0))
+        raised = msgspec.structs.replace(model, floor=floor)
+        if floor != self._floors.get(model.name):
+            self._floors[model.name] = floor
+            tick.save(writes.put(raised))
+            for known in self._known.values():
+                self._tell_anew(tick, known)
+        return raised
 
     def all(self) -> list[Known]:
         return list(self._known.values())
@@ -154,7 +173,19 @@ class Devices:
         labels = {key: value for key, value in {**known.record.labels, **put}.items() if key not in set(remove)}
         if len(labels) > most:
             raise UserError(f"{name!r} would have {len(labels)} labels, {most} at most")
+        if labels == known.record.labels:
+            return
         self._set(tick, known, labels=labels)
+        self._tell_anew(tick, known)
+
+    def follow(self, tick: Tick, envelope: str) -> None:
+        """Take the next root document, and tell every device. Raises UserError for one that does not follow."""
+        if self._roots is None:
+            raise Internal("there are no root documents here")
+        self._roots.add(envelope)
+        for known in self._known.values():
+            if known.approved:
+                tick.then(partial(self.send_desired, known.name))
 
     def revoke(self, tick: Tick, name: str, *, void_claim: bool = False) -> None:
         """From now on nothing that it says is heard, and nothing is sent to it. May run twice. `void_claim`: nobody
@@ -191,6 +222,7 @@ class Devices:
             # It restarted before anybody saw it go: what it held is gone.
             self._lose(tick, known)
         known.online, known.boot, known.seen_at = True, hello.boot, tick.now
+        known.root = hello.root
         generation = known.record.desired_generation
         if hello.generation > generation:
             # This database is older than what the device was told: go on above it.
@@ -206,7 +238,7 @@ class Devices:
             reported_generation=hello.generation,
             reported=hello.models,
         )
-        if generation != hello.generation:
+        if generation != hello.generation or self._roots_for(known):
             tick.then(partial(self.send_desired, known.name))
         log.info("%s is here (%s, %d models)", known.name, hello.agent_version, len(hello.models))
         self._changed(tick, known.name)
@@ -279,7 +311,15 @@ class Devices:
         if known is None:
             return
         record = known.record
-        desired = Desired(agent=name, generation=record.desired_generation, models=record.desired, drain=record.drain)
+        desired = Desired(
+            agent=name,
+            generation=record.desired_generation,
+            models=record.desired,
+            drain=record.drain,
+            minimum_sequence=self._floors,
+            labels=record.labels,
+            roots=self._roots_for(known),
+        )
         self._outbox.send_sealed(topics.agent(name, "desired"), desired, DESIRED_TYPE, retain=True)
 
     # -- for routing
@@ -309,6 +349,17 @@ class Devices:
             cpu=load.cpu if load else 0.0,
             draining=known.record.drain,
         )
+
+    def _tell_anew(self, tick: Tick, known: Known) -> None:
+        """Something beside the models changed: a new generation, or the device would not look."""
+        if known.record.desired_generation and known.approved:
+            generation = max(known.record.desired_generation, known.record.reported_generation) + 1
+            self._set(tick, known, desired_generation=generation)
+            tick.then(partial(self.send_desired, known.name))
+
+    def _roots_for(self, known: Known) -> tuple[str, ...]:
+        """The root documents that it lacks."""
+        return self._roots.after(known.root) if self._roots is not None else ()
 
     def _heard(self, name: str) -> Known | None:
         """A device that is approved. One may have been revoked or removed since its message came."""

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.contract.signing import PrivateKey, SignatureError, write_secret
+from agent.contract.signing import PrivateKey, PublicKey, SignatureError, write_secret
 from controller.errors import Internal
 from controller.identity import api_keys
 from controller.identity.authority import Authority
+from controller.roots import RootChain
 
-CONTROLLER_KEY, RELEASE_KEY = "controller.key", "release.key"
+CONTROLLER_KEY, RELEASE_KEY, RELEASE_PUBLIC = "controller.key", "release.key", "release.pub"
 AUTHORITY = "ca"
 API_TOKEN, BROKER_PASSWORD = "api-token", "broker-password"
 _SECRET_BYTES = 24
@@ -29,8 +30,10 @@ class Keys:
 
     controller: PrivateKey
     """Signs `desired` and `cmd`."""
-    release: PrivateKey
-    """Signs manifests."""
+    release: PrivateKey | None
+    """Signs manifests. None: it is kept on another machine, see `lepta release`."""
+    roots: RootChain
+    """Which release keys count."""
     authority: Authority
     """Signs the certificates of the server and of devices."""
     api_token: str
@@ -46,14 +49,31 @@ def load_or_create(data: Path, now: float) -> Keys:
     Raises KeyFileError for one that is unreadable, damaged or open to others.
     """
     first = not (data / API_TOKEN).exists()
+    controller = _key(data / CONTROLLER_KEY)
+    release, public = _release(data)
     return Keys(
-        controller=_key(data / CONTROLLER_KEY),
-        release=_key(data / RELEASE_KEY),
+        controller=controller,
+        release=release,
+        roots=RootChain(data, public),
         authority=Authority.load_or_create(data / AUTHORITY, now),
         api_token=secret(data / API_TOKEN, api_keys.make),
         first=first,
         broker_password=secret(data / BROKER_PASSWORD),
     )
+
+
+def _release(data: Path) -> tuple[PrivateKey | None, PublicKey]:
+    """The release key, and its public half, which stays here when the key is moved to another machine."""
+    private, public = data / RELEASE_KEY, data / RELEASE_PUBLIC
+    try:
+        if public.exists() and not private.exists():
+            return None, PublicKey.from_pem(public.read_text(encoding="ascii"))
+        key = _key(private)
+        if not public.exists() or public.read_text(encoding="ascii") != key.public.pem():
+            write_secret(public, key.public.pem())
+    except (OSError, ValueError) as error:
+        raise _unusable(public, str(error)) from error
+    return key, key.public
 
 
 def _password() -> str:

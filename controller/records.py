@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.contract.manifest import FileRef, Preprocessing
+from agent.contract.manifest import FileRef, Preprocessing, Target
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
 from firmware_profiles.profile import Facts
 
@@ -35,6 +35,8 @@ class File(Record, frozen=True, kw_only=True):
 class Model(Record, frozen=True, kw_only=True):
     name: str
     created_at: float
+    floor: int = 0
+    """No device installs a manifest of the model with a lower sequence. Only raised, for security."""
 
 
 class Version(Record, frozen=True, kw_only=True):
@@ -70,6 +72,11 @@ class Artifact(Record, frozen=True, kw_only=True):
     """The artifact's entry in the optimizer's report."""
     run: str | None = None
     created_at: float
+    signed: bool = True
+    """False: `manifest` is that of the bare manifest, which waits for the release key."""
+    bundle: str = ""
+    """Digest of the signature that other tools check, see `controller.bundle`; empty where there is none."""
+    target: Target = Target()
 
 
 class Run(Record, frozen=True, kw_only=True):

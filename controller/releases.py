@@ -14,8 +14,9 @@ from controller.devices import Devices, desired_of
 from controller.errors import Conflict, NotFound, UserError
 from controller.placement import Placement, place
 from controller.recorder import Recorder
+from controller.signing_desk import HOW
 from controller.tick import Tick
-from firmware_profiles.profile import Profile
+from firmware_profiles.profile import Facts, Profile
 
 log = logging.getLogger("lepta.releases")
 
@@ -81,6 +82,12 @@ class Releases:
         """Offer a version. Raises UserError if nothing was built for it."""
         if not artifacts:
             raise UserError(f"{model} version {version} has no artifact to release", "lepta deploy, or lepta run ls")
+        waiting = sorted(a.profile for a in artifacts if not a.signed)
+        if waiting:
+            raise Conflict(
+                f"{model} version {version} for {', '.join(waiting)} waits for the release key's signature",
+                HOW,
+            )
         release = records.Release(
             id=self._new_id("release"),
             model=model,
@@ -104,7 +111,7 @@ class Releases:
             created_at=tick.wall,
         )
         built = {a.profile: a for a in artifacts}
-        placements = place(self._devices.facts(), self._profiles, built)
+        placements = self._place(self._devices.facts(), built)
         shares = tuple(_placed(p, built) for p in placements)
         state = rollout.Rollout(record.id, release.id, release.model, release.version, shares)
         previous = {share.device: self._desired_now(share.device, release.model) for share in shares}
@@ -145,9 +152,20 @@ class Releases:
         """A device that joined gets what its fleet runs."""
         facts = {device: self._devices.require(device).record.facts}
         for model, built in self._current.items():
-            [placement] = place(facts, self._profiles, built)
+            [placement] = self._place(facts, built)
             if placement.profile is not None:
                 self._devices.set_desired(tick, device, model, desired_of(built[placement.profile]))
+
+    def _place(self, facts: dict[str, Facts], built: dict[str, records.Artifact]) -> list[Placement]:
+        """Whom a version is signed for counts as much as what it fits."""
+        placements = place(facts, self._profiles, built)
+        return [self._within(placement, built) for placement in placements]
+
+    def _within(self, placement: Placement, built: dict[str, records.Artifact]) -> Placement:
+        device, profile = placement.device, placement.profile
+        if profile is None or built[profile].target.takes(device, self._devices.require(device).labels):
+            return placement
+        return Placement(device, None, (f"the version is signed for {built[profile].target}",))
 
     # -- deciding
 

@@ -63,6 +63,12 @@ class Artifact(Reply, frozen=True, kw_only=True):
 
     profile: str
     digest: str = ""
+    signed: bool = True
+    """False: it waits for the release key, see `lepta release pending`."""
+    bundle: str = ""
+    """Digest of the signature that the `model_signing` tool checks; empty where there is none."""
+    digests: dict[str, str] = {}
+    """Of its files, by role."""
     bytes: int = 0
     bytes_before: int = 0
     """Of the source's weights as 32-bit floats; 0 where an older optimizer did not tell."""
@@ -214,6 +220,8 @@ class Identity(Reply, frozen=True, kw_only=True):
     broker: DeviceBroker = DeviceBroker()
     controller_key: str = ""
     release_key: str = ""
+    root: str = ""
+    """Envelope of the newest root document."""
     ca: str = ""
     certificate: str = ""
     not_before: float = 0.0

@@ -31,6 +31,7 @@ async def _restore_releases(tick: Tick, fleet: Fleet, store: Store) -> None:
     async def artifacts(record: records.Rollout) -> list[records.Artifact]:
         return await store.read(reads.every(records.Artifact, model=record.model, version=record.version))
 
+    fleet.devices.restore_floors(await store.read(reads.every(records.Model)))
     running = []
     for record in await store.read(reads.every(records.Rollout, state="running")):
         shares = await store.read(reads.every(records.RolloutDevice, rollout=record.id))

@@ -190,7 +190,9 @@ class Runs:
             rollout = self._releases.start(tick, release, built)
         except LeptaError as error:
             # What was built stays; the user can roll it out when the way is free.
-            return msgspec.structs.replace(run, error=f"built, but not rolled out: {error.message}", who=error.who)
+            return msgspec.structs.replace(
+                run, error=f"built, but not rolled out: {error.message} ({error.hint})", who=error.who
+            )
         return msgspec.structs.replace(run, rollout=rollout.id)
 
     def _progress(self, tick: Tick, run: records.Run, event: Mapping[str, Any]) -> None:

@@ -98,9 +98,17 @@ class _SimulatedWorker:
         result = ProbeResult(agreement=1.0, sqnr_db=60.0, accuracy=accuracy, latency_ms=self._simulation.row_ms)
         self._order(self._simulation.row_ms, lambda: frames.Probed(result=result))
 
+    def compare(self, order: frames.Compare) -> None:
+        rows = order.outputs[0].shape[0]
+        busy_ms = self._simulation.row_ms * rows
+        self._order(busy_ms, lambda: frames.Compared(rows=rows, agreed=rows))
+
     def measure(self, order: frames.Measure) -> None:
         measured = frames.Measured(id=order.id, median_ms=self._simulation.row_ms)
         self._order(self._simulation.row_ms * order.runs, lambda: measured)
+
+    def pss_mb(self) -> float:
+        return 0.0
 
     def drain(self) -> None:
         self._order(0.0, lambda: Exited(""))
@@ -200,7 +208,7 @@ class SimulatedFleet:
             loop=self._loop,
             link=Link(self._loop, identity.broker, name, limits),
             workers=SimulatedWorkers(self._loop, simulation),
-            blobs=Blobs(folder, disk, limits.disk_mb << 20),
+            blobs=Blobs(folder, disk, limits.disk_mb << 20, limits.reserve_mb << 20),
             keeper=Keeper(self._loop, PointerFile(folder, disk)),
             identity=identity,
             settings=settings,

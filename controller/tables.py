@@ -39,6 +39,7 @@ class Models(_Table, table=True):
     __tablename__ = "models"
     name: str = Field(primary_key=True)
     created_at: float
+    floor: int
 
 
 class Versions(_Table, table=True):
@@ -72,6 +73,9 @@ class Artifacts(_Table, table=True):
     report: Any = _json()
     run: str | None
     created_at: float
+    signed: bool
+    bundle: str
+    target: Any = _json()
 
 
 class Runs(_Table, table=True):

@@ -18,7 +18,16 @@ R = TypeVar("R")
 
 
 def artifact(record: records.Artifact) -> replies.Artifact:
-    return msgspec.convert({**record.report, "digest": record.digest}, replies.Artifact)
+    return msgspec.convert(
+        {
+            **record.report,
+            "digest": record.digest,
+            "signed": record.signed,
+            "bundle": record.bundle,
+            "digests": {role: file.digest for role, file in record.files.items()},
+        },
+        replies.Artifact,
+    )
 
 
 def version(record: records.Version, artifacts: Iterable[records.Artifact]) -> replies.Version:

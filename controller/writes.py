@@ -69,7 +69,9 @@ def add_version(version: Version) -> Write[Version]:
     def write(connection: Connection) -> Version:
         models, versions = TABLES[Model], TABLES[Version]
         connection.execute(
-            sqlite_insert(models).values(name=version.model, created_at=version.created_at).on_conflict_do_nothing()
+            sqlite_insert(models)
+            .values(name=version.model, created_at=version.created_at, floor=0)
+            .on_conflict_do_nothing()
         )
         highest = select(func.max(versions.c.version)).where(versions.c.model == version.model)
         last = connection.execute(highest).scalar()
@@ -259,7 +261,7 @@ def _keep_files(connection: Connection, record: Record) -> None:
             needed = (f"version:{record.model}:{record.version}", [record.source, record.data])
         case Artifact():
             owner = f"artifact:{record.model}:{record.version}:{record.profile}"
-            needed = (owner, [record.manifest, *(file.digest for file in record.files.values())])
+            needed = (owner, [record.manifest, record.bundle, *(file.digest for file in record.files.values())])
         case Job():
             needed = (f"job:{record.id}", [record.input, record.result])
         case _:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from agent.contract.manifest import Shadow, Watch
 from firmware_profiles.allowed import describe, unknown_key
 from optimizer.errors import RefusedError
 from optimizer.prune.settings import Pruning
@@ -98,6 +99,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, Meta(ge=256)] = 16_384
     """Memory that one pass may take."""
     profiles: dict[str, Override] = {}
+    watch: Watch = Watch()
+    """How devices look after the version once it has the requests."""
+    shadow: Shadow = Shadow()
+    """Whether it answers copies of live requests there before."""
 
     def for_profile(self, profile: str) -> Override:
         """The settings of one profile, complete."""

@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from agent.contract.golden import AcceptanceSet, ParitySet, write_acceptance, write_parity
-from agent.contract.manifest import Acceptance, FileRef, Manifest, Parity
+from agent.contract.manifest import Acceptance, FileRef, Manifest, Parity, Watch
 from agent.contract.tensors import TensorSpec
 from agent.runtime import Model, load, predict
 from tests.flatgraph import LINEAR_SCALE, Array, Graph, Ref
@@ -17,6 +17,7 @@ from tests.flatgraph import LINEAR_SCALE, Array, Graph, Ref
 RUNTIMES = ("ai-edge-litert", "tflite-runtime")
 FEATURES, CLASSES = 16, 4
 ACCEPTANCE = Acceptance(minimum=0.9, tolerated_loss=0.02)
+WATCH = Watch()
 
 
 @cache
@@ -156,6 +157,7 @@ def manifest_for(
     inputs: tuple[TensorSpec, ...] | None = None,
     runtimes: tuple[str, ...] = RUNTIMES,
     acceptance: Acceptance = ACCEPTANCE,
+    watch: Watch = WATCH,
 ) -> Manifest:
     """A manifest over these bytes. Give `inputs` for content that no runtime loads."""
     loaded = load(content, runtimes=RUNTIMES) if inputs is None else None
@@ -174,6 +176,7 @@ def manifest_for(
         parity=Parity(agreement=0.95, sqnr_db=15.0),
         acceptance=acceptance,
         runtimes=runtimes,
+        watch=watch,
     )
 
 

@@ -353,6 +353,10 @@ class AgentProcess:
         assert self._process is not None
         return psutil.Process(self._process.pid)
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def tree(self) -> list[psutil.Process]:
         """The agent and every child; remembered for `no_children_left`."""
         self._tree = [self.process, *self.process.children(recursive=True)]

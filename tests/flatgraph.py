@@ -19,6 +19,20 @@ _TYPES = {
     "int8": schema.TensorType.INT8,
     "uint8": schema.TensorType.UINT8,
     "int32": schema.TensorType.INT32,
+    "bool": schema.TensorType.BOOL,
+}
+# Of an operator, where it is not 2.
+_VERSIONS = {
+    schema.BuiltinOperator.CONV_2D: 3,
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3,
+    schema.BuiltinOperator.RESHAPE: 1,
+    schema.BuiltinOperator.CAST: 1,
+    schema.BuiltinOperator.GATHER: 1,
+    schema.BuiltinOperator.SQRT: 1,
+    schema.BuiltinOperator.WHILE: 1,
+    schema.BuiltinOperator.GREATER: 1,
+    schema.BuiltinOperator.REDUCE_MAX: 1,
+    schema.BuiltinOperator.MUL: 1,
 }
 SAME = schema.Padding.SAME
 VALID = schema.Padding.VALID
@@ -50,6 +64,7 @@ class Graph:
         self._tensors: list[Any] = []
         self._operators: list[Any] = []
         self._codes: list[tuple[int, str]] = []
+        self._parts: list[Any] = []
 
     def tensor(
         self, name: str, shape: Sequence[int], dtype: str = "int8", scale: float | None = None, zero_point: int = 0
@@ -125,6 +140,16 @@ class Graph:
         self.operator("SOFTMAX", [x.at], [out.at], options)
         return out
 
+    def part(self, inputs: Sequence[Ref], outputs: Sequence[Ref]) -> int:
+        """What was added so far becomes a subgraph of its own, for a loop; returns its number. The main graph is
+        begun anew and is number 0."""
+        made = schema.SubGraphT()
+        made.name, made.tensors, made.operators = f"part{len(self._parts)}", self._tensors, self._operators
+        made.inputs, made.outputs = [ref.at for ref in inputs], [ref.at for ref in outputs]
+        self._parts.append(made)
+        self._tensors, self._operators = [], []
+        return len(self._parts)
+
     def finish(self, inputs: dict[str, Ref], outputs: dict[str, Ref]) -> bytes:
         """The flatbuffer, with one signature of these names."""
         subgraph = schema.SubGraphT()
@@ -133,7 +158,7 @@ class Graph:
         subgraph.outputs = [ref.at for ref in outputs.values()]
         model = schema.ModelT()
         model.version, model.description = 3, "made by Lepta's tests"
-        model.subgraphs, model.buffers = [subgraph], self._buffers
+        model.subgraphs, model.buffers = [subgraph, *self._parts], self._buffers
         model.operatorCodes = [_code(builtin, custom) for builtin, custom in self._codes]
         model.signatureDefs = [_signature(inputs, outputs)]
         builder = flatbuffers.Builder(1 << 16)
@@ -176,7 +201,7 @@ def _code(builtin: int, custom: str) -> Any:
     made = schema.OperatorCodeT()
     made.builtinCode = builtin
     made.deprecatedBuiltinCode = min(builtin, 127)
-    made.version = 3 if builtin in (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D) else 2
+    made.version = _VERSIONS.get(builtin, 2)
     if custom:
         made.customCode, made.version = custom, 1
     return made

@@ -93,6 +93,21 @@ def faithfulness(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> 
     return Faithfulness(min(agreements, default=1.0), float(sqnr), _cosine(product, signal, energy), worst)
 
 
+def agreeing(expected: Mapping[str, Array], actual: Mapping[str, Array]) -> int:
+    """Rows on which two versions say the same: the same top-1 class; without classes, values within a tenth."""
+    agreed: Any = True
+    for name, want in expected.items():
+        got = actual.get(name)
+        if got is None or got.shape != want.shape:
+            raise GoldenError(f"output {name!r} is missing or has another shape")
+        one, other = (array.reshape(len(array), -1).astype(np.float64) for array in (want, got))
+        if want.ndim == 2 and want.shape[1] > 1:
+            agreed = agreed & (one.argmax(1) == other.argmax(1)) & np.isfinite(other).all(1)
+        else:
+            agreed = agreed & (np.linalg.norm(one - other, axis=1) <= 0.1 * np.linalg.norm(one, axis=1) + 1e-9)
+    return int(np.sum(agreed))
+
+
 def accuracy(labels: Array, scores: Array) -> float:
     """Share of rows whose top-1 class is the label. `scores`: (rows, classes), or (rows, 1) for two classes."""
     return float(correct(labels, scores).mean())

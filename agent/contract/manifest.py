@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -20,8 +21,19 @@ Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="SHA-256 of t
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
+CAUSES = (
+    "key", "changed", "unreadable", "mismatch", "sequence", "expired",
+    "profile", "target", "size", "operator", "runtime", "load", "probe", "shadow",
+)  # fmt: skip
+"""Why a version was refused, in a word for programs. Later agents may say others."""
+
+
 class ManifestError(ValueError):
-    """A manifest that cannot be used; the message says why."""
+    """A manifest that cannot be used; the message says why, `cause` is one of CAUSES."""
+
+    def __init__(self, message: str, cause: str = "unreadable") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class FileRef(msgspec.Struct, frozen=True):
@@ -56,6 +68,39 @@ class Limits(msgspec.Struct, frozen=True):
     latency_ms: float = 0
 
 
+class Watch(msgspec.Struct, frozen=True):
+    """How a version is looked after once it has the requests, and what sends it back. None: the agent's own limit."""
+
+    answers: Annotated[int, Meta(ge=1)] | None = None
+    """It stays after this many sound answers, or after `seconds`, whichever comes first."""
+    seconds: Annotated[float, Meta(gt=0)] | None = None
+    failures: Annotated[int, Meta(ge=1)] | None = None
+    """Fewer faulty answers than this never send it back."""
+    error_rate: Fraction | None = None
+    """Share of faulty answers that is tolerated above what the version before had."""
+    p95_ratio: Annotated[float, Meta(ge=0)] | None = None
+    """Its p95 per row may be this many times that of the version before; 0: that is not looked at."""
+    p95_ms: Annotated[float, Meta(ge=0)] | None = None
+    """Its p95 per row, inside the worker; 0: no limit."""
+    drift: Fraction | None = None
+    """Share of answers that may move to other classes against the version before; 1: that is not looked at."""
+    crashes: Annotated[int, Meta(ge=1)] | None = None
+    """Its worker may end by itself fewer times than this."""
+
+
+class Shadow(msgspec.Struct, frozen=True):
+    """Before the switch the candidate may answer copies of live requests beside the version that serves."""
+
+    requests: Annotated[int, Meta(ge=0)] = 0
+    """At most so many are copied; 0: there is no such phase."""
+    seconds: Annotated[float, Meta(gt=0)] = 30.0
+    """It lasts at most so long. Where nobody asked anything, the probe alone decides."""
+    good: Fraction = 0.95
+    """Share of answers on which a good version agrees with the one before."""
+    bad: Fraction = 0.75
+    """Share on which one that must be refused does; less than `good`."""
+
+
 class Preprocessing(msgspec.Struct, frozen=True):
     """How an image becomes the model's input: resize to (height, width), channels, then value * scale + offset."""
 
@@ -66,6 +111,22 @@ class Preprocessing(msgspec.Struct, frozen=True):
     offset: float = 0.0
     invert: bool = False
     """True where the model was trained on light strokes on dark ground and pictures come dark on light."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Who may install it: any device that is named, or is in one of the groups. Empty: every device."""
+
+    devices: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    """Labels as KEY=VALUE."""
+
+    def takes(self, device: str, labels: Mapping[str, str]) -> bool:
+        if not self.devices and not self.groups:
+            return True
+        return device in self.devices or any(f"{key}={value}" in self.groups for key, value in labels.items())
+
+    def __str__(self) -> str:
+        return ", ".join((*self.devices, *self.groups)) or "every device"
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -92,6 +153,13 @@ class Manifest(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     format: int = FORMAT
+    watch: Watch = Watch()
+    shadow: Shadow = Shadow()
+    expires_at: Annotated[int, Meta(ge=0)] = 0
+    """Seconds since 1970; from then on nobody installs it anew. What serves goes on serving. 0: never."""
+    target: Target = Target()
+    runtime_minimum: dict[str, str] = {}
+    """Least version by runtime, such as "2.1"; a runtime that is not named may have any."""
 
     @property
     def artifact(self) -> str:

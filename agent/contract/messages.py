@@ -12,9 +12,17 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from agent.contract.fields import Count, Milliseconds, Short, Text
 from agent.contract.manifest import Digest, FileRef
 from agent.contract.seen import SeenWindow as SeenWindow
+from agent.contract.swaps import ProbeResult as ProbeResult
+from agent.contract.swaps import ShadowResult as ShadowResult
+from agent.contract.swaps import SwapRecord as SwapRecord
+from agent.contract.swaps import WatchResult as WatchResult
+from agent.contract.swaps import Window as Window
 from agent.contract.tensors import Tensor
+from agent.contract.user import UserInfer as UserInfer
+from agent.contract.user import UserTensor as UserTensor
 from firmware_profiles.profile import Facts
 
 PROTOCOL = 1
@@ -28,11 +36,6 @@ MAX_INLINE = 112 * 1024
 
 DESIRED_TYPE = "application/vnd.lepta.desired.v1+json"
 CMD_TYPE = "application/vnd.lepta.cmd.v1+json"
-
-Count = Annotated[int, Meta(ge=0)]
-Milliseconds = Annotated[float, Meta(ge=0)]
-Short = Annotated[str, Meta(max_length=200)]
-Text = Annotated[str, Meta(max_length=4000)]
 
 
 class MessageError(ValueError):
@@ -78,6 +81,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """What answers, such as "ai-edge-litert 2.3.0, XNNPACK"."""
     reason: Text = ""
     """Why it was refused or failed."""
+    cause: Short = ""
+    """The same in a word for programs: one of `manifest.CAUSES`, where it was refused."""
 
 
 class Hello(Message, frozen=True, kw_only=True):
@@ -91,6 +96,8 @@ class Hello(Message, frozen=True, kw_only=True):
     held: tuple[Digest, ...] = ()
     models: tuple[ModelState, ...] = ()
     agent_version: Short = ""
+    root: Count = 0
+    """Version of the newest root document that it holds; 0: none, its enrolled release key is its trust."""
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +125,8 @@ class Load(Message, frozen=True, kw_only=True):
     models: tuple[ModelLoad, ...] = ()
     refused: Count = 0
     """Payloads dropped since the agent started: garbage, replays, wrong signatures."""
+    refusals: dict[str, Count] = {}
+    """Versions refused since the agent started, by cause."""
 
 
 # -- desired and reported ---------------------------------------------------------------------------------------
@@ -140,52 +149,10 @@ class Desired(Message, frozen=True, kw_only=True):
     models: tuple[DesiredModel, ...] = ()
     drain: bool = False
     minimum_sequence: dict[str, int] = {}
-
-
-class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the candidate proved on the device."""
-
-    agreement: float
-    sqnr_db: float
-    accuracy: float
-    serving_accuracy: float | None = None
-    latency_ms: float = 0.0
-    """Median of one row."""
-    memory_mb: float = 0.0
-    """PSS of the candidate worker with the model loaded."""
-    load_ms: float = 0.0
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests answered by the agent inside a stretch of time, measured from receipt to answer."""
-
-    requests: Count = 0
-    failed: Count = 0
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-
-
-class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What one swap cost."""
-
-    model: Short
-    to_version: Count
-    to_artifact: Digest
-    outcome: Literal["committed", "refused", "rolled_back", "failed"]
-    from_version: Count | None = None
-    from_artifact: Digest | None = None
-    reason: Text = ""
-    way: Literal["mqtt", "http", "held"] = "mqtt"
-    fetched_bytes: Count = 0
-    fetch_s: float = 0.0
-    total_s: float = 0.0
-    gap_ms: float = 0.0
-    """How long no worker of the model took requests; 0 when the old one served until the switch."""
-    probe: ProbeResult | None = None
-    control: Window = Window()
-    """As long as `during`, directly before it."""
-    during: Window = Window()
-    """From the fork of the candidate to the exit of the old worker."""
+    labels: dict[str, str] = {}
+    """What the operator labelled it, above its own labels: the groups that it is in."""
+    roots: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
+    """Envelopes of the root documents that follow the one it holds, oldest first."""
 
 
 class Reported(Message, frozen=True, kw_only=True):
@@ -292,26 +259,6 @@ class Chunk(Message, frozen=True, kw_only=True):
     size: Count
     """Bytes of the whole blob."""
     data: bytes
-
-
-# -- users ------------------------------------------------------------------------------------------------------
-
-
-class UserTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor as the Open Inference Protocol writes it in JSON."""
-
-    name: Short
-    shape: tuple[int, ...]
-    datatype: Short = "FP32"
-    data: list[object] = []
-
-
-class UserInfer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user publishes on `models/{model}/infer`; the answer goes to `clients/{client}/answer`."""
-
-    client: Short
-    inputs: tuple[UserTensor, ...]
-    id: Short = ""
 
 
 M = TypeVar("M", bound=Message)

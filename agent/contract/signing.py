@@ -21,7 +21,14 @@ _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 
 class SignatureError(ValueError):
-    """An envelope that proves nothing: unknown key, changed bytes, wrong type, or not an envelope."""
+    """An envelope that proves nothing: unknown key, changed bytes, wrong type, or not an envelope.
+
+    `cause`: "key" for a key that is not trusted, "changed" for everything else.
+    """
+
+    def __init__(self, message: str, cause: str = "changed") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -108,11 +115,11 @@ class PrivateKey:
         return self._key.sign(message, _ALGORITHM)
 
 
-def seal(payload: bytes, payload_type: str, key: PrivateKey) -> bytes:
-    """Sign `payload` and return the envelope's bytes."""
-    signature = key.sign(_pae(payload_type, payload))
-    envelope = Envelope(_b64(payload), payload_type, (Signature(key.public.id, _b64(signature)),))
-    return msgspec.json.encode(envelope)
+def seal(payload: bytes, payload_type: str, *keys: PrivateKey) -> bytes:
+    """Sign `payload` with each key and return the envelope's bytes."""
+    message = _pae(payload_type, payload)
+    signatures = tuple(Signature(key.public.id, _b64(key.sign(message))) for key in keys)
+    return msgspec.json.encode(Envelope(_b64(payload), payload_type, signatures))
 
 
 def open_sealed(envelope: bytes, payload_type: str, keys: Iterable[PublicKey]) -> bytes:
@@ -120,8 +127,8 @@ def open_sealed(envelope: bytes, payload_type: str, keys: Iterable[PublicKey]) -
     known = {key.id: key for key in keys}
     try:
         parsed = msgspec.json.decode(envelope, type=Envelope)
-        payload = base64.b64decode(parsed.payload, validate=True)
-        candidates = [(known.get(s.keyid), base64.b64decode(s.sig, validate=True)) for s in parsed.signatures]
+        payload = _from_b64(parsed.payload)
+        candidates = [(known.get(s.keyid), _from_b64(s.sig)) for s in parsed.signatures]
     except (msgspec.DecodeError, ValueError) as error:
         raise SignatureError(f"not a signed envelope: {error}") from error
     if parsed.payload_type != payload_type:
@@ -131,7 +138,7 @@ def open_sealed(envelope: bytes, payload_type: str, keys: Iterable[PublicKey]) -
         return payload
     if any(key is not None for key, _ in candidates):
         raise SignatureError("the signature does not match: the content was changed")
-    raise SignatureError("signed by a key that is not trusted here")
+    raise SignatureError("signed by a key that is not trusted here", "key")
 
 
 def write_secret(path: Path, text: str) -> None:
@@ -154,3 +161,11 @@ def _pae(payload_type: str, payload: bytes) -> bytes:
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def _from_b64(text: str) -> bytes:
+    """Only the one text that stands for these bytes: the last letter has bits that mean nothing."""
+    data = base64.b64decode(text, validate=True)
+    if _b64(data) != text:
+        raise ValueError("base64 with bits that mean nothing")
+    return data

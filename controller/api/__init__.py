@@ -21,6 +21,7 @@ from controller.api import (
     jobs,
     keys,
     models,
+    release,
     requests,
     rollouts,
     run_views,
@@ -33,7 +34,7 @@ from controller.parts import Controller
 
 PREFIX = "/api/v1"
 _PARTS = (
-    *(description, health, files, models, runs, run_views, rollouts),
+    *(description, health, files, models, runs, run_views, rollouts, release),
     *(devices, enrol, jobs, requests, examples, keys, clients),
 )
 # These read their body in pieces, up to limits of their own.

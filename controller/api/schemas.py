@@ -71,6 +71,27 @@ class NewRollout(Body):
     release: str
 
 
+class SignedManifest(Body):
+    model: Name
+    version: Annotated[int, Field(ge=1)]
+    profile: Name
+    envelope: Annotated[str, Field(max_length=700_000)]
+    bundle: Annotated[str, Field(max_length=16_000)]
+
+
+class NewSignatures(Body):
+    signed: Annotated[list[SignedManifest], Field(min_length=1, max_length=1000)]
+
+
+class NewFloor(Body):
+    model: Name
+    version: Annotated[int, Field(ge=1)]
+
+
+class NewRoot(Body):
+    envelope: Annotated[str, Field(max_length=16_000, description="as `lepta release root` wrote it")]
+
+
 class NewClaim(Body):
     expires_s: Annotated[float, Field(gt=0, le=366 * 86400)] = 3600.0
     uses: Annotated[int, Field(ge=1)] = 1

@@ -68,6 +68,8 @@ def follow_deploy(client: Client, run: Run, shown: Shown, limit_s: float = NO_LI
     ended = follow_run(client, run, shown, limit_s)
     deadline = time.monotonic() + ROLLOUT_BEGINS_S
     while ended.rollout is None:
+        if ended.error:
+            raise WorkFailed(f"run {ended.id}: {ended.error}", f"then: lepta rollout start {ended.model}")
         if time.monotonic() > deadline:
             raise Internal(f"run {ended.id} is done but began no rollout", f"lepta run show {ended.id}")
         shown.update("release", None)

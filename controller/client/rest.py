@@ -19,6 +19,7 @@ from controller.client.http import Connection, not_lepta, part, read
 from controller.client.http import Unreachable as Unreachable
 from controller.client.oip import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
 from controller.client.pack import as_file
+from controller.signing_desk import Floor, Paper, ReleaseKeys
 
 
 class Client(Connection):
@@ -140,6 +141,21 @@ class Client(Connection):
 
     def cancel_run(self, run: str) -> replies.Run:
         return self._post(f"/runs/{part(run)}/cancel", None, replies.Run)
+
+    def pending(self) -> Paper:
+        return self._get("/release/pending", Paper)
+
+    def push_signatures(self, paper: Paper) -> Paper:
+        return self._post("/release/signatures", {"signed": msgspec.to_builtins(paper.signed)}, Paper)
+
+    def release_keys(self) -> ReleaseKeys:
+        return self._get("/release/keys", ReleaseKeys)
+
+    def trust(self, envelope: str) -> ReleaseKeys:
+        return self._post("/release/root", {"envelope": envelope}, ReleaseKeys)
+
+    def raise_floor(self, model: str, version: int) -> Floor:
+        return self._post("/release/floor", {"model": model, "version": version}, Floor)
 
     def release(self, model: str, version: int) -> replies.Release:
         return self._post("/releases", {"model": model, "version": version}, replies.Release)

@@ -101,11 +101,16 @@ def show(name: Name) -> None:
         screen.table((), [(m.profile, "fits" if m.fits else "does not", device_text.why(m)) for m in device.match])
     if device.models:
         screen.heading("Models")
-        rows = [(m.model, f"version {m.version}", m.artifact[:12], m.state, m.runtime, m.reason) for m in device.models]
+        rows = [
+            (m.model, f"version {m.version}", m.artifact[:12], m.state, m.runtime, device_text.reason(m))
+            for m in device.models
+        ]
         screen.table((), rows)
     if device.swaps:
         screen.heading("Swaps, newest first")
         screen.table(device_text.SWAPS, [device_text.swap(swap) for swap in device.swaps[:10]], right=range(3, 9))
+        screen.heading("The newest swap")
+        screen.table((), device_text.swap_details(device.swaps[0]))
 
 
 @app.command()

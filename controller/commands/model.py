@@ -35,7 +35,9 @@ def push(
         version = client.import_version(model, report, digests)
     profiles = ", ".join(artifact.profile for artifact in version.artifacts)
     screen.line(f"{version.model} version {version.version}: {profiles or 'no artifacts'}")
-    screen.note(f"next: lepta rollout start {version.model} --version {version.version}")
+    signed = all(artifact.signed for artifact in version.artifacts)
+    rollout = f"lepta rollout start {version.model} --version {version.version}"
+    screen.note(f"next: {rollout if signed else 'lepta release pending --out FILE'}")
 
 
 @app.command("ls")
@@ -69,6 +71,9 @@ def show(
     rows = [artifact_row(artifact) for artifact in found.artifacts]
     if rows:
         screen.table(header, rows, right=range(2, len(header)))
+        waiting = [artifact.profile for artifact in found.artifacts if not artifact.signed]
+        if waiting:
+            screen.line(f"  waits for the release key's signature: {', '.join(waiting)}; lepta release pending")
     else:
         screen.line("  no artifacts yet")
 

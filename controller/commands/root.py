@@ -22,6 +22,7 @@ from controller.commands import (
     profile,
     pubsub,
     recipe,
+    release,
     rollout,
     runs,
     top,
@@ -52,6 +53,7 @@ app.command("sub")(pubsub.sub)
 app.command("pub")(pubsub.pub)
 app.add_typer(model.app, name="model")
 app.add_typer(runs.app, name="run")
+app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(device.app, name="device")
 app.add_typer(job.app, name="job")

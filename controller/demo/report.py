@@ -10,6 +10,9 @@ import msgspec
 from controller.demo.windows import Sample, Span, controls, during, latencies, percentile
 from controller.replies import Artifact, Job, Run, TimedSwap
 
+_FAITHFUL = 0.98
+"""Share of the parity set on which a faithful conversion agrees with the float model, at least."""
+
 
 class ArtifactFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One artifact against the model that it was made of. Accuracies are shares on the test data.
@@ -63,6 +66,29 @@ class SwapFigures(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...] = ()
 
 
+class DeviceRefusal(msgspec.Struct, frozen=True, kw_only=True):
+    """What one device found when it probed a version, and what it did. Shares of its golden sets."""
+
+    device: str
+    outcome: str
+    reason: str = ""
+    agreement: float | None = None
+    """With the float model, on the parity set."""
+    accuracy: float | None = None
+    """On the model's acceptance set, which stays that of version 1."""
+
+
+class RefusalFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that was trained on wrong labels. `accuracy`: on its own data, which has them too."""
+
+    version: int
+    accuracy: float | None
+    gate_passed: bool
+    devices: tuple[DeviceRefusal, ...]
+    answers: dict[str, int]
+    """Requests asked afterwards, by the version that answered."""
+
+
 class JobFigures(msgspec.Struct, frozen=True, kw_only=True):
     """The batch job against a bare process that ran the same artifact over the same rows.
 
@@ -97,6 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     host: dict[str, Any]
     artifacts: tuple[ArtifactFigures, ...]
     swap: SwapFigures
+    refused: RefusalFigures
     job: JobFigures
     simulated: tuple[str, ...]
     """Devices that pretend to have hardware which is not there."""
@@ -140,6 +167,18 @@ def swap_figures(samples: Sequence[Sample], swaps: Sequence[tuple[str, TimedSwap
         during_s=round(sum(span.end - span.start for span in spans), 3),
         devices=tuple(_device_swap(device, record) for device, record in swaps),
         errors=tuple(sorted({sample.error for sample in failed})[:5]),
+    )
+
+
+def refusal_figures(run: Run, swaps: Sequence[tuple[str, TimedSwap]], answered: Sequence[int]) -> RefusalFigures:
+    """`swaps` are (device, record); `answered`: the version of each answer afterwards."""
+    made = artifact_figures(run)
+    return RefusalFigures(
+        version=run.version,
+        accuracy=min((a.accuracy_int8 for a in made if a.accuracy_int8 is not None), default=None),
+        gate_passed=bool(made) and all(a.gate_passed for a in made),
+        devices=tuple(_device_refusal(device, record) for device, record in swaps),
+        answers={str(version): answered.count(version) for version in sorted(set(answered))},
     )
 
 
@@ -191,6 +230,7 @@ def promises(report: Report) -> list[Promise]:
             bool(swap.devices) and len(committed) == len(swap.devices),
             f"{len(committed)} of {len(swap.devices)} did",
         ),
+        _refused_by_all(report.refused),
         Promise(
             "a job is exact though a device dies: no row lost, none twice, each equal to a bare run",
             job.exact and job.lost == 0 and job.duplicates == 0,
@@ -202,6 +242,17 @@ def promises(report: Report) -> list[Promise]:
             f"{len(passed)} of {len(report.artifacts)} artifacts did",
         ),
     ]
+
+
+def _refused_by_all(found: RefusalFigures) -> Promise:
+    refused = [d for d in found.devices if d.outcome == "refused"]
+    faithful = found.gate_passed and all((d.agreement or 0) >= _FAITHFUL for d in found.devices)
+    before = str(found.version - 1)
+    return Promise(
+        "a version trained on wrong labels, though faithfully converted, is refused by every device",
+        faithful and bool(refused) and len(refused) == len(found.devices) and set(found.answers) == {before},
+        f"{len(refused)} of {len(found.devices)} refused it; version {', '.join(found.answers) or '-'} answers",
+    )
 
 
 def _figures(artifact: Artifact, version: int, bytes_before: int) -> ArtifactFigures:
@@ -218,6 +269,17 @@ def _figures(artifact: Artifact, version: int, bytes_before: int) -> ArtifactFig
         agreement=artifact.agreement,
         latency_ms=artifact.latency_ms,
         gate_passed=artifact.gate is not None and artifact.gate.passed,
+    )
+
+
+def _device_refusal(device: str, record: TimedSwap) -> DeviceRefusal:
+    probe = record.probe
+    return DeviceRefusal(
+        device=device,
+        outcome=record.outcome,
+        reason=record.reason,
+        agreement=probe.agreement if probe else None,
+        accuracy=probe.accuracy if probe else None,
     )
 
 

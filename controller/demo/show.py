@@ -18,7 +18,7 @@ import psutil
 
 from agent.contract.golden import Array
 from controller.client.answers import describe
-from controller.client.follow import follow_deploy, follow_example, follow_rollout, follow_run
+from controller.client.follow import WorkFailed, follow_deploy, follow_example, follow_rollout, follow_run
 from controller.client.preprocess import read_inputs
 from controller.commands.common import write_json
 from controller.commands.screen import Progress, Screen
@@ -26,13 +26,23 @@ from controller.demo import text
 from controller.demo.fleet import AGENTS, Fleet, opened
 from controller.demo.job import JobSettings, run_job
 from controller.demo.processes import cores
-from controller.demo.report import JobFigures, Report, SwapFigures, artifact_figures, promises, swap_figures
+from controller.demo.report import (
+    JobFigures,
+    RefusalFigures,
+    Report,
+    SwapFigures,
+    artifact_figures,
+    promises,
+    refusal_figures,
+    swap_figures,
+)
 from controller.demo.stream import Stream, StreamSettings
 from controller.errors import Internal, LeptaError
 from controller.replies import Example, Run, TimedSwap
 
 MODEL = "digits"
 RECIPE = Path(__file__).with_name("recipe.toml")
+QUICK_RECIPE = 'description = "Only int8."\n[quantize]\nqat = "never"\nmixed = "never"\n'
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,14 @@ class DemoSettings:
 
     epochs_1: int = 4
     epochs_2: int = 10
+    epochs_3: int = 4
     quiet_s: float = 3.0
     """How long the stream runs undisturbed before and after the swap, for the control windows."""
     poll_s: float = 0.02
     step_s: float = 180.0
     """The longest that any one step may take."""
+    asked: int = 30
+    """Requests after the refused version."""
     trace_s: float = 5.0
     """A request's way is written in batches; this long it is waited for."""
     stream: StreamSettings = field(default_factory=StreamSettings)
@@ -110,6 +123,7 @@ class _Demo:
         text.show_devices(self._screen, devices)
         first, made = self._first_version()
         second, swap = self._second_version(made)
+        refused = self._third_version(made)
         job = self._job(made)
         self._one_answer(made)
         return Report(
@@ -117,6 +131,7 @@ class _Demo:
             host=host(),
             artifacts=(*artifact_figures(first), *artifact_figures(second)),
             swap=swap,
+            refused=refused,
             job=job,
             simulated=tuple(device.name for device in devices if device.simulated),
             wall_s=round(time.monotonic() - began, 1),
@@ -165,7 +180,26 @@ class _Demo:
         text.show_swap(self._screen, figures)
         return run, figures
 
-    def _build(self, made: Made, progress: Progress) -> Run:
+    def _third_version(self, first: Made) -> RefusalFigures:
+        """Its own data are labelled as wrongly as it was taught; what refuses it is the acceptance set of version 1."""
+        self._screen.heading("Version 3: trained on wrong labels, as happens; the devices are the ones to notice")
+        with self._screen.progress() as progress:
+            bad = self._make(progress, "v3", self._settings.epochs_3, seed=3, wrong_labels=True)
+            run = self._build(bad, progress, QUICK_RECIPE)
+            started = self._client.start_rollout(self._client.release(MODEL, run.version).id)
+            try:
+                follow_rollout(self._client, started, progress, self._settings.poll_s, self._settings.step_s)
+            except WorkFailed:
+                progress.update("refused")  # Why stands in the devices' records.
+            swaps = self._swaps(run.version)
+        rows, name = _rows_of(first.batch), self._client.metadata(MODEL).inputs[0].name
+        picked = rows[: self._settings.asked]
+        answered = [int(self._client.infer(MODEL, {name: row[None]}).version) for row in picked]
+        figures = refusal_figures(run, swaps, answered)
+        text.show_refusal(self._screen, figures)
+        return figures
+
+    def _build(self, made: Made, progress: Progress, recipe: str | None = None) -> Run:
         """Everything of a deploy but the rollout, so that the swap can be seen alone."""
         source, data = self._client.put_file(made.model), self._client.put_file(made.data)
         new = self._client.add_version(
@@ -176,7 +210,8 @@ class _Demo:
             labels=made.example.labels,
             preprocessing=made.example.preprocessing,
         )
-        run = self._client.start_run(MODEL, new.version, recipe=RECIPE.read_text(encoding="utf-8"))
+        recipe = recipe or RECIPE.read_text(encoding="utf-8")
+        run = self._client.start_run(MODEL, new.version, recipe=recipe)
         return follow_run(self._client, run, _Shrinking(progress), self._settings.step_s)
 
     def _swaps(self, to_version: int) -> list[tuple[str, TimedSwap]]:
@@ -218,9 +253,9 @@ class _Demo:
             request = self._client.request(answer.id)
         text.show_trace(self._screen, request)
 
-    def _make(self, progress: Progress, folder: str, epochs: int, seed: int) -> Made:
+    def _make(self, progress: Progress, folder: str, epochs: int, seed: int, *, wrong_labels: bool = False) -> Made:
         """Train an example in the optimizer's process and bring its files here."""
-        started = self._client.start_example("digits", epochs=epochs, seed=seed)
+        started = self._client.start_example("digits", epochs=epochs, seed=seed, wrong_labels=wrong_labels)
         name = f"train on handwritten digits, {epochs} epochs"
         example = follow_example(self._client, started, progress, name, self._settings.step_s)
         place = self._fleet.folder / folder

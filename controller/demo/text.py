@@ -11,7 +11,7 @@ from controller.commands.layout import count, ms, share, size
 from controller.commands.made import bought_line
 from controller.commands.screen import Screen
 from controller.demo.fleet import Fleet
-from controller.demo.report import ArtifactFigures, JobFigures, Promise, SwapFigures
+from controller.demo.report import ArtifactFigures, JobFigures, Promise, RefusalFigures, SwapFigures
 from controller.replies import Device, Request, Rollout, Run
 
 
@@ -63,6 +63,15 @@ def show_swap(screen: Screen, swap: SwapFigures) -> None:
     screen.table(header, rows, right=range(2, 6))
     for error in swap.errors:
         screen.line(f"  failed: {error}")
+
+
+def show_refusal(screen: Screen, found: RefusalFigures) -> None:
+    screen.line(f"  on its own data, labelled as wrongly, it has {share(found.accuracy)}: the optimizer cannot know")
+    rows = [(d.device, d.outcome, share(d.agreement), share(d.accuracy), d.reason) for d in found.devices]
+    header = ("device", "swap", "as the float model", "acceptance set", "")
+    screen.table(header, rows, right=(2, 3))
+    answers = ", ".join(f"{count} by version {version}" for version, count in found.answers.items())
+    screen.line(f"  requests afterwards: {answers}")
 
 
 def show_job(screen: Screen, job: JobFigures) -> None:

@@ -17,7 +17,10 @@ BENCHMARKS = {
         ("start", "agent", "invoke", "swap", "wire", "batch"),
     ),
     "devices": Benchmark("devices that join, and what each of them may do", ("matrix", "rogue", "races", "join")),
-    "swap": Benchmark("what a hot swap costs those who ask meanwhile", ("stream",)),
+    "swap": Benchmark(
+        "what a hot swap costs those who ask meanwhile, and what forged, damaged and interrupted updates can do",
+        ("stream", "attacks", "damaged", "faults"),
+    ),
     "optimizer": Benchmark(
         "what pruning, distillation and int8 cost in accuracy and buy in size and speed, and what a run takes",
         ("models", "recipes", "article"),

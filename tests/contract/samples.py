@@ -11,7 +11,17 @@ from pathlib import Path
 import msgspec
 
 from agent.contract import manifest, messages, signing
-from agent.contract.manifest import Acceptance, FileRef, Limits, Manifest, Parity, Preprocessing
+from agent.contract.manifest import (
+    Acceptance,
+    FileRef,
+    Limits,
+    Manifest,
+    Parity,
+    Preprocessing,
+    Shadow,
+    Target,
+    Watch,
+)
 from agent.contract.messages import (
     AgentStatus,
     Answer,
@@ -32,12 +42,15 @@ from agent.contract.messages import (
     Reply,
     Reported,
     Result,
+    ShadowResult,
     SwapRecord,
     UserInfer,
     UserTensor,
+    WatchResult,
     Window,
     Work,
 )
+from agent.contract.root import Root
 from agent.contract.tensors import Tensor, TensorSpec
 from firmware_profiles.profile import Facts
 
@@ -167,6 +180,29 @@ SAMPLES: dict[str, Message] = {
 }
 """By kind of topic; every field holds something else than its default."""
 
+GROWN: dict[str, Message] = {
+    "agents/hello": msgspec.structs.replace(SAMPLES["agents/hello"], root=2),
+    "agents/load": msgspec.structs.replace(SAMPLES["agents/load"], refusals={"key": 3}),
+    "agents/desired": msgspec.structs.replace(SAMPLES["agents/desired"], labels={"site": "north"}, roots=("{}",)),
+    "agents/reported": Reported(
+        generation=5,
+        models=(msgspec.structs.replace(_STATE, cause="probe"),),
+        swap=msgspec.structs.replace(
+            _SWAP,
+            outcome="refused",
+            watch=WatchResult(
+                answers=500, faults=2, crashes=1, seconds=12.5, p95_before_ms=1.5, p95_ms=1.75, drift=0.25
+            ),
+            shadow=ShadowResult(compared=200, agreed=198, seconds=8.5),
+            memory_peak_mb=41.5,
+            alone=True,
+            who="user",
+            cause="probe",
+        ),
+    ),
+}
+"""The kinds to which fields were appended since their golden file was made, with those fields set."""
+
 USER_SAMPLE = UserInfer(
     client="shop-3", inputs=(UserTensor(name="x", shape=(1, 2), datatype="FP32", data=[0.5, 1.5]),), id="q1"
 )
@@ -190,11 +226,23 @@ MANIFEST_SAMPLE = Manifest(
     labels=("zero", "one"),
     preprocessing=Preprocessing(8, 8, 3, 1 / 16, 0.5, True),
 )
+MANIFEST_GROWN = msgspec.structs.replace(
+    MANIFEST_SAMPLE,
+    watch=Watch(
+        answers=500, seconds=60.0, failures=4, error_rate=0.125, p95_ratio=3.0, p95_ms=5.0, drift=0.5, crashes=2
+    ),
+    shadow=Shadow(requests=200, seconds=20.0, good=0.975, bad=0.75),
+    expires_at=1_900_000_000,
+    target=Target(("pi-7",), ("site=north",)),
+    runtime_minimum={"ai-edge-litert": "2.1"},
+)
+ROOT_SAMPLE = Root(version=2, root_key="PEM one", release_keys=("PEM two",), issued_at=1_700_000_000)
 
 
 def path_of(kind: str) -> Path:
-    """The golden file of a kind of topic, of `user`, `tensors` or `manifest`."""
-    binary = kind == "tensors" or (kind in messages.KINDS and messages.KINDS[kind][1])
+    """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` is what grew since."""
+    plain = kind.removesuffix(".2")
+    binary = plain == "tensors" or (plain in messages.KINDS and messages.KINDS[plain][1])
     return GOLDEN / f"{kind.replace('/', '.')}.{'msgpack' if binary else 'json'}"
 
 
@@ -205,11 +253,14 @@ def stamped(message: Message) -> Message:
 def encoded() -> dict[str, bytes]:
     """Every sample as it goes over the wire."""
     found = {kind: messages.Stamper("boot-1").encode(message) for kind, message in SAMPLES.items()}
+    found |= {f"{kind}.2": messages.Stamper("boot-1").encode(message) for kind, message in GROWN.items()}
     return {
         **found,
         "user": msgspec.json.encode(USER_SAMPLE),
         "tensors": messages.encode_tensors(TENSORS_SAMPLE),
         "manifest": manifest.encode(MANIFEST_SAMPLE),
+        "manifest.2": manifest.encode(MANIFEST_GROWN),
+        "root": msgspec.json.encode(ROOT_SAMPLE),
     }
 
 

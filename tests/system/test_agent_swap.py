@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from agent.contract import topics
-from agent.contract.manifest import Acceptance, Limits, Manifest, Parity
+from agent.contract.manifest import Acceptance, Limits, Manifest, Parity, Target
 from agent.contract.messages import Answer, Desired, DesiredModel, Hello, Load, Reply, Reported
+from agent.contract.root import Root, seal_root
 from agent.contract.signing import PrivateKey
 from tests import builders
 from tests.fake_controller import AgentProcess, FakeController, arrays, until
@@ -126,6 +127,66 @@ def test_a_version_below_the_floor_is_refused(controller: FakeController, agent:
     wanted = controller.release(builders.classifier(1))
     controller.desire(agent.name, wanted, minimum_sequence={"digits": 2})
     assert "floor" in controller.state(wanted, "refused").reason
+
+
+def test_a_stale_or_misdirected_version_is_refused_with_its_cause_which_the_device_counts(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    good = _serving(controller, agent, 1)
+    sound = builders.classifier(2)
+    golden = builders.golden_for(sound)
+    like = builders.manifest_for(sound, golden, version=2)
+    wrong: list[tuple[str, Manifest, PrivateKey | None]] = [
+        ("key", like, PrivateKey.generate()),
+        ("expired", _replace(like, expires_at=1_700_000_000), None),
+        ("target", _replace(like, target=Target(("edge-x",), ("site=south",))), None),
+        ("operator", _replace(like, operators=("NO_SUCH",)), None),
+        ("runtime", _replace(like, runtime_minimum={"ai-edge-litert": "99", "tflite-runtime": "99"}), None),
+    ]
+    for cause, described, key in wrong:
+        bad = controller.release(sound, golden=golden, manifest_=described, key=key)
+        controller.desire(agent.name, bad, labels={"site": "north"})
+        assert controller.state(bad, "refused").cause == cause
+        assert controller.swap(bad).cause == cause
+        controller.forget()
+    controller.wait(Load, lambda load: load.refusals == {cause: 1 for cause, *_ in wrong}, "the counts by cause")
+    assert controller.infer(agent.name, good, ROW).version == 1
+
+
+def test_a_group_that_the_operator_gave_the_device_counts(controller: FakeController, agent: AgentProcess) -> None:
+    wanted = controller.release(
+        b"",
+        manifest_=_replace(
+            builders.manifest_for(builders.classifier(1), builders.golden_for(builders.classifier(1))),
+            target=Target((), ("site=north",)),
+        ),
+        golden=builders.golden_for(builders.classifier(1)),
+    )
+    controller.add(builders.classifier(1))
+    controller.desire(agent.name, wanted, labels={"site": "north"})
+    controller.state(wanted, "serving")
+
+
+def test_a_release_key_is_rotated_while_the_old_version_serves_on_also_after_a_restart(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    good = _serving(controller, agent, 1)
+    old, root_key, fresh = controller.release_key, PrivateKey.generate(), PrivateKey.generate()
+    document = Root(version=1, root_key=root_key.public.pem(), release_keys=(fresh.public.pem(),))
+    roots = (seal_root(document, [old, root_key]).decode(),)
+    by_old = controller.release(builders.classifier(2), version=2, key=old)
+    controller.desire(agent.name, by_old, roots=roots)
+    assert controller.state(by_old, "refused").cause == "key"
+    assert controller.infer(agent.name, good, ROW).version == 1
+    agent.stop()
+    controller.forget()
+    agent.start()
+    controller.wait(Hello, lambda h: h.agent == agent.name and h.root == 1, "a hello that names the root")
+    controller.state(good, "serving")
+    controller.forget()
+    by_fresh = controller.release(builders.classifier(3), version=3, key=fresh)
+    controller.desire(agent.name, by_fresh)
+    controller.state(by_fresh, "serving")
 
 
 def test_accuracy_lost_against_the_serving_version_is_refused_though_the_minimum_is_kept(

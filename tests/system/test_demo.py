@@ -90,6 +90,10 @@ def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -
     assert {a["version"] for a in report["artifacts"]} == {1, 2}
     assert all(a["gate_passed"] and a["accuracy_int8"] > 0.9 for a in report["artifacts"])
     assert all(4 * a["parameters"] < 0.6 * a["bytes_before"] for a in report["artifacts"])
+    assert report["refused"]["version"] == 3
+    assert {d["outcome"] for d in report["refused"]["devices"]} == {"refused"}
+    assert all(d["agreement"] > 0.98 and d["accuracy"] < 0.2 for d in report["refused"]["devices"])
+    assert report["refused"]["answers"] == {"2": 30}
     bought = r"pruned to \d+ %, int8: [\d,]+ parameters became [\d,]+, .*x\), .* MACs became .*, accuracy [\d.]+ % -> "
     assert len(re.findall(bought, demo.text)) == 2
     assert report["simulated"] == ["fpga-1"]

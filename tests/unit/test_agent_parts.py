@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import VERSION, facts, frames, settings
+from agent.contract.manifest import FileRef
 from agent.contract.messages import Infer, Work
 from agent.contract.tensors import Tensor
 from agent.latencies import Latencies
@@ -113,6 +114,16 @@ def waiting(name: str, expires: float = 9.0, shard: bool = False) -> Waiting:
     if shard:
         return Waiting(Work(job=name, shard=0, attempt=1, ttl_ms=1, model="m", artifact=DIGEST), 0.0, expires)
     return Waiting(Infer(request=name, model="m", artifact=DIGEST, ttl_ms=1), 0.0, expires)
+
+
+def test_the_inputs_of_what_waits_are_named_so_that_they_stay_on_disk() -> None:
+    line = Line(10, 10)
+    inputs = FileRef(DIGEST, 5)
+    line.offer(Waiting(Work(job="j", shard=0, attempt=1, ttl_ms=1, model="m", artifact=DIGEST, blob=inputs), 0.0, 9.0))
+    line.offer(waiting("a"))
+    assert line.blobs() == {DIGEST}
+    line.clear()
+    assert line.blobs() == set()
 
 
 def test_requests_come_before_shards_in_their_order_and_expired_ones_never() -> None:

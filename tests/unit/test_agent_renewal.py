@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from agent import enroll
 from agent.clock import Clock
+from agent.contract.signing import PrivateKey
 from agent.enroll import Identity
 from agent.join import Invitation, join
 from agent.loop import Loop
@@ -72,6 +73,12 @@ def agent(desk: Desk, tmp_path: Path) -> Iterator[Agent]:
     yield agent
     agent.renewal.stop()
     agent.loop.close()
+
+
+def test_a_renewal_changes_no_release_key(desk: Desk, agent: Agent) -> None:
+    desk.keys = (PrivateKey.generate(), PrivateKey.generate())
+    agent.until(lambda: agent.identity.certificate != agent.first.certificate)
+    assert agent.identity.release_key == agent.first.release_key != ""
 
 
 def test_a_certificate_of_seconds_is_renewed_in_time_and_the_key_stays(desk: Desk, agent: Agent) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.commands import root
+from agent.contract.messages import ModelState
+from controller.commands import device_text, root
 from controller.commands.device import changes
 from controller.errors import UserError
 from tests.rest_double import RestDouble, served
@@ -107,3 +108,13 @@ def test_clients_are_listed_and_removed(controller: RestDouble, capsys: pytest.C
     assert "shop" in said
     assert "digits" in said
     assert "removed" in _said(capsys, "client", "rm", "shop")
+
+
+def test_a_refusal_names_its_cause_first_and_the_device_counts_them() -> None:
+    state = ModelState(
+        model="digits", version=2, artifact="a1" * 32, manifest="b2" * 32, profile="x86-cpu", state="refused",
+        reason="signed by a key that is not trusted here", cause="key",
+    )  # fmt: skip
+    assert device_text.reason(state) == "key: signed by a key that is not trusted here"
+    assert device_text.refusals({"refusals": {"key": 2, "expired": 1}}) == "expired 1, key 2"
+    assert device_text.refusals(None) == "-"

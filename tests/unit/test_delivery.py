@@ -138,6 +138,26 @@ def test_without_a_connection_nothing_is_queued(tmp_path: Path) -> None:
     assert broker.numbers() == [1]
 
 
+def test_a_blob_that_is_removed_while_it_is_sent_stops_nobody_else(tmp_path: Path) -> None:
+    delivery, broker, _ = make(tmp_path, 10, window=1)
+    delivery.need(AGENT, Need(digest=DIGEST, ranges=((0, 9),)))
+    delivery.need(AGENT, Need(digest=OTHER, ranges=((0, 1),)))
+    (tmp_path / DIGEST).unlink()
+    broker.acknowledge_all()
+    assert broker.numbers(OTHER) == [0, 1]
+    assert delivery.refused == 1
+
+
+def test_who_joins_late_gets_the_rest_with_the_others_and_only_the_beginning_again(tmp_path: Path) -> None:
+    delivery, broker, _ = make(tmp_path, 10, window=1)
+    delivery.need("pi-1", Need(digest=DIGEST, ranges=((0, 9),)))
+    for _ in range(5):
+        broker.unacked.pop(0)()
+    delivery.need("pi-2", Need(digest=DIGEST, ranges=((0, 9),)))
+    broker.acknowledge_all()
+    assert broker.numbers() == [*range(10), *range(6)]
+
+
 def test_an_empty_blob_has_one_empty_chunk(tmp_path: Path) -> None:
     delivery, broker, _ = make(tmp_path, 1)
     (tmp_path / DIGEST).write_bytes(b"")

@@ -13,10 +13,12 @@ from controller.commands import root
 from controller.demo.job import Ended, compare
 from controller.demo.report import (
     JobFigures,
+    RefusalFigures,
     Report,
     artifact_figures,
     job_figures,
     promises,
+    refusal_figures,
     swap_figures,
 )
 from controller.demo.windows import Sample, Span, controls, during, hull, ideal_s, percentile
@@ -114,13 +116,28 @@ def _run(passed: bool = True) -> Run:
     return Run(id="r", model="m", version=1, state="done", artifacts=(artifact,), report={"float": {"parameters": 10}})
 
 
-def _report(*, gate: bool = True, failed: int = 0, outcome: str = "committed", equal: bool = True) -> Report:
+def _refusal(outcome: str = "refused", agreement: float = 1.0, answered: int = 2) -> RefusalFigures:
+    probe = {"agreement": agreement, "sqnr_db": 40.0, "accuracy": 0.0}
+    told = msgspec.to_builtins(_swap(at=1.0, total_s=1.0, outcome=outcome)) | {"probe": probe, "reason": "loses 95 %"}
+    run = msgspec.structs.replace(_run(), version=3)
+    return refusal_figures(run, [("d", msgspec.convert(told, TimedSwap))], [answered] * 5)
+
+
+def _report(
+    *,
+    gate: bool = True,
+    failed: int = 0,
+    outcome: str = "committed",
+    equal: bool = True,
+    refused: RefusalFigures | None = None,
+) -> Report:
     samples = [Sample(float(i), 1.0, error="no" if i < failed else "") for i in range(10)]
     return Report(
         lepta="0",
         host={},
         artifacts=artifact_figures(_run(gate)),
         swap=swap_figures(samples, [("d", _swap(at=5.0, total_s=1.0, outcome=outcome))], 1),
+        refused=refused or _refusal(),
         job=_figures([0, 1, 2, 3], [True] * 4, [True, True, True, equal]),
         simulated=(),
     )
@@ -136,12 +153,22 @@ def test_a_run_that_keeps_every_promise_says_so() -> None:
         (_report(failed=1), "no request fails"),
         (_report(outcome="refused"), "swaps in"),
         (_report(equal=False), "a job is exact"),
+        (_report(refused=_refusal(outcome="committed")), "wrong labels"),
+        (_report(refused=_refusal(agreement=0.5)), "wrong labels"),
+        (_report(refused=_refusal(answered=3)), "wrong labels"),
         (_report(gate=False), "gate"),
     ],
 )
 def test_each_broken_promise_is_named(broken: Report, about: str) -> None:
     [only] = [promise for promise in promises(broken) if not promise.kept]
     assert about in only.text
+
+
+def test_a_refusal_tells_what_each_device_found_and_who_answers_afterwards() -> None:
+    refused = _report().refused
+    assert (refused.version, refused.answers) == (3, {"2": 5})
+    assert refused.devices[0].reason == "loses 95 %"
+    assert (refused.devices[0].agreement, refused.devices[0].accuracy) == (1.0, 0.0)
 
 
 def test_the_json_has_what_others_read() -> None:

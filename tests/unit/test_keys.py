@@ -19,6 +19,7 @@ NOW = 1_800_000_000.0
 
 def test_keys_are_made_once_and_are_private(tmp_path: Path) -> None:
     first, second = keys.load_or_create(tmp_path, NOW), keys.load_or_create(tmp_path, NOW)
+    assert first.release is not None
     assert first.controller.public.id == second.controller.public.id != first.release.public.id
     assert (first.api_token, first.broker_password) == (second.api_token, second.broker_password)
     assert len(first.api_token) >= 32

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.contract.manifest import Shadow, Watch
+from controller.artifacts import read_report
 from optimizer.errors import RefusedError
-from optimizer.recipe import builtin, find, parse
+from optimizer.recipe import builtin, find, parse, plain
 
 
 def test_every_builtin_recipe_can_be_read_and_says_what_it_is_for() -> None:
@@ -33,6 +35,14 @@ def test_a_profile_may_have_its_own_budgets_and_numerics(tmp_path: Path) -> None
     assert own.budgets == (0.1,)
     assert own.quantize is not None
     assert own.quantize.qat == "never"
+
+
+def test_a_recipe_says_how_devices_watch_the_version_and_the_manifest_takes_it_from_the_report() -> None:
+    recipe = parse("[watch]\nanswers = 50\n[shadow]\nrequests = 9\n", "mine")
+    report = read_report({"artifacts": [], "settings": plain(recipe)})
+    assert (report.settings.watch, report.settings.shadow) == (Watch(answers=50), Shadow(requests=9))
+    older = read_report({"artifacts": [], "settings": {"prune": None}})
+    assert (older.settings.watch, older.settings.shadow) == (Watch(), Shadow())
 
 
 @pytest.mark.parametrize(

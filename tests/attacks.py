@@ -1,0 +1,179 @@
+"""Forged, stale and misdirected manifests, as many as wanted from one seed, and whether an agent takes any of them.
+
+Each attack is what somebody could bring before an agent who has less than the right release key: the envelope, what is
+desired, and the cause that the refusal must name.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from agent.check import Device, check_manifest, open_manifest
+from agent.contract import manifest as contract
+from agent.contract.manifest import PAYLOAD_TYPE, FileRef, Manifest, ManifestError, Target
+from agent.contract.messages import DESIRED_TYPE, DesiredModel
+from agent.contract.signing import PrivateKey, SignatureError, seal
+from agent.settings import Limits
+from tests.contract.samples import MANIFEST_SAMPLE
+
+NOW = 1_800_000_000
+FLOOR = 5
+KEY, STRANGER = PrivateKey.generate(), PrivateKey.generate()
+SOUND = msgspec.structs.replace(
+    MANIFEST_SAMPLE,
+    expires_at=NOW + 86400,
+    target=Target(("pi-7",), ("site=north",)),
+    runtime_minimum={"ai-edge-litert": "2.1"},
+    runtimes=("ai-edge-litert",),
+)
+DEVICE = Device(
+    name="pi-7",
+    labels={"site": "north"},
+    runtimes={"ai-edge-litert": "2.3.0"},
+    misfits={"rpi4": "no: machine is x86_64"},
+    limits=Limits(blob_mb=1, disk_mb=2),
+    has_passed=lambda moment: moment <= NOW,
+)
+
+
+class Attack(NamedTuple):
+    envelope: bytes
+    wanted: DesiredModel
+    cause: str
+
+
+def wanted(manifest: Manifest) -> DesiredModel:
+    """What a desired state names that honestly asks for it."""
+    return DesiredModel(
+        model=manifest.model,
+        version=manifest.version,
+        artifact=manifest.artifact,
+        manifest="d4" * 32,
+        profile=manifest.profile,
+    )
+
+
+def verdict(attack: Attack, device: Device = DEVICE) -> str:
+    """The cause of the refusal; empty if the agent takes it."""
+    try:
+        manifest = open_manifest(attack.envelope, [KEY.public], attack.wanted)
+        check_manifest(manifest, device, FLOOR)
+    except (SignatureError, ManifestError) as error:
+        return error.cause
+    return ""
+
+
+def attacks(count: int, seed: int) -> Iterator[Attack]:
+    """Every kind in turn, each time with other details."""
+    chance = random.Random(seed)
+    for number in range(count):
+        yield _KINDS[number % len(_KINDS)](chance)
+
+
+def sealed(manifest: Manifest, key: PrivateKey = KEY) -> bytes:
+    return seal(contract.encode(manifest), PAYLOAD_TYPE, key)
+
+
+def _changed_byte(chance: random.Random) -> Attack:
+    envelope = bytearray(sealed(SOUND))
+    at = chance.randrange(envelope.index(b'"payload"'), envelope.index(b'"signatures"'))
+    envelope[at] ^= 1 << chance.randrange(7)
+    return Attack(bytes(envelope), wanted(SOUND), "changed")
+
+
+def _with(cause: str, change: Callable[[random.Random], dict[str, object]]) -> Callable[[random.Random], Attack]:
+    """Signed by the right key, and not for here or now."""
+
+    def make(chance: random.Random) -> Attack:
+        manifest = msgspec.structs.replace(SOUND, **change(chance))
+        return Attack(sealed(manifest), wanted(manifest), cause)
+
+    return make
+
+
+def _forged(chance: random.Random) -> Attack:
+    manifest = msgspec.structs.replace(SOUND, sequence=chance.randrange(FLOOR, 1 << 40))
+    return Attack(sealed(manifest, STRANGER), wanted(manifest), "key")
+
+
+def _claims_our_key(chance: random.Random) -> Attack:
+    """The stranger's signature under our key's name."""
+    manifest = msgspec.structs.replace(SOUND, threads=chance.randrange(3, 1 << 20))
+    envelope = sealed(manifest, STRANGER).replace(STRANGER.public.id.encode(), KEY.public.id.encode())
+    return Attack(envelope, wanted(manifest), "changed")
+
+
+def _unsigned(chance: random.Random) -> Attack:
+    plain = msgspec.json.decode(sealed(msgspec.structs.replace(SOUND, threads=chance.randrange(3, 1 << 20))))
+    return Attack(msgspec.json.encode({**plain, "signatures": []}), wanted(SOUND), "key")
+
+
+def _other_purpose(chance: random.Random) -> Attack:
+    """Our key signed it, as something else."""
+    payload = contract.encode(msgspec.structs.replace(SOUND, threads=chance.randrange(3, 1 << 20)))
+    return Attack(seal(payload, DESIRED_TYPE, KEY), wanted(SOUND), "changed")
+
+
+def _cut(chance: random.Random) -> Attack:
+    envelope = sealed(SOUND)
+    return Attack(envelope[: chance.randrange(len(envelope))], wanted(SOUND), "changed")
+
+
+def _another_version(chance: random.Random) -> Attack:
+    """A genuine manifest under the name of what is desired."""
+    other = msgspec.structs.replace(SOUND, version=chance.randrange(3, 1 << 20))
+    return Attack(sealed(other), wanted(SOUND), "mismatch")
+
+
+def _another_model(chance: random.Random) -> Attack:
+    other = msgspec.structs.replace(SOUND, model=_word(chance))
+    return Attack(sealed(other), wanted(SOUND), "mismatch")
+
+
+def _another_artifact(chance: random.Random) -> Attack:
+    files = {**SOUND.files, "model": FileRef(f"{chance.getrandbits(256):064x}", 1000)}
+    return Attack(sealed(msgspec.structs.replace(SOUND, files=files)), wanted(SOUND), "mismatch")
+
+
+def _garbage(chance: random.Random) -> Attack:
+    """Our key signed what is no manifest."""
+    payload = chance.randbytes(chance.randrange(400))
+    return Attack(seal(payload, PAYLOAD_TYPE, KEY), wanted(SOUND), "unreadable")
+
+
+def _large_file(chance: random.Random) -> dict[str, object]:
+    role = chance.choice(contract.ROLES)
+    size = chance.choice([0, (1 << 20) + 1 + chance.randrange(1 << 40)])
+    return {"files": {**SOUND.files, role: FileRef(SOUND.files[role].digest, size)}}
+
+
+def _word(chance: random.Random) -> str:
+    return "x" + "".join(chance.choices(string.ascii_lowercase, k=8))
+
+
+_KINDS: tuple[Callable[[random.Random], Attack], ...] = (
+    _changed_byte,
+    _forged,
+    _claims_our_key,
+    _unsigned,
+    _other_purpose,
+    _cut,
+    _another_version,
+    _another_model,
+    _another_artifact,
+    _garbage,
+    _with("sequence", lambda chance: {"sequence": chance.randrange(1, FLOOR)}),
+    _with("expired", lambda chance: {"expires_at": NOW - chance.randrange(1 << 29)}),
+    _with("profile", lambda chance: {"profile": "rpi4", "version": chance.randrange(1, 99)}),
+    _with("target", lambda chance: {"target": Target((_word(chance),))}),
+    _with("target", lambda chance: {"target": Target((), (f"site={_word(chance)}",))}),
+    _with("size", _large_file),
+    _with("operator", lambda chance: {"operators": ("CONV_2D", _word(chance).upper())}),
+    _with("runtime", lambda chance: {"runtimes": (_word(chance),)}),
+    _with("runtime", lambda chance: {"runtime_minimum": {"ai-edge-litert": f"{chance.randrange(3, 99)}.0"}}),
+)
