@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path
     folder = tmp_path_factory.mktemp("api") / "saved"
     script = Path(__file__).with_name("api_script.py")
     done = subprocess.run(
-        [sys.executable, script, folder], check=True, stdout=subprocess.PIPE, env=environment(), timeout=300
+        [sys.executable, script, folder], check=True, stdout=subprocess.PIPE, env=environment(), timeout=900
     )
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer, folder

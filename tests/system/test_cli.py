@@ -90,7 +90,7 @@ def lepta(fleet: Fleet, *arguments: str, given: bytes | None = None) -> subproce
         env=environment(fleet),
         input=given,
         capture_output=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -78,7 +78,7 @@ def nothing_is_left(demo: Demo) -> None:
 
 def test_the_demo_keeps_its_promises_and_leaves_nothing_behind(tmp_path: Path) -> None:
     demo = Demo(tmp_path, "--report", str(tmp_path / "report.json"))
-    code = demo.process.wait(240)
+    code = demo.process.wait(600)
     assert code == 0, demo.text
     report: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
     assert report["swap"]["failed"] == 0
