@@ -73,7 +73,7 @@ def _play(folder: Path, ripe: Callable[[list[dict[str, Any]]], bool], depth: int
             seconds = await _until(lambda: not any(process.is_running() for process in doomed), 20)
             # The next one is served.
             runs.example("b", "unknown", folder / "b", {})
-            await _until(lambda: events[-1].get("id") == "b", 20)
+            await _until(lambda: any(event.get("id") == "b" for event in events), 20)
             return seconds
         finally:
             await runs.stop()

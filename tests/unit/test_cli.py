@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,13 +49,17 @@ def _lepta(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def test_help_is_there_in_half_a_second_of_processor_time() -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = _lepta("--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert done.returncode == 0
-    assert "demo" in done.stdout
-    assert spent < 0.5
+    child = subprocess.Popen(
+        [*children.command("controller.cli"), "--help"], env=children.environment({}), stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        assert child.stdout is not None
+        assert "demo" in child.stdout.read()
+        # This child's alone: what all children took counts what earlier tests left to be reaped.
+        _, status, spent = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert spent.ru_utime + spent.ru_stime < 0.5
 
 
 def test_help_imports_no_heavy_library() -> None:

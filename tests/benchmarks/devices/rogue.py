@@ -63,7 +63,7 @@ def _attack(controller: FakeController, agent: AgentProcess, rounds: int) -> Att
     agent.start()
     controller.session_of(agent.name)
     controller.state(wanted, "serving")
-    before = max((load.refused for load in controller.heard(Load)), default=0)
+    before = _refused(controller)
     rogue = Rogue(controller, agent.name, controller.session_of(agent.name))
     sent = 0
     for _ in range(rounds):
@@ -75,12 +75,19 @@ def _attack(controller: FakeController, agent: AgentProcess, rounds: int) -> Att
     controller.wait(Reply, lambda reply: reply.id == "genuine", "the answer to the true command")
     controller.desire(agent.name, wanted)
     controller.wait(Reported, lambda reported: reported.generation == genuine, "the true generation")
-    refused = controller.wait(Load, lambda load: load.refused > before, "refusals being counted")
+    # It counts as it goes, and tells now and then: the second telling from here was begun after the last refusal.
+    told = len(controller.heard(Load))
+    controller.wait(Load, lambda _: len(controller.heard(Load)) >= told + 2, "two further counts")
+    refused = _refused(controller) - before
     answer = controller.infer(agent.name, wanted, SCORES)
     accepted = [*_accepted(controller, genuine)]
     if answer.fault is not None or answer.artifact != wanted.artifact:
         accepted.append(f"another model answers: {answer.fault or answer.artifact}")
-    return Attempt(sent, max(refused.refused, *(load.refused for load in controller.heard(Load))), tuple(accepted))
+    return Attempt(sent, refused, tuple(accepted))
+
+
+def _refused(controller: FakeController) -> int:
+    return max((load.refused for load in controller.heard(Load)), default=0)
 
 
 def _recorded(controller: FakeController, agent: AgentProcess) -> list[tuple[str, bytes]]:
