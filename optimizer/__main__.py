@@ -80,7 +80,7 @@ class Server:
 
     def _answer(self, request: Message) -> None:
         if request.get("do") == "warm":
-            self._steps.warm()
+            self._steps.warm("tensorflow")
             return
         if request.get("do") == "cancel":
             self._cancel_waiting(request)

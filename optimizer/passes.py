@@ -18,13 +18,15 @@ Progress = Callable[[float, str], None]
 """Fraction of the pass that is done, and what it is at."""
 Inputs = Mapping[str, Path]
 Work = Callable[[Inputs, dict[str, Any], Path, Progress], dict[str, Any]]
-Kind = Literal["tensorflow", "legacy", "runtime", "torch", "onnx"]
+Kind = Literal["tensorflow", "legacy", "runtime", "quantizer", "torch", "onnx"]
 
-# Kind of zygote -> what it imports once. The runtime's kind never sees TensorFlow; `legacy` is TensorFlow with Keras 2.
+# Kind of zygote -> what it imports once. The runtime's and the quantizer's never see TensorFlow; `legacy` is TensorFlow
+# with Keras 2.
 PRELOADS: dict[Kind, tuple[str, ...]] = {
     "tensorflow": ("numpy", "tensorflow", "keras"),
     "legacy": ("numpy", "tensorflow", "tf_keras", "keras", "tensorflow_model_optimization"),
     "runtime": ("numpy", "agent.runtime", "ai_edge_litert.interpreter", "optimizer.evaluate", "optimizer.pow2"),
+    "quantizer": ("numpy", "optimizer.quantize_tflite"),
     "torch": ("numpy", "torch", "litert_torch"),
     "onnx": ("numpy", "torch", "litert_torch", "onnx", "onnx2torch"),
 }
@@ -59,7 +61,7 @@ PASSES: dict[str, Pass] = {
     "sparsify": Pass("legacy", "optimizer.legacy.sparsify:sparsify_source", 15.0),
     "qat": Pass("legacy", "optimizer.legacy.qat:qat_source", 15.0),
     "quantize-saved-model": Pass("tensorflow", "optimizer.quantize_saved_model:quantize_saved_model", 2.0, revision=2),
-    "quantize-tflite": Pass("runtime", "optimizer.quantize_tflite:quantize_tflite", 1.0),
+    "quantize-tflite": Pass("quantizer", "optimizer.quantize_tflite:quantize_tflite", 1.0),
     "errors": Pass("runtime", "optimizer.layer_errors:find_errors", 2.0, revision=2),
     "power-of-two": Pass("runtime", "optimizer.pow2:rewrite_file", 0.5, revision=2),
     "evaluate": Pass("runtime", "optimizer.evaluate:evaluate_artifact", 1.0, remembered=False),

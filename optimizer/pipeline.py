@@ -17,7 +17,7 @@ from optimizer.comparison import Comparison
 from optimizer.errors import RefusedError
 from optimizer.float_models import FloatModels
 from optimizer.folder import Folder
-from optimizer.kinds import OPEN
+from optimizer.kinds import OPEN, OPENED
 from optimizer.ladder import budgets
 from optimizer.opening import Start, start
 from optimizer.page import page
@@ -59,6 +59,7 @@ def optimize(run: RunSpec, out: Path, steps: Steps, tell: Tell) -> dict[str, Any
         runner = Runner(steps, folder.work, store, tell)
         runner.limit(recipe.seconds, recipe.memory_mb)
         _expect(runner, kind, recipe, profiles)
+        runner.warm(OPEN[kind], "dataset", OPENED[kind].quantize if kind in OPENED else "dataset")
         report = _Run(run, kind, recipe, profiles, folder, runner).go(started)
     tell("report", "", 1.0, f"{len(report.artifacts)} artifacts, {len(report.rejected)} rejected")
     return to_builtins(report)
@@ -73,6 +74,8 @@ class _Run:
 
     def go(self, started: float) -> Report:
         begun = start(self._run, self._kind, self._runner)
+        if self._recipe.compare.tfmot:
+            self._runner.warm("sparsify")
         models = FloatModels(self._runner, self._recipe, begun.source, self._run.seed)
         trials = {profile.name: self._trials(profile, begun, models) for profile in self._profiles}
         chosen = {name: found for name, trial in trials.items() if (found := trial.go()) is not None}

@@ -60,6 +60,10 @@ class Runner:
         """What every pass from now on may take."""
         self._seconds, self._memory_mb = seconds, memory_mb
 
+    def warm(self, *names: str) -> None:
+        """Passes that come later: what they are forked from is started now, beside what is done until then."""
+        self._steps.warm(*(PASSES[name].kind for name in names))
+
     def expect(self, *names: str) -> None:
         """Passes that the run is going to take, as far as it knows: by them the fraction is reckoned."""
         self._total += sum(PASSES[name].weight for name in names)

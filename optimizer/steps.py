@@ -40,6 +40,9 @@ class Work(NamedTuple):
 class Steps(Protocol):
     """Runs one step after the other."""
 
+    def warm(self, *kinds: Kind) -> None:
+        """Start what steps of these kinds are forked from; do not wait for it."""
+
     def run(self, work: Work, progress: Progress) -> Finished:
         """Raise StepError if it failed, CancelledError if it was cancelled."""
 
@@ -56,9 +59,9 @@ class ForkedSteps:
         self._requests, self._on_request, self._noise = requests, on_request, noise
         self._zygotes: dict[Kind, _Zygote] = {}
 
-    def warm(self) -> None:
-        """Start importing TensorFlow; do not wait for it."""
-        self._zygote("tensorflow")
+    def warm(self, *kinds: Kind) -> None:
+        for kind in kinds:
+            self._zygote(kind)
 
     def run(self, work: Work, progress: Progress) -> Finished:
         kind = PASSES[work.name].kind

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optimizer.errors import OptimizerError
-from optimizer.passes import PASSES, Progress
+from optimizer.passes import PASSES, PRELOADS, Kind, Progress
 from optimizer.steps import Finished, Work
 
 SPECS = [{"name": "x", "dtype": "float32", "shape": [16]}]
@@ -112,6 +112,9 @@ class ScriptedSteps:
     @property
     def ran(self) -> list[str]:
         return [work.name for work in self.works]
+
+    def warm(self, *kinds: Kind) -> None:
+        assert set(kinds) <= set(PRELOADS)
 
     def run(self, work: Work, progress: Progress) -> Finished:
         self.works.append(work)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.benchmarks.measure import host_facts
 
 
 def main() -> int:
+    # Where it is set, every process compiles anew what it imports: no user's machine works like that.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measures Lepta on this machine.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks to run; none: list them")
     parser.add_argument("--quick", action="store_true", help="less of everything: shows that it works, promises little")

@@ -10,7 +10,7 @@ import pytest
 
 from optimizer.cache import Cache, key_of
 from optimizer.errors import RefusedError
-from optimizer.passes import Progress
+from optimizer.passes import Kind, Progress
 from optimizer.runner import Runner
 from optimizer.steps import Finished, Work
 
@@ -20,6 +20,9 @@ class Copying:
 
     def __init__(self) -> None:
         self.runs = 0
+
+    def warm(self, *kinds: Kind) -> None:
+        assert kinds
 
     def run(self, work: Work, progress: Progress) -> Finished:
         self.runs += 1
