@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from optimizer import losses
+from optimizer.batches import chunks, in_one_call
 from optimizer.calling import call, on_all, outputs_of
 from optimizer.data import Array
 from optimizer.descent import optimizer_of, penalty_of
@@ -36,8 +37,6 @@ __all__ = [
 
 Tell = Callable[[float, str], None]
 """Fraction done, detail."""
-_AT_ONCE, _BYTES = 16, 32 << 20
-"""Steps in one call into TensorFlow, which costs a quarter of a small model's step, and what their rows may take."""
 
 
 class Tuned(NamedTuple):
@@ -125,22 +124,16 @@ def _epoch(
     learn: Callable[[Taught], Any], rows: Taught, order: Array, course: _Course, epoch: int, score: Score, tell: Tell
 ) -> float:
     """Its steps, and how long they took."""
-    began, at_once = time.perf_counter(), _at_once(rows, course.batch)
-    for at in range(0, len(order), size := at_once * course.batch):
-        learn(rows.taken(order[at : at + size]))
-        done = epoch * course.an_epoch + -(-min(at + size, len(order)) // course.batch)
-        tell(done / course.steps, f"epoch {epoch + 1} of {course.epochs}, {score.said}")
+    began = time.perf_counter()
+    for chunk, done in chunks(rows, order, course.batch):
+        learn(chunk)
+        tell((epoch * course.an_epoch + done) / course.steps, f"epoch {epoch + 1} of {course.epochs}, {score.said}")
     return time.perf_counter() - began
 
 
 def _course(settings: Tuning, number: int) -> _Course:
     patience = math.inf if settings.steps > 0 else settings.patience
     return _Course(settings.batch, -(-number // settings.batch), settings.total_steps(number), patience)
-
-
-def _at_once(rows: Taught, batch: int) -> int:
-    row = sum(part.nbytes // len(part) for part in rows.inputs)
-    return max(1, min(_AT_ONCE, _BYTES // max(1, row * batch)))
 
 
 def _prepared(rows: Taught, settings: Tuning, teacher: Any) -> Taught:
@@ -168,17 +161,7 @@ def _learner(
             loss = loss_of(batch)
         optimizer.apply(tape.gradient(loss, student.trainable_variables))
 
-    def several(chunk: Taught) -> None:
-        number = tf.shape(chunk.inputs[0])[0]
-
-        def step(at: Any) -> Any:
-            learn(chunk.map(lambda part: part[at : at + settings.batch]))
-            return at + settings.batch
-
-        tf.while_loop(lambda at: at < number, step, [0], parallel_iterations=1)
-
-    found: Callable[[Taught], Any] = tf.function(several, autograph=False, reduce_retracing=True)
-    return found
+    return in_one_call(learn, settings.batch)
 
 
 def _loss_of(student: Any, rows: Taught, goal: Goals, settings: Tuning) -> Callable[[Taught], Any]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tf_keras
 
 from agent.contract import golden
+from optimizer.batches import chunks, in_one_call
 from optimizer.distill import Taught, Tell, call, judge_of, objective_of
 from optimizer.errors import RefusedError
 from optimizer.legacy.rows import Lesson
@@ -59,9 +60,10 @@ def tune(model: Any, lesson: Lesson, settings: Tuning, tell: Tell, hooks: Hooks)
     said, seconds = "", list[float]()
     for epoch in range(epochs):
         order, started = random.permutation(rows.number), time.monotonic()
-        for step in range(min(an_epoch, total - epoch * an_epoch)):
-            learn(rows.taken(order[step * settings.batch : (step + 1) * settings.batch]))
-            tell((epoch * an_epoch + step + 1) / total, f"epoch {epoch + 1} of {epochs}{said}")
+        steps = min(an_epoch, total - epoch * an_epoch)
+        for chunk, taken in chunks(rows, order[: steps * settings.batch], settings.batch):
+            learn(chunk)
+            tell((epoch * an_epoch + taken) / total, f"epoch {epoch + 1} of {epochs}{said}")
         hooks.after_epoch(epoch)
         seconds.append(time.monotonic() - started)
         done = epoch + 1
@@ -114,17 +116,15 @@ def _learner(model: Any, lesson: Lesson, settings: Tuning) -> Callable[[Taught],
     optimizer.build(variables)
     objective = objective_of(lesson.train, lesson.goal, settings)
 
-    def learn(batch: Taught) -> Any:
+    def learn(batch: Taught) -> None:
         with tf.GradientTape() as tape:
             loss = objective(call(model, batch.inputs, True), batch)
             if model.losses:
                 loss += tf.add_n(model.losses)
         pairs = zip(tape.gradient(loss, variables), variables, strict=True)
         optimizer.apply_gradients([(gradient, variable) for gradient, variable in pairs if gradient is not None])
-        return loss
 
-    found: Callable[[Taught], Any] = tf.function(learn, autograph=False, reduce_retracing=True)
-    return found
+    return in_one_call(learn, settings.batch)
 
 
 def _said(score: float | None) -> str:
