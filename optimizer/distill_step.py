@@ -16,7 +16,7 @@ from optimizer.objective import Goals, Taught, guess
 from optimizer.passes import Inputs, Progress
 from optimizer.prune.surgery import copy_of
 from optimizer.sources import input_specs, load_source
-from optimizer.training_rows import rows_of
+from optimizer.training_rows import enough, rows_of
 from optimizer.tuning import Tuning
 from optimizer.work_files import SOURCE
 
@@ -79,6 +79,7 @@ def _check(source: Any, student: Any, settings: Distilling) -> None:
 
 def _taught(source: Any, student: Any, train: Taught, check: Taught, settings: Distilling, progress: Progress) -> Tuned:
     goal: Goals = guess(source, check.inputs, check.labels, settings.tuning)
+    train = enough(train, settings.tuning)
     if settings.teach:
         train, check = (part._replace(teacher=teach(source, part.inputs, goal)) for part in (train, check))
     return tune(student, train, check, goal, settings.tuning, progress, source if settings.teach else None)

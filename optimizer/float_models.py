@@ -82,9 +82,12 @@ class FloatModels:
         return bool(recipe.distill or recipe.sparsify or (recipe.prune and budget < 1))
 
     def sparse(self, share: float, steps: int, seed: int) -> FloatModel:
-        """For comparison: the source with that share of its weights zero, trained for just as many steps."""
+        """For comparison: the source with that share of its weights zero, trained for just as many steps.
+
+        On labels alone, which is how tensorflow-model-optimization is used; without labels by the source itself.
+        """
         given = self._recipe.sparsify or Sparsify()
-        tuning = msgspec.structs.replace(given.tuning, batch=self._tuning().batch, steps=steps)
+        tuning = msgspec.structs.replace(given.tuning, batch=self._tuning().batch, steps=steps, alpha=0.0)
         settings = msgspec.structs.replace(given, final=min(0.99, share), pattern=None, tuning=tuning)
         done = self._train("sparsify", {"source": self._source}, plain(settings), seed)
         model = self._inspected(done, Training().plus(done.manifest), seed, None)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from optimizer.data import Array, Splits
 from optimizer.objective import Taught
 from optimizer.settings import LIMITS
 from optimizer.sources import InputSpec
+from optimizer.tuning import Tuning
 
 
 def rows_of(splits: Splits, specs: list[InputSpec], model: Any) -> tuple[Taught, Taught]:
@@ -19,6 +22,14 @@ def rows_of(splits: Splits, specs: list[InputSpec], model: Any) -> tuple[Taught,
     classes = _classes(model)
     train = _split(splits, taught_by, specs, classes, LIMITS.train_rows)
     return train, _split(splits, "validation", specs, classes, LIMITS.score_rows)
+
+
+def enough(rows: Taught, *courses: Tuning) -> Taught:
+    """Some of the rows where training by these settings, one after the other, sees no more: none is taught in vain."""
+    seen = sum(course.total_steps(rows.number) * course.batch for course in courses)
+    if seen >= rows.number:
+        return rows
+    return rows.taken(np.sort(np.random.default_rng(courses[0].seed).permutation(rows.number)[:seen]))
 
 
 def _classes(model: Any) -> int:

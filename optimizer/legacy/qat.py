@@ -43,7 +43,7 @@ def qat_source(inputs: Inputs, given: dict[str, Any], out: Path, progress: Progr
     settings = _read(given)
     source = load_source(inputs["source"])
     teacher = load_source(inputs["teacher"]) if "teacher" in inputs else source
-    taught = lesson(source, teacher, inputs["data"], settings.tuning.loss)
+    taught = lesson(source, teacher, inputs["data"], settings.tuning)
     legacy = counterpart(source, fold=True).model
     thin_dropout(legacy, settings.tuning.dropout)
     before = scorer(legacy, taught.check)()

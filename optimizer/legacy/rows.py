@@ -12,7 +12,8 @@ from optimizer.distill import Goal, Taught, call, goal_of, teach
 from optimizer.errors import RefusedError
 from optimizer.settings import LIMITS
 from optimizer.sources import input_specs
-from optimizer.tuning import Loss
+from optimizer.training_rows import enough
+from optimizer.tuning import Tuning
 
 _ENOUGH = 256
 
@@ -25,10 +26,10 @@ class Lesson(NamedTuple):
     goal: Goal
 
 
-def lesson(model: Any, teacher: Any, data: Path, loss: Loss | None) -> Lesson:
-    """Train rows of `data` (calibration where there is no train) and validation, with the teacher's logits.
+def lesson(model: Any, teacher: Any, data: Path, settings: Tuning) -> Lesson:
+    """Train rows of `data` (calibration where there is no train) and validation, with the teacher's logits if needed.
 
-    `loss`: None is what suits the outputs. Raises RefusedError for a model of several outputs.
+    Raises RefusedError for a model of several outputs.
     """
     if len(model.outputs) != 1:
         raise RefusedError(f"training takes models of one output, this one has {len(model.outputs)}; split it")
@@ -44,6 +45,8 @@ def lesson(model: Any, teacher: Any, data: Path, loss: Loss | None) -> Lesson:
         labels = splits.labels(split, most, classes) if classes else None
         parts.append(Taught(tuple(arrays[spec.name] for spec in specs), labels, None))
     some = tuple(part[:_ENOUGH] for part in parts[1].inputs)
-    goal = goal_of(np.asarray(call(teacher, some, False)), loss)
-    train, check = (part._replace(teacher=teach(teacher, part.inputs, goal)) for part in parts)
+    goal = goal_of(np.asarray(call(teacher, some, False)), settings.loss)
+    train, check = enough(parts[0], settings), parts[1]
+    if settings.alpha > 0 or train.labels is None or check.labels is None:
+        train, check = (part._replace(teacher=teach(teacher, part.inputs, goal)) for part in (train, check))
     return Lesson(train, check, goal)

@@ -63,7 +63,7 @@ def sparsify_source(inputs: Inputs, given: dict[str, Any], out: Path, progress: 
     settings = read_settings(given)
     source = load_source(inputs["source"])
     teacher = load_source(inputs["teacher"]) if "teacher" in inputs else source
-    taught = lesson(source, teacher, inputs["data"], settings.tuning.loss)
+    taught = lesson(source, teacher, inputs["data"], settings.tuning)
     plan = plan_of(settings, settings.tuning.total_steps(taught.train.number))
     found = counterpart(source)
     thin_dropout(found.model, settings.tuning.dropout)

@@ -23,7 +23,8 @@ from optimizer.prune.select import Scores, select
 from optimizer.prune.sensitivity import measure
 from optimizer.prune.settings import Pruning
 from optimizer.prune.surgery import cut
-from optimizer.tuning import Loss
+from optimizer.training_rows import enough
+from optimizer.tuning import Loss, Tuning
 
 Tell = Callable[[float, str], None]
 
@@ -76,7 +77,8 @@ def prune(
     gone = _spare_blocks(teacher, judged, goal, settings) if settings.blocks > 0 else []
     student, rounds = cut(teacher, coupling, everything), tuple[Round, ...]()
     if settings.budget < 1 or gone:
-        rows = Taught(train.inputs, train.labels, teach(teacher, train.inputs, goal))
+        rows = enough(Taught(train.inputs, train.labels, None), *courses(settings))
+        rows = rows._replace(teacher=teach(teacher, rows.inputs, goal))
         student, rounds = _rounds(
             teacher, without(teacher, gone) if gone else teacher, rows, judged, goal, settings, tell
         )
@@ -100,11 +102,15 @@ def _rounds(
     for at, share in enumerate(shares(settings.budget, settings.rounds)):
         say = _part(tell, at, settings.rounds)
         student, ratios = _cut(student, rows, judged, goal, settings, int(before * share), say)
-        tuning = settings.after if at == settings.rounds - 1 else settings.between
-        tuned = tune(student, rows, judged, goal, tuning, _span(say, 0.3, 1.0), teacher)
+        tuned = tune(student, rows, judged, goal, courses(settings)[at], _span(say, 0.3, 1.0), teacher)
         now = couple(student)
         rounds.append(Round(ratios, size_of(now, now.everything()), tuned))
     return student, tuple(rounds)
+
+
+def courses(settings: Pruning) -> list[Tuning]:
+    """How it is fine-tuned, round by round."""
+    return [settings.between] * (settings.rounds - 1) + [settings.after]
 
 
 def shares(budget: float, rounds: int) -> list[float]:
