@@ -27,7 +27,7 @@ def rows_of(splits: Splits, specs: list[InputSpec], model: Any) -> tuple[Taught,
 def enough(rows: Taught, *courses: Tuning) -> Taught:
     """Some of the rows where training by these settings, one after the other, sees no more: none is taught in vain."""
     seen = sum(course.total_steps(rows.number) * course.batch for course in courses)
-    if seen >= rows.number:
+    if not 0 < seen < rows.number:
         return rows
     return rows.taken(np.sort(np.random.default_rng(courses[0].seed).permutation(rows.number)[:seen]))
 
