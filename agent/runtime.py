@@ -132,10 +132,12 @@ class _Interpreted:
     def __init__(self, interpreter: Any, family: str, operators: set[str]) -> None:
         self._interpreter = interpreter
         names = _signature(interpreter)
-        self._inputs = [_port(detail, names) for detail in interpreter.get_input_details()]
-        self._outputs = [_port(detail, names) for detail in interpreter.get_output_details()]
-        self.inputs = tuple(port.spec for port in self._inputs)
-        self.outputs = tuple(port.spec for port in self._outputs)
+        inputs = [_port(detail, names) for detail in interpreter.get_input_details()]
+        outputs = [_port(detail, names) for detail in interpreter.get_output_details()]
+        self.inputs = tuple(port.spec for port in inputs)
+        self.outputs = tuple(port.spec for port in outputs)
+        self._in = [(port.spec.name, port.at) for port in inputs]
+        self._out = [(port.spec.name, port.at) for port in outputs]
         self.operators = tuple(sorted(operators - {_DELEGATE}))
         self.family = family
         self.delegated = any(op["op_name"] == _DELEGATE for op in interpreter._get_ops_details())
@@ -145,17 +147,23 @@ class _Interpreted:
 
     def invoke(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         rows = len(inputs[self.inputs[0].name])
-        results = {spec.name: np.empty((rows, *spec.shape), spec.dtype) for spec in self.outputs}
         try:
+            if rows == 1:  # As most requests have: what goes round the interpreter would cost as much as a small model.
+                return self._row(inputs)
+            results = {spec.name: np.empty((rows, *spec.shape), spec.dtype) for spec in self.outputs}
             for row in range(rows):
-                for port in self._inputs:
-                    self._interpreter.set_tensor(port.at, inputs[port.spec.name][row : row + 1])
-                self._interpreter.invoke()
-                for port in self._outputs:
-                    results[port.spec.name][row] = self._interpreter.get_tensor(port.at)[0]
+                for name, output in self._row({name: array[row : row + 1] for name, array in inputs.items()}).items():
+                    results[name][row] = output[0]
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"{self.runtime} failed on this input: {_first_line(error)}") from error
         return results
+
+    def _row(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        interpreter = self._interpreter
+        for name, at in self._in:
+            interpreter.set_tensor(at, inputs[name])
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(at) for name, at in self._out}
 
 
 def _signature(interpreter: Any) -> dict[int, str]:
