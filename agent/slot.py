@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from agent import frames, room, swap, watched
+from agent import admission, frames, room, swap, watched
 from agent.blobs import BlobError
 from agent.candidate import Candidate, place_for
-from agent.check import check_manifest, open_manifest, start_order
+from agent.check import open_manifest, start_order
 from agent.contract.faults import fault
 from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.manifest import Watch as WatchTerms
@@ -88,9 +88,11 @@ class Slot:
             self._turn_to(target)
         elif serving is not None and serving.wanted.manifest == target.manifest:
             self._owner.report(None)
-        elif self._pointers.refused != target:
+        elif self._pointers.refused != target or not admission.still_refused(target, self._ground):
             self._begin(target)
         else:
+            if self._pointers.refused_cause == "expired":
+                self._way_back.retry_later(target)
             self._owner.report(None)
 
     def leave(self) -> None:
@@ -224,17 +226,7 @@ class Slot:
         self._event(swap.Broken(outcome.who, outcome.error) if outcome.error else swap.Fetched())
 
     def _verify(self) -> None:
-        ground, target = self._ground, self._target
-        floor = ground.keeper.current.minimum_sequence.get(self.model, 0)
-        try:
-            manifest = open_manifest(ground.blobs.read(target.manifest), ground.standing.roots.release_keys(), target)
-            check_manifest(manifest, ground.standing.device(), floor, anew=not self._pointers.served(target))
-        except (BlobError, OSError) as error:
-            self._event(swap.Broken("device", str(error)))
-        except (SignatureError, ManifestError) as error:
-            self._event(swap.Refused("us", str(error), error.cause))
-        else:
-            self._event(swap.Verified(manifest))
+        self._event(admission.verdict(self._target, self._ground))
 
     def _stage(self) -> None:
         assert self._swap is not None
@@ -349,6 +341,8 @@ class Slot:
         if outcome == "refused":
             self._way_back.deny(ended, "refused")
             self._ground.standing.refusals[ended.cause] += 1
+            if ended.cause == "expired":  # By a clock that may be set.
+                self._way_back.retry_later(ended.target)
         elif outcome == "failed":
             self._way_back.retry_later(ended.target)
         logbook.watch = self._watch.result() if outcome in ("committed", "rolled_back") else None

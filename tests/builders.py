@@ -158,6 +158,7 @@ def manifest_for(
     runtimes: tuple[str, ...] = RUNTIMES,
     acceptance: Acceptance = ACCEPTANCE,
     watch: Watch = WATCH,
+    expires_at: int = 0,
 ) -> Manifest:
     """A manifest over these bytes. Give `inputs` for content that no runtime loads."""
     loaded = load(content, runtimes=RUNTIMES) if inputs is None else None
@@ -177,6 +178,7 @@ def manifest_for(
         acceptance=acceptance,
         runtimes=runtimes,
         watch=watch,
+        expires_at=expires_at,
     )
 
 

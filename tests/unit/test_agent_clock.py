@@ -7,9 +7,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+import agent
 from agent.clock import FILE, RELEASED, Clock
 
 YEAR = 365 * 86400.0
+AGENT = Path(agent.__file__).parent
 
 
 class Times:
@@ -110,3 +112,8 @@ def test_now_never_goes_below_what_was_noted(steps: list[tuple[float, float, boo
             clock.note()
             seen = max(seen, times.wall)
         assert clock.now() >= seen - 1e-3
+
+
+def test_nothing_but_this_clock_and_what_is_shown_to_people_asks_the_machine_for_the_time() -> None:
+    askers = {path.relative_to(AGENT) for path in AGENT.rglob("*.py") if "time.time()" in path.read_text()}
+    assert {path for path in askers if path.parts[0] != "service"} == {Path("clock.py")}
