@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable
+
+import msgspec
 
 from agent.check import Device
 from agent.clock import Clock
 from agent.contract.messages import Desired
 from agent.contract.root import RootError
-from agent.disk import RealDisk
+from agent.disk import Disk
 from agent.enroll import Identity
 from agent.facts import runtime_versions
 from agent.keeper import Keeper
@@ -18,14 +19,14 @@ from agent.roots import Roots
 from agent.settings import AgentSettings
 from firmware_profiles.profile import Facts, builtin, match
 
-_log = logging.getLogger("lepta.agent.standing")
-
 
 class Standing:
     """Shared by the slots of one agent."""
 
-    def __init__(self, identity: Identity, facts: Facts, keeper: Keeper, settings: AgentSettings, clock: Clock) -> None:
-        self.roots = Roots(settings.folder, RealDisk(), identity.release_key, identity.root)
+    def __init__(
+        self, identity: Identity, facts: Facts, keeper: Keeper, settings: AgentSettings, clock: Clock, disk: Disk
+    ) -> None:
+        self.roots = Roots(settings.folder, disk, identity.release_key, identity.root)
         self.refusals: Counter[str] = Counter()
         """Versions refused since the start, by cause."""
         self._name = identity.agent
@@ -49,15 +50,25 @@ class Standing:
         )
 
     def follow(self, desired: Desired, refuse: Callable[[str], None]) -> bool:
-        """Take the root documents that came with it; True if other keys count now."""
+        """Take the root documents that came with it; True if other keys count now. Raises OSError if the disk does not
+        take them: the keys of before count then, and what else came with them is better asked for again."""
+        if desired.agent == self._name:
+            self._note_mirrors(desired)
         try:
             return desired.agent == self._name and self.roots.offer(desired.roots)
         except RootError as error:
             refuse(f"a root document: {error}")
             return False
-        except OSError as error:
-            _log.error("the root document cannot be saved: %s; the keys of before count", error)
-            return False
+
+    def _note_mirrors(self, desired: Desired) -> None:
+        """They may change without anything else: nobody trusts them, so that needs no generation of its own."""
+        now = self._keeper.current
+        if desired.generation == now.generation and desired.mirrors != now.mirrors:
+            self._keeper.save(lambda pointers: msgspec.structs.replace(pointers, mirrors=desired.mirrors), _no_matter)
+
+
+def _no_matter(_: Exception | None) -> None:
+    """If that is not on disk, the broker goes on sending everything."""
 
 
 def misfits(facts: Facts) -> dict[str, str]:

@@ -36,6 +36,7 @@ from agent.contract.messages import (
     decode_as,
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
+from agent.disk import Disk, RealDisk
 from agent.enroll import Identity
 from agent.fetch import Fetcher
 from agent.fetching import sources_of
@@ -81,6 +82,7 @@ class Supervisor:
         random_: Callable[[], float] = random.random,
         sampler: Sampler | None = None,
         clock: Clock | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self._loop = loop
         self._link = link
@@ -93,13 +95,16 @@ class Supervisor:
         self._new_id = new_id
         self._random = random_
         self._sampler = sampler or Sampler()
-        self._standing = Standing(identity, facts, keeper, settings, clock or Clock(settings.folder))
+        self._standing = Standing(
+            identity, facts, keeper, settings, clock or Clock(settings.folder), disk or RealDisk()
+        )
         self._stamper = Stamper(new_id())
         self._seen = SeenWindow()
         self._state = session.Session(
             agent=identity.agent, generation=keeper.current.generation, remember=settings.limits.finished
         )
-        sources = sources_of(loop, link, identity, settings, self._stamper.encode, lambda: self._fetcher)
+        encode = self._stamper.encode
+        sources = sources_of(loop, link, identity, settings, encode, lambda: self._fetcher, facts, keeper)
         self._fetcher = Fetcher(loop, blobs, sources, settings.limits, self._pinned)
         self._ground = self._shared_by_slots(settings)
         self._slots: dict[str, Slot] = {}
@@ -197,8 +202,15 @@ class Supervisor:
     def _on_desired(self, payload: bytes) -> None:
         content = open_sealed(payload, DESIRED_TYPE, [self._controller_key])
         desired = decode_as(Desired, "agents/desired", content)
-        if self._standing.follow(desired, self._refuse):
+        try:
+            followed = self._standing.follow(desired, self._refuse)
+        except OSError as error:  # Not accepted: it may name what only the new keys vouch for.
+            _log.error("the root document cannot be saved: %s; check this device's disk", error)
+            self._hello_after(self._limits.retry_first)
+            return
+        if followed:
             self._hello_after(0.0)  # The controller may hold more root documents than fit into one message.
+            self._apply(self._keeper.current)  # What no key vouched for may be good now.
         self._decide(session.DesiredArrived(desired))
 
     def _on_infer(self, payload: bytes) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from agent import frames
 from agent.blobs import Blobs
-from agent.contract import messages, topics
+from agent.contract import messages, root, topics
 from agent.contract.manifest import PAYLOAD_TYPE, encode
 from agent.contract.messages import (
     CHUNK_BYTES,
@@ -33,6 +33,7 @@ from agent.contract.messages import (
     Reported,
     Stamper,
 )
+from agent.contract.root import Root
 from agent.contract.signing import PrivateKey, seal
 from agent.contract.tensors import TensorSpec
 from agent.disk import Disk
@@ -61,9 +62,17 @@ class World:
 
     def __init__(self) -> None:
         self.controller_key, self.release_key = PrivateKey.generate(), PrivateKey.generate()
+        self.first_key = self.release_key.public.pem()
+        """The release key that the device enrolled with."""
+        self.roots: list[str] = []
+        self._trusted = root.first(self.first_key)
+        self._root_key = self.release_key
+        self.floor: dict[str, int] = {}
+        self.mirrors: tuple[str, ...] = ()
         self.blobs: dict[str, bytes] = {}
         self.desired = b""
         self.generation = 0
+        self.wanted: tuple[DesiredModel, ...] = ()
         self._stamper = Stamper("controller")
         self.sent = 0
         """Bytes of chunks."""
@@ -82,9 +91,28 @@ class World:
             profile=described.profile,
         )  # fmt: skip
 
+    def rotate(self) -> None:
+        """Another release key counts from now on, and it alone; the next desired state says so."""
+        self.release_key = PrivateKey.generate()
+        following = Root(
+            version=self._trusted.version + 1, root_key=self._root_key.public.pem(),
+            release_keys=(self.release_key.public.pem(),),
+        )  # fmt: skip
+        envelope = root.seal_root(following, [self._root_key])
+        self._trusted = root.follow(self._trusted, envelope)
+        self.roots.append(envelope.decode())
+
     def desire(self, *wanted: DesiredModel) -> None:
         self.generation += 1
-        desired = Desired(agent=NAME, generation=self.generation, models=wanted)
+        self.wanted = wanted
+        self.say()
+
+    def say(self) -> None:
+        """The desired state as it is, in the same generation."""
+        desired = Desired(
+            agent=NAME, generation=self.generation, models=self.wanted, minimum_sequence=self.floor,
+            roots=tuple(self.roots), mirrors=self.mirrors,
+        )  # fmt: skip
         self.desired = seal(self._stamper.encode(desired), DESIRED_TYPE, self.controller_key)
 
     def chunk(self, digest: str, number: int) -> bytes:
@@ -143,13 +171,16 @@ class NearBroker:
     def _take(self, message: Message) -> None:
         if isinstance(message, Reported):
             self.reported.append(message)
-        elif isinstance(message, Hello) and message.generation < self._world.generation:
+        elif isinstance(message, Hello) and self._lacks(message):
             self._loop.call_soon(self.say_desired)
         elif isinstance(message, Need) and message.digest in self._world.blobs:
             last = -(-len(self._world.blobs[message.digest]) // CHUNK_BYTES) - 1
             for first, final in message.ranges:
                 for number in range(first, min(final, last) + 1):
                     self._loop.call_soon(lambda number=number: self._send(message.digest, number))  # type: ignore[misc]
+
+    def _lacks(self, hello: Hello) -> bool:
+        return hello.generation < self._world.generation or hello.root < len(self._world.roots)
 
     def _send(self, digest: str, number: int) -> None:
         if topics.blob(digest, "+") in self._topics and self._listener is not None and self.connected:
@@ -259,6 +290,7 @@ class AgentHere:
             facts=Facts(machine="x86_64", system="linux", runtimes=("ai-edge-litert",)),
             new_id=lambda: f"{id(self)}-{next(numbers)}",
             sampler=Sampler(cpu=lambda: 0.0),
+            disk=disk,
         )
         self.gaps = 0
         """Turns of the loop in which nobody served, after somebody did."""
@@ -298,7 +330,7 @@ class AgentHere:
 def _identity(world: World, controller: str) -> Identity:
     return Identity(
         agent=NAME, broker=Broker("127.0.0.1", 1), device_token=TOKEN, controller=controller,
-        controller_key=world.controller_key.public.pem(), release_key=world.release_key.public.pem(),
+        controller_key=world.controller_key.public.pem(), release_key=world.first_key,
     )  # fmt: skip
 
 

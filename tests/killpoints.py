@@ -14,16 +14,21 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import numpy as np
 
-from agent.contract.messages import Answer, Hello, Reported
+from agent.contract.manifest import Shadow, Watch
+from agent.contract.messages import Answer, DesiredModel, Hello, Reported
 from tests import builders, disk_images, faultpoints
 from tests.fake_controller import AgentProcess, FakeBroker, FakeController, until
 
 _FEATURES, _ROWS = 96, 512
 ROW = {"x": np.linspace(-2, 2, _FEATURES, dtype=np.float32).reshape(1, -1)}
 OLD, NEW = 1, 2
+Update = Literal["good", "bad", "worse"]
+_WRONG: tuple[Update, ...] = ("bad", "worse")
 START_S = 5.0
 """Within this time of its start the agent answers again."""
 _PATIENCE_S = 20.0
@@ -53,30 +58,33 @@ class Victim:
         # Faithfully converted and badly trained: refused on the device, and version 1 has to serve on.
         sets = (builders.golden_for(_classifier(NEW + 1, wrong=True))[0], builders.golden_for(content)[1])
         self.bad = controller.release(_classifier(NEW + 1, wrong=True), version=NEW + 1, golden=sets)
+        # It passes its probe and its shadow phase; under watch it is slower than it may be, and goes back.
+        self.worse = self._worse(content)
         self._agent.start()
         controller.desire(self._agent.name, self.old)
         controller.state(self.old, "serving")
         if self._agent.stop() != 0:
             raise RuntimeError("the agent does not stop as it was told")
         self._image = disk_images.read(self._agent.folder)
-        self._target, self._ends = self.new, NEW
+        self._update: Update = "good"
         self.tally = Tally()
 
-    def kill(self, point: str, on_pass: int = 1, again: str = "", *, bad: bool = False) -> bool:
+    def kill(self, point: str, on_pass: int = 1, again: str = "", *, update: Update = "good") -> bool:
         """Kill it there, at `again` in the recovery, and let it recover. False if it never came by so often.
 
-        `bad`: the update is to a version that must be refused.
+        `update`: to a version that stays, to a `bad` one, which must be refused, or to a `worse` one, which must be
+        rolled back.
         """
-        where = f"{point}@{on_pass}{', again ' + again if again else ''}{', bad version' if bad else ''}"
+        where = f"{point}@{on_pass}{', again ' + again if again else ''}, {update} version"
         try:
-            return self._kill(point, on_pass, again, bad)
+            return self._kill(point, on_pass, again, update)
         except AssertionError as error:
             self.tally.unusable.append(f"killed at {where}: {error}")
             return False
 
-    def _kill(self, point: str, on_pass: int, again: str, bad: bool) -> bool:
+    def _kill(self, point: str, on_pass: int, again: str, update: Update) -> bool:
         self._restore()
-        self._target, self._ends = (self.bad, OLD) if bad else (self.new, NEW)
+        self._update = update
         self._controller.desire(self._agent.name, self._target)
         if not self._dies(f"{point}=kill@{on_pass}"):
             return False
@@ -110,16 +118,40 @@ class Victim:
         """Was it killed before the update had ended for good?"""
         self._start(faults)
         try:
-            until(lambda: not self._agent.running or self._ended(), "a kill or the end of the update", _PATIENCE_S)
+            until(lambda: not self._agent.running or self._over(), "a kill or the end of the update", _PATIENCE_S)
             time.sleep(0.1)  # What follows the report.
         finally:
             status = self._agent.stop()
         return status == -signal.SIGKILL
 
+    @property
+    def _target(self) -> DesiredModel:
+        return {"good": self.new, "bad": self.bad, "worse": self.worse}[self._update]
+
+    @property
+    def _end(self) -> str:
+        return {"good": "serving", "bad": "refused", "worse": "failed"}[self._update]
+
+    def _worse(self, content: bytes) -> DesiredModel:
+        fresh = _classifier(NEW + 2)
+        golden = (builders.golden_for(fresh)[0], builders.golden_for(content)[1])
+        described = builders.manifest_for(
+            fresh, golden, version=NEW + 2, sequence=NEW + 2, watch=Watch(answers=3, seconds=_PATIENCE_S, p95_ms=1e-6)
+        )
+        described = msgspec.structs.replace(described, shadow=Shadow(requests=2, seconds=_PATIENCE_S))
+        return self._controller.release(fresh, golden=golden, manifest_=described)
+
+    def _over(self) -> bool:
+        """Has the update ended? A version under watch is asked, or its watch would not end."""
+        if self._update == "worse":
+            self._controller.ask(self._agent.name, self.new, ROW)
+            time.sleep(0.02)
+        return self._ended()
+
     def _ended(self) -> bool:
         reported = self._controller.heard(Reported)
         return any(
-            state.manifest == self._target.manifest and state.state in ("serving", "refused") and report.swap is None
+            state.manifest == self._target.manifest and state.state == self._end and report.swap is None
             for report in reported
             for state in report.models
         )
@@ -129,10 +161,12 @@ class Victim:
         first = self._answer(began)
         took = time.monotonic() - began
         self.tally.slowest_s = max(self.tally.slowest_s, took)
-        assert first.version in (OLD, NEW), f"version {first.version} answers"
+        allowed = {OLD, NEW} if self._update != "worse" else {OLD, self.worse.version}
+        assert first.version in allowed, f"version {first.version} answers"
         assert took < START_S, f"{took:.1f} s from the start to the first answer"
-        self._controller.state(self._target, "refused" if self._target is self.bad else "serving")
-        assert self._answer(time.monotonic()).version == self._ends, "the wrong version answers after the update"
+        until(self._over, f"the update ends as {self._end}")
+        ends = NEW if self._update == "good" else OLD
+        assert self._answer(time.monotonic()).version == ends, "the wrong version answers after the update"
 
     def _answer(self, began: float) -> Answer:
         """The first answer without a fault."""
@@ -163,7 +197,8 @@ def everything(folder: Path, passes: int = 1000, points: list[str] | None = None
                 on_pass += 1
             victim.kill(point, again=points[(number * 5 + 3) % len(points)])
             victim.kill(point, again=point)
-            victim.kill(point, again=point, bad=True)
+            for update in _WRONG:
+                victim.kill(point, again=point, update=update)
     finally:
         victim.close()
         controller.close()

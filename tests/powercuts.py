@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.disk import Disk, RealDisk
-from agent.pointers import PointerError
+from agent.pointers import PointerError, PointerFile
+from agent.roots import Roots
 from tests import disk_images
-from tests.agent_here import AgentHere, World, quiet
+from tests.agent_here import MODEL, AgentHere, World, quiet
 from tests.disk_images import Image, Medium, Operation, RecordingDisk
 from tests.disks import CountingDisk, StumblingDisk
 
@@ -49,13 +50,18 @@ class Update:
 
 
 def record(folder: Path, *, first: bool = False) -> Update:
-    """Bring version 1 to serve and then, recorded, version 2; `first`: record the first install instead."""
+    """Bring version 1 to serve and then, recorded, version 2; `first`: record the first install instead.
+
+    With version 2 come the root document whose key signed it, and a floor that shuts out version 1.
+    """
     world = World()
     folder.mkdir(parents=True)
     if not first:
         world.desire(world.release(OLD, 2))
         _live(folder, RealDisk(), world, OLD)
     before = disk_images.read(folder)
+    world.rotate()
+    world.floor = {MODEL: NEW}
     world.desire(world.release(NEW, CHUNKS))
     disk = RecordingDisk(folder)
     _live(folder, disk, world, NEW)
@@ -122,7 +128,7 @@ def _comes_back(update: Update, place: Path) -> str:
     agent.cut()
     if not came:
         return f"the new version does not come; {agent.serves} serves"
-    return f"{gaps} turns without anybody serving" if gaps else ""
+    return _forgotten(update, place) or (f"{gaps} turns without anybody serving" if gaps else "")
 
 
 def _endures(update: Update, place: Path, disk: CountingDisk) -> str:
@@ -132,7 +138,17 @@ def _endures(update: Update, place: Path, disk: CountingDisk) -> str:
     agent.cut()
     if not came:
         return f"no later try brings the new version; {serves} serves"
-    return f"{gaps} turns without anybody serving" if gaps else ""
+    return _forgotten(update, place) or (f"{gaps} turns without anybody serving" if gaps else "")
+
+
+def _forgotten(update: Update, place: Path) -> str:
+    """What a thief of the old release key could use after the next start; empty if nothing."""
+    with quiet():
+        version = Roots(place, RealDisk(), update.world.first_key).version
+    floor = PointerFile(place, RealDisk()).load().minimum_sequence
+    if version != len(update.world.roots):
+        return f"root version {version} counts after the next start"
+    return "" if floor == update.world.floor else f"the floor is {floor} after the next start"
 
 
 def _live(folder: Path, disk: Disk, world: World, version: int) -> None:

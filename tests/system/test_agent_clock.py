@@ -1,4 +1,4 @@
-"""A device whose clock lies or jumps: what serves goes on, leases go by the other clock, nothing is refused for good."""
+"""A device whose clock lies or jumps: what serves goes on, leases go by the other clock, no refusal is for good."""
 
 from __future__ import annotations
 

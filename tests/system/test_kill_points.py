@@ -47,7 +47,20 @@ def test_killed_there_and_again_in_the_recovery_the_agent_serves_and_ends_the_up
 def test_killed_while_a_bad_version_is_refused_the_old_one_serves_on_and_it_is_refused_again(
     victim: Victim, point: str
 ) -> None:
-    assert victim.kill(point, bad=True)
+    assert victim.kill(point, update="bad")
+    assert victim.tally.unusable == []
+
+
+@pytest.mark.parametrize("again", ["", "swap.RollBack", "state.before_rename"])
+def test_killed_while_a_version_under_watch_goes_back_the_old_one_serves_and_the_new_one_stays_away(
+    victim: Victim, again: str
+) -> None:
+    assert victim.kill("swap.RollBack", again=again, update="worse")
+    assert victim.tally.unusable == []
+
+
+def test_killed_where_a_shadow_phase_begins_the_update_ends_as_it_would_have(victim: Victim) -> None:
+    assert victim.kill("swap.Shadow", update="worse")
     assert victim.tally.unusable == []
 
 

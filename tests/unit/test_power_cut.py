@@ -54,7 +54,7 @@ def test_without_flushing_a_cut_would_leave_agents_that_serve_nothing(update: Up
     """The replay finds what it looks for."""
     careless = [operation for operation in update.operations if operation.kind != "sync"]
     saved = next(n for n, operation in enumerate(careless) if operation.final == "state.json")
-    tally = replay(Update(update.world, update.before, careless), tmp_path, [saved + 1], images=8, seed=SEED)
+    tally = replay(Update(update.world, update.before, careless), tmp_path, [saved + 1], images=24, seed=SEED)
     assert any("does not start" in wrong for wrong in tally.unusable)
 
 
