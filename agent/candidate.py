@@ -60,9 +60,8 @@ class Candidate:
     def shadow(self) -> None:
         """Compare its answers with those of the serving version; `copy` brings these."""
         self._stop_timer()
-        self._shadow = Shadow(
-            self._ground.loop, self._manifest.shadow, self._ground.limits.compute, self.member, self._tell
-        )
+        asked = self.member.pointer.wanted.shadow or self._manifest.shadow
+        self._shadow = Shadow(self._ground.loop, asked, self._ground.limits.compute, self.member, self._tell)
 
     def copy(self, item: Waiting, computed: frames.Computed) -> None:
         if self._shadow is not None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
+from agent import ways
 from agent.contract.messages import Message
 from agent.enroll import Identity
 from agent.fetch import Fetcher
+from agent.keeper import Keeper
 from agent.link import Connection
 from agent.loop import Loop
 from agent.mqtt_source import MqttSource
 from agent.settings import AgentSettings
 from agent.sources import Source, Sources
 from agent.ways import Choice, Way
+from firmware_profiles import profile
+from firmware_profiles.profile import Facts, Fetch, Profile
 
 _FILES = "/api/v1/files/"
 
@@ -24,26 +30,35 @@ def sources_of(
     settings: AgentSettings,
     encode: Callable[[Message], bytes],
     fetcher: Callable[[], Fetcher],
+    facts: Facts,
+    keeper: Keeper,
 ) -> Sources:
-    """`fetcher` gives the one that takes the chunks; it is made after its sources."""
+    """`fetcher` gives the one that takes the chunks; it is made after its sources. `keeper` knows the mirrors of which
+    the controller told."""
 
     def make(way: Way) -> Source:
         if way == "mqtt":
             return MqttSource(link, identity.agent, encode)
         return _http(loop, identity, settings, fetcher, sources, way)
 
-    sources = Sources(_choice(settings, identity), make)
+    plain = choice_of(settings, profile.choose(profile.builtin().values(), facts), bool(identity.controller))
+
+    def choice() -> Choice:
+        told = keeper.current.mirrors
+        return msgspec.structs.replace(plain, mirrors=ways.mirrors(settings.mirror, told, identity.controller))
+
+    sources = Sources(choice, make)
     return sources
 
 
-def _choice(settings: AgentSettings, identity: Identity) -> Choice:
-    limits = settings.limits
+def choice_of(settings: AgentSettings, class_: Profile | None, controller: bool) -> Choice:
+    """PURE: what a device was told wins over what its class does. `controller`: is its HTTP address known?"""
+    limits, usual = settings.limits, class_.fetch if class_ is not None else Fetch()
     slow = min(limits.slow_kb_s, limits.fetch_kb_s / 4) if limits.fetch_kb_s else limits.slow_kb_s
     return Choice(
-        fetch=settings.fetch,
-        http_mb=limits.http_mb,
-        mirror=bool(settings.mirror),
-        controller=bool(identity.controller),
+        fetch=settings.fetch or usual.way,
+        http_mb=usual.http_mb if limits.http_mb is None else limits.http_mb,
+        controller=controller,
         slow_s=limits.slow_s,
         slow_kb=slow,
     )
@@ -63,8 +78,9 @@ def _http(
         sources.failed(digest, way, "us" if way == "http" else "network", reason, for_good=for_good)
 
     timeout = settings.limits.http
-    if way == "mirror":  # Not one of ours: no token, and the system's trust store.
-        return HttpSource(loop, settings.mirror.rstrip("/") + "/", timeout, take, failed)
+    base = identity.controller + _FILES if way == "http" else way
+    if ways.origin(base) != ways.origin(identity.controller):
+        # Not one of ours: no token, and the system's trust store.
+        return HttpSource(loop, base, timeout, take, failed)
     trusted = Door(identity.ca, Clock(settings.folder)).context if identity.ca else None
-    base = identity.controller + _FILES
     return HttpSource(loop, base, timeout, take, failed, token=identity.device_token, context=trusted)

@@ -57,6 +57,8 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
     minimum_sequence: dict[str, int] = {}
     labels: dict[str, str] = {}
     """The operator's."""
+    mirrors: tuple[str, ...] = ()
+    """Of which the controller told."""
     models: dict[str, ModelPointers] = {}
 
     def of(self, model: str) -> ModelPointers:
@@ -88,6 +90,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
             drain=desired.drain,
             minimum_sequence=desired.minimum_sequence,
             labels=desired.labels,
+            mirrors=desired.mirrors,
             models=models,
         )
 

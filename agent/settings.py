@@ -46,8 +46,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After this much of a blob, what came is made durable: a power cut costs at most as much."""
     manifest_kb: int = 512
     blob_mb: int = 512
-    http_mb: int = 0
-    """Blobs of at least this size come by HTTP, where the controller's address is known; 0: none is too large."""
+    http_mb: int | None = None
+    """Blobs of at least this size come by HTTP, where the controller's address is known; 0: none is too large. None: as
+    the device's profile says."""
     fetch_kb_s: int = 0
     """Fetch no faster than this, on average; 0: as fast as it comes."""
     slow_s: float = 15.0
@@ -140,8 +141,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Let the first start send the token to another machine without TLS."""
     runtime: Literal["", "ai-edge-litert", "tflite-runtime"] = ""
     """Empty: whatever is installed, best first."""
-    fetch: Literal["mqtt", "http"] = "mqtt"
-    """What is tried first; where the controller's HTTP address is known, the other one is the second choice."""
+    fetch: Literal["", "mqtt", "http"] = ""
+    """What is tried first; where the controller's HTTP address is known, the other one is the second choice. Empty: as
+    the device's profile says."""
     mirror: str = ""
     """URL below which the fleet's blobs lie under their digests: asked first, and without a token."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -271,7 +271,7 @@ class Slot:
         assert self._candidate is not None
         assert self._swap is not None
         assert self._swap.manifest is not None
-        self._terms = watched.terms(self._swap.manifest.watch, self._ground.limits)
+        self._terms = watched.terms(self._swap.manifest.watch, self._ground.limits, self._target.watch)
         self._candidate.probe()
 
     def _save_pointers(self) -> None:
@@ -374,7 +374,7 @@ class Slot:
             _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
             self._loop.call_soon(self._way_back.fall_back)
             return
-        self._terms = watched.terms(manifest.watch, ground.limits)
+        self._terms = watched.terms(manifest.watch, ground.limits, wanted.watch)
         self.serving.begin(Member(pointer, order))
 
     # -- small things

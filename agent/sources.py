@@ -25,12 +25,13 @@ class Source(Protocol):
 
 
 class Sources:
-    """`make` builds the source of a way when it is first needed: most agents never speak HTTP.
+    """`choice` tells what the device was told about fetching, which may change. `make` builds the source of a way when
+    it is first needed: most agents never speak HTTP.
 
     A source that cannot go on calls `failed`. `give_up` is called when no way is left.
     """
 
-    def __init__(self, choice: Choice, make: Callable[[Way], Source]) -> None:
+    def __init__(self, choice: Callable[[], Choice], make: Callable[[Way], Source]) -> None:
         self._choice = choice
         self._make = make
         self._made: dict[Way, Source] = {}
@@ -43,7 +44,7 @@ class Sources:
         return "mqtt" if self._turns[digest].ways[:1] == ("mqtt",) else "http"
 
     def begin(self, digest: str, size: int | None, public: bool) -> None:
-        self._turns[digest] = Turn(ways=ways.order(self._choice, size, public))
+        self._turns[digest] = Turn(ways=ways.order(self._choice(), size, public))
         self._arrived[digest] = 0
         self._of(digest).begin(digest)
 
@@ -54,7 +55,7 @@ class Sources:
     def look(self, digest: str, arrived: int, now: float) -> bool:
         """`arrived`: bytes so far. True if another way is taken from now on, which is to be asked at once."""
         self._arrived[digest] = arrived
-        return self._take(digest, ways.looked(self._turns[digest], self._choice, arrived, now), "it is too slow")
+        return self._take(digest, ways.looked(self._turns[digest], self._choice(), arrived, now), "it is too slow")
 
     def pause(self) -> None:
         """The connection went: that makes nobody slow."""
@@ -65,7 +66,7 @@ class Sources:
         turn = self._turns.get(digest)
         if turn is None or turn.ways[0] != way:
             return  # Left meanwhile.
-        turn = ways.failed(turn, self._choice, self._arrived[digest], for_good=for_good)
+        turn = ways.failed(turn, self._choice(), self._arrived[digest], for_good=for_good)
         if turn.ways:
             self._take(digest, turn, reason)
         else:

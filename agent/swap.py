@@ -277,7 +277,7 @@ def _verified(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
 def _probed(swap: Swap, event: Event) -> tuple[Swap, list[Action]]:
     assert isinstance(event, Probed)
     assert swap.manifest is not None
-    shadow = swap.manifest.shadow
+    shadow = swap.target.shadow or swap.manifest.shadow
     result = msgspec.structs.replace(event.result, serving_accuracy=event.serving_accuracy)
     reason = judge(swap.manifest, result, event.serving_accuracy)
     swap = msgspec.structs.replace(swap, probe=result)

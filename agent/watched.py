@@ -72,8 +72,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int
 
 
-def terms(wanted: Watch, limits: Limits) -> Terms:
-    """The manifest's terms, and the agent's own where it leaves them open."""
+def terms(wanted: Watch, limits: Limits, rollout: Watch | None = None) -> Terms:
+    """The rollout's terms, the manifest's where it leaves them open, and the agent's own where both do."""
     own = Terms(
         answers=limits.watch_answers,
         seconds=limits.watch_s,
@@ -84,8 +84,8 @@ def terms(wanted: Watch, limits: Limits) -> Terms:
         drift=limits.watch_drift,
         crashes=limits.watch_crashes,
     )
-    told = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
-    return msgspec.structs.replace(own, **told)
+    told = [msgspec.structs.asdict(each).items() for each in (wanted, rollout) if each is not None]
+    return msgspec.structs.replace(own, **{name: value for each in told for name, value in each if value is not None})
 
 
 def take(tally: Tally, seen: Seen) -> Tally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-Way = Literal["mqtt", "http", "mirror"]
+Way = str
+"""`mqtt`, `http` (the controller's own files), or the address of a mirror, which ends with a slash."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,7 +17,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     fetch: Literal["mqtt", "http"] = "mqtt"
     http_mb: int = 0
-    mirror: bool = False
+    mirrors: tuple[Way, ...] = ()
     controller: bool = False
     slow_s: float = 15.0
     slow_kb: float = 16.0
@@ -39,9 +42,35 @@ def order(choice: Choice, size: int | None, public: bool = True) -> tuple[Way, .
     ways: list[Way] = [first]
     if choice.controller or first == "http":
         ways.append("mqtt" if first == "http" else "http")
-    if choice.mirror and public and size is not None:
-        ways.insert(0, "mirror")
+    if public and size is not None:
+        ways[:0] = choice.mirrors
     return tuple(ways)
+
+
+def mirrors(own: str, told: Sequence[str], controller: str) -> tuple[Way, ...]:
+    """The device's own mirror first, then those that its controller told it. Relative addresses belong to the
+    controller's; what is no http:// or https:// address then is left out."""
+    found = (_joined(controller, address) for address in (own, *told) if address)
+    return tuple(dict.fromkeys(address for address in found if origin(address)))
+
+
+def _joined(controller: str, address: str) -> str:
+    try:
+        return urljoin(f"{controller}/", address).rstrip("/") + "/"
+    except ValueError:
+        return ""
+
+
+def origin(address: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port: whoever answers there. None for what is no http:// or https:// address."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
+    if port is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        return None
+    return parts.scheme, parts.hostname, port
 
 
 def asked(turn: Turn, arrived: int, now: float) -> Turn:

@@ -54,6 +54,8 @@ class Known:
     """Measured time of one row by artifact."""
     root: int = 0
     """Version of the root document that it says it holds."""
+    told: bool = False
+    """Its desired state was sent since this controller began: it may name other mirrors than the last one did."""
     window: SeenWindow = field(default_factory=SeenWindow)
 
     @property
@@ -84,8 +86,17 @@ class Known:
 class Devices:
     """Owned by the loop. Every change goes into the tick; nothing is sent before it is saved."""
 
-    def __init__(self, outbox: Outbox, *, silent_s: float, swaps_kept: int, roots: RootChain | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        silent_s: float,
+        swaps_kept: int,
+        roots: RootChain | None = None,
+        mirrors: tuple[str, ...] = (),
+    ) -> None:
         self._outbox = outbox
+        self._mirrors = mirrors
         self._swaps_kept = swaps_kept
         self._roots = roots
         self._floors: dict[str, int] = {}
@@ -238,7 +249,7 @@ class Devices:
             reported_generation=hello.generation,
             reported=hello.models,
         )
-        if generation != hello.generation or self._roots_for(known):
+        if generation != hello.generation or self._roots_for(known) or (self._mirrors and not known.told):
             tick.then(partial(self.send_desired, known.name))
         log.info("%s is here (%s, %d models)", known.name, hello.agent_version, len(hello.models))
         self._changed(tick, known.name)
@@ -319,7 +330,9 @@ class Devices:
             minimum_sequence=self._floors,
             labels=record.labels,
             roots=self._roots_for(known),
+            mirrors=self._mirrors,
         )
+        known.told = True
         self._outbox.send_sealed(topics.agent(name, "desired"), desired, DESIRED_TYPE, retain=True)
 
     # -- for routing
@@ -384,13 +397,3 @@ class Devices:
     def _changed(self, tick: Tick, name: str) -> None:
         for callback in self.on_change:
             callback(tick, name)
-
-
-def desired_of(artifact: records.Artifact) -> DesiredModel:
-    return DesiredModel(
-        model=artifact.model,
-        version=artifact.version,
-        artifact=artifact.digest,
-        manifest=artifact.manifest,
-        profile=artifact.profile,
-    )

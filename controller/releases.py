@@ -10,7 +10,7 @@ import msgspec
 
 from agent.contract.messages import DesiredModel
 from controller import records, rollout, writes
-from controller.devices import Devices, desired_of
+from controller.devices import Devices
 from controller.errors import Conflict, NotFound, UserError
 from controller.placement import Placement, place
 from controller.recorder import Recorder
@@ -233,4 +233,14 @@ def _record(rollout_id: str, share: rollout.Share, previous: DesiredModel | None
         reason=share.reason,
         history=share.history,
         previous=previous,
+    )
+
+
+def desired_of(artifact: records.Artifact) -> DesiredModel:
+    return DesiredModel(
+        model=artifact.model,
+        version=artifact.version,
+        artifact=artifact.digest,
+        manifest=artifact.manifest,
+        profile=artifact.profile,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +11,7 @@ from controller.errors import UserError
 
 BROKER_VARIABLE = "LEPTA_BROKER"
 MIB = 1024 * 1024
+MOST_MIRRORS = 8
 
 
 @dataclass(frozen=True)
@@ -174,12 +175,30 @@ class Settings:
     """Bind off loopback without TLS."""
     agents_port: int = 8883
     clients_port: int = 8884
+    mirrors: tuple[str, ...] = ()
+    """Addresses below which files lie under their digests, told to devices; a relative one belongs to ours."""
     limits: Limits = Limits()
 
     @property
     def everywhere(self) -> bool:
         """Listen on every address of this machine, IPv4 and IPv6."""
         return self.host in ("", "::", "0.0.0.0")
+
+
+def check_mirrors(addresses: Sequence[str]) -> tuple[str, ...]:
+    """The addresses. Raises UserError for one that no device could use."""
+    if len(addresses) > MOST_MIRRORS:
+        raise UserError(f"{len(addresses)} mirrors are too many", f"name {MOST_MIRRORS} at most")
+    for address in addresses:
+        parts = urlsplit(address)
+        if len(address) > 200 or parts.query or parts.fragment or (parts.scheme or "http") not in ("http", "https"):
+            raise UserError(
+                f"--mirror {address[:200]!r} is no address below which files lie",
+                "http://HOST/PATH, https://HOST/PATH, or a path on this controller",
+            )
+        if parts.username is not None:
+            raise UserError("--mirror holds a name or password, and every device would be told", "serve it without")
+    return tuple(addresses)
 
 
 def choose_broker(argument: str | None, environment: Mapping[str, str]) -> str:

@@ -68,7 +68,13 @@ def build(ground: Ground) -> Built:
     late = _Late()
     recorder = from_environment()
     outbox = Outbox(ground.bus, ground.stamper, ground.keys.controller)
-    devices = Devices(outbox, silent_s=limits.silent_s, swaps_kept=limits.swaps_kept, roots=ground.keys.roots)
+    devices = Devices(
+        outbox,
+        silent_s=limits.silent_s,
+        swaps_kept=limits.swaps_kept,
+        roots=ground.keys.roots,
+        mirrors=ground.settings.mirrors,
+    )
     releases = Releases(devices, ground.profiles, recorder, timeout_s=limits.rollout_timeout_s, new_id=new_id)
     signer = Signer(catalog, store, ground.keys.release, ground.keys.roots, Fleet.wall)
     inference = _inference(ground, late, devices, outbox)

@@ -116,6 +116,15 @@ class RuntimeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Interpreters in order of preference."""
 
 
+class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """By which way blobs come to such devices, unless a device's own configuration says otherwise."""
+
+    way: Literal["mqtt", "http"] = "mqtt"
+    """What is tried first; by HTTP only where the controller's address is known."""
+    http_mb: Annotated[int, Meta(ge=0)] = 0
+    """Blobs of at least this size come by HTTP; 0: none is too large for the broker."""
+
+
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a class of devices can run, and what an artifact for it must prove."""
 
@@ -128,6 +137,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budgets: Budgets = Budgets()
     gate: Gate = Gate()
     runtime: RuntimeSettings = RuntimeSettings()
+    fetch: Fetch = Fetch()
 
 
 class Match(NamedTuple):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.contract.fields import Count, Milliseconds, Short, Text
-from agent.contract.manifest import Digest, FileRef
+from agent.contract.manifest import Digest, FileRef, Shadow, Watch
 from agent.contract.seen import SeenWindow as SeenWindow
 from agent.contract.swaps import ProbeResult as ProbeResult
 from agent.contract.swaps import ShadowResult as ShadowResult
@@ -139,6 +139,10 @@ class DesiredModel(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Digest
     """Digest of the manifest's envelope, fetched like any blob."""
     profile: Short
+    watch: Watch | None = None
+    """What this rollout asks above the manifest's watch: what it names counts in its place."""
+    shadow: Shadow | None = None
+    """In place of the manifest's."""
 
 
 class Desired(Message, frozen=True, kw_only=True):
@@ -153,6 +157,8 @@ class Desired(Message, frozen=True, kw_only=True):
     """What the operator labelled it, above its own labels: the groups that it is in."""
     roots: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
     """Envelopes of the root documents that follow the one it holds, oldest first."""
+    mirrors: Annotated[tuple[Short, ...], Meta(max_length=8)] = ()
+    """Addresses below which blobs lie under their digests, best first; a relative one belongs to the controller's."""
 
 
 class Reported(Message, frozen=True, kw_only=True):

@@ -31,13 +31,17 @@ def up(
         str | None,
         typer.Option(help="auto, embedded, mosquitto, or mqtt://HOST[:PORT]; default $LEPTA_BROKER or auto."),
     ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(help="Where devices find files under their digests before they ask here; several times."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Data folder; default $LEPTA_DATA or ~/.local/share/lepta.")] = None,
 ) -> int:
     """Start the controller: REST API, MQTT broker and store. Ctrl-C stops it."""
     import os
 
     from controller.client.locate import data_folder
-    from controller.settings import Settings, choose_broker
+    from controller.settings import Settings, check_mirrors, choose_broker
     from controller.up import run
 
     settings = Settings(
@@ -50,5 +54,6 @@ def up(
         insecure=insecure,
         agents_port=agents_port,
         clients_port=clients_port,
+        mirrors=check_mirrors(mirror or ()),
     )
     return run(settings)

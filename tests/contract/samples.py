@@ -202,6 +202,24 @@ GROWN: dict[str, Message] = {
     ),
 }
 """The kinds to which fields were appended since their golden file was made, with those fields set."""
+GROWN_AGAIN: dict[str, Message] = {
+    "agents/desired": msgspec.structs.replace(
+        GROWN["agents/desired"],
+        mirrors=("https://mirror.example/lepta/", "files/"),
+        models=(
+            DesiredModel(
+                model="digits",
+                version=2,
+                artifact=_A,
+                manifest=_B,
+                profile="x86-cpu",
+                watch=Watch(answers=50, p95_ms=5.0),
+                shadow=Shadow(requests=20),
+            ),
+        ),
+    ),
+}
+"""And once more."""
 
 USER_SAMPLE = UserInfer(
     client="shop-3", inputs=(UserTensor(name="x", shape=(1, 2), datatype="FP32", data=[0.5, 1.5]),), id="q1"
@@ -240,8 +258,9 @@ ROOT_SAMPLE = Root(version=2, root_key="PEM one", release_keys=("PEM two",), iss
 
 
 def path_of(kind: str) -> Path:
-    """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` is what grew since."""
-    plain = kind.removesuffix(".2")
+    """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` is what grew since, and
+    `.3` what grew after that."""
+    plain = kind.removesuffix(".2").removesuffix(".3")
     binary = plain == "tensors" or (plain in messages.KINDS and messages.KINDS[plain][1])
     return GOLDEN / f"{kind.replace('/', '.')}.{'msgpack' if binary else 'json'}"
 
@@ -254,6 +273,7 @@ def encoded() -> dict[str, bytes]:
     """Every sample as it goes over the wire."""
     found = {kind: messages.Stamper("boot-1").encode(message) for kind, message in SAMPLES.items()}
     found |= {f"{kind}.2": messages.Stamper("boot-1").encode(message) for kind, message in GROWN.items()}
+    found |= {f"{kind}.3": messages.Stamper("boot-1").encode(message) for kind, message in GROWN_AGAIN.items()}
     return {
         **found,
         "user": msgspec.json.encode(USER_SAMPLE),

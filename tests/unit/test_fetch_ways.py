@@ -15,8 +15,10 @@ from agent import ways
 from agent.chunks import Budget, Ranges, first_of
 from agent.contract.messages import CHUNK_BYTES
 from agent.disk import RealDisk
+from agent.fetching import choice_of
 from agent.settings import AgentSettings, Limits
 from agent.ways import Choice, Turn
+from firmware_profiles.profile import Fetch, Profile
 from tests.agent_here import LIMITS, TOKEN, AgentHere, World, quiet
 from tests.file_server import FileServer
 
@@ -85,6 +87,64 @@ def test_a_mirror_gets_no_token_and_brings_all_but_the_manifest(
     assert {asked.path.rpartition("/")[0] for asked in server.asked} == {"/lepta"}
     assert server.sent > (CHUNKS - 1) * CHUNK_BYTES
     assert server.sent + world.sent == all_bytes(world)
+
+
+def test_a_mirror_that_the_controller_told_of_is_asked_without_a_token_also_after_a_restart(
+    world: World, server: FileServer, tmp_path: Path
+) -> None:
+    world.mirrors = (f"{server.url}/lepta",)
+    world.desire(*world.wanted)
+    server.blobs = {}
+    fetched(world, tmp_path)
+    told = len(server.asked)
+    assert told > 0
+    server.blobs, world.mirrors = dict(world.blobs), ()
+    world.desired = b""  # Nobody tells it again.
+    for path in (tmp_path / "blobs").iterdir():
+        path.unlink()
+    world.sent = 0
+    fetched(world, tmp_path)
+    assert {asked.token for asked in server.asked} == {None}
+    assert server.sent + world.sent == all_bytes(world)
+    assert len(server.asked) > told
+
+
+def test_other_mirrors_need_no_new_generation(world: World, server: FileServer, tmp_path: Path) -> None:
+    agent = AgentHere(tmp_path, RealDisk(), world)
+    assert agent.until(lambda: agent.committed == 1)
+    world.mirrors = (server.url,)
+    world.say()
+    agent.broker.say_desired()
+    assert agent.until(lambda: f'"mirrors":["{server.url}"]' in (tmp_path / "state.json").read_text())
+    assert agent.broker.reported[-1].generation == world.generation
+    agent.cut()
+
+
+def test_one_mirror_after_the_other_is_asked_before_the_broker(
+    world: World, server: FileServer, tmp_path: Path
+) -> None:
+    with FileServer({}) as empty:
+        world.mirrors = (empty.url, server.url)
+        world.desire(*world.wanted)
+        fetched(world, tmp_path)
+        assert empty.asked
+    assert server.sent + world.sent == all_bytes(world)
+    assert server.sent > (CHUNKS - 1) * CHUNK_BYTES
+
+
+def test_a_relative_mirror_lies_at_the_controller_and_only_there_the_token_goes(
+    world: World, server: FileServer, tmp_path: Path
+) -> None:
+    with FileServer(world.blobs) as elsewhere:
+        server.blobs = {}
+        world.mirrors = ("mirrored/", elsewhere.url)
+        world.desire(*world.wanted)
+        fetched(world, tmp_path, controller=server.url)
+        assert {(asked.path.rpartition("/")[0], asked.token) for asked in server.asked} == {
+            ("/mirrored", f"Bearer {TOKEN}")
+        }
+        assert {asked.token for asked in elsewhere.asked} == {None}
+        assert elsewhere.sent + world.sent == all_bytes(world)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +231,38 @@ def test_the_order_of_ways_follows_what_the_device_was_told() -> None:
     assert ways.order(msgspec.structs.replace(here, fetch="http"), 5) == ("http", "mqtt")
     assert ways.order(msgspec.structs.replace(here, http_mb=1), 1 << 20) == ("http", "mqtt")
     assert ways.order(msgspec.structs.replace(here, http_mb=1), 1000) == ("mqtt", "http")
-    mirrored = msgspec.structs.replace(here, mirror=True)
-    assert ways.order(mirrored, 5) == ("mirror", "mqtt", "http")
+    mirrored = msgspec.structs.replace(here, mirrors=("http://a/", "http://b/"))
+    assert ways.order(mirrored, 5) == ("http://a/", "http://b/", "mqtt", "http")
     assert ways.order(mirrored, None) == ways.order(mirrored, 5, public=False) == ("mqtt", "http")
+
+
+def test_a_devices_own_mirror_comes_before_those_it_is_told_of_and_relative_ones_belong_to_the_controller() -> None:
+    told = ["https://a.example/x", "files/", "/y", "ftp://b.example", "http://["]
+    assert ways.mirrors("http://own", told, "https://here:8000") == (
+        "http://own/",
+        "https://a.example/x/",
+        "https://here:8000/files/",
+        "https://here:8000/y/",
+    )
+    assert ways.mirrors("", ["files/"], "") == ()
+
+
+def test_an_origin_is_scheme_host_and_port() -> None:
+    assert ways.origin("http://here/a") == ways.origin("http://HERE:80") != ways.origin("https://here")
+    assert ways.origin("http://here:x") is ways.origin("//here") is None
+
+
+def test_a_class_of_devices_fetches_as_its_profile_says_unless_a_device_was_told_otherwise() -> None:
+    class_ = Profile(name="large", fetch=Fetch(way="http", http_mb=8))
+    silent = AgentSettings()
+    own = AgentSettings(fetch="mqtt", limits=Limits(http_mb=0))
+    for settings, class_of, expected in (
+        (silent, None, ("mqtt", 0)),
+        (silent, class_, ("http", 8)),
+        (own, class_, ("mqtt", 0)),
+    ):
+        choice = choice_of(settings, class_of, controller=True)
+        assert (choice.fetch, choice.http_mb) == expected
 
 
 def test_the_last_way_is_left_only_when_it_says_that_it_will_never_work() -> None:
