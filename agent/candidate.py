@@ -32,6 +32,8 @@ class Candidate:
         self._settled = False
         self._over = False
         self._shadow: Shadow | None = None
+        self.orphaned = False
+        """It went with the process that had forked it, after it had settled."""
         order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
         self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False, steady=False), order)
         self.member.on_event = self._event
@@ -105,6 +107,8 @@ class Candidate:
                 self._tell(swap.Broken("device", reason))
             case Exited(reason=reason) if not self._settled:
                 self._tell(swap.Lost(reason or "it exited"))
+            case Exited(orphaned=orphaned):
+                self.orphaned = orphaned
 
     def _comparable_accuracy(self) -> float | None:
         """The serving version's accuracy, if it was measured on the very same acceptance set."""

@@ -289,7 +289,7 @@ class Slot:
                 self._event(swap.Broken("device", f"the state cannot be saved: {error}"))
                 return
             self._event(swap.Saved())
-            if candidate is not None and candidate.member.state == "gone":
+            if candidate is not None and candidate.member.state == "gone" and not candidate.orphaned:
                 self._event(swap.Lost("it ended during the switch"))
 
         self._ground.keeper.save(
@@ -301,10 +301,13 @@ class Slot:
 
     def _route(self) -> None:
         assert self._candidate is not None
-        member, self._candidate = self._candidate.member, None
+        candidate, self._candidate = self._candidate, None
         if self.serving.member is not None:
             self._logbook.old = self.serving.member.pointer
-        self.serving.route(member)
+        if candidate.orphaned:  # Not the version's fault: it is loaded anew, and watched once it is there.
+            self._serve(self._pointers.serving)
+            return
+        self.serving.route(candidate.member)
         self._begin_watch()
 
     def _begin_watch(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from agent.contract.manifest import Limits, Manifest, Shadow
+from agent.contract.manifest import Limits, Manifest, Shadow, Watch
 from agent.contract.messages import Answer, DesiredModel, Reported
 from tests import broken_models, builders
 from tests.fake_controller import AgentProcess, FakeController, until
@@ -92,6 +92,22 @@ def test_a_candidate_that_answers_otherwise_is_refused_by_its_shadow_within_a_fe
     assert shadow.compared < 40
     assert controller.infer(agent.name, first, {"x": ROWS[0]}).version == 1
     until(lambda: len(agent.workers()) == 1, "the candidate is gone")
+
+
+def test_a_rollout_may_ask_for_a_shadow_and_a_watch_that_the_manifest_does_not(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    first = controller.serve(agent.name, builders.classifier(1))
+    plain = controller.release(builders.classifier(2), version=2)
+    second = msgspec.structs.replace(plain, shadow=Shadow(requests=50), watch=Watch(answers=40, seconds=20.0))
+    with Stream(controller, agent, first):
+        controller.desire(agent.name, second)
+        controller.state(second, "serving")
+    record = controller.swap(second)
+    assert record.shadow is not None
+    assert record.shadow.compared >= 10
+    assert record.watch is not None
+    assert record.watch.answers == 40
 
 
 def test_a_shadow_that_hangs_is_ended_and_nobody_waits_for_it(controller: FakeController, agent: AgentProcess) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from agent.contract import topics
+from agent.contract.messages import Reported
 from tests import builders, faultpoints
 from tests.fake_controller import AgentProcess, FakeController
 from tests.killpoints import NEW, OLD, Victim
@@ -79,6 +80,29 @@ def test_a_zygote_killed_in_the_middle_of_an_update_fails_one_try_and_condemns_n
         assert agent.stop() == 0
         agent.start()
         controller.state(new, "serving")
+    finally:
+        agent.__exit__(None, None, None)
+
+
+def test_a_zygote_killed_between_the_candidates_last_word_and_the_saved_state_blames_no_version(
+    controller: FakeController, tmp_path: Path
+) -> None:
+    agent = AgentProcess(tmp_path, controller, "edge-between", "[limits]\nwatch_s = 0.3\n")
+    try:
+        # Whatever is written takes so long that the kill falls between.
+        agent.start(faults="state.before_rename=delay:700")
+        old = controller.serve(agent.name, builders.classifier(1))
+        new = controller.release(builders.classifier(2), version=NEW)
+        controller.forget()
+        controller.desire(agent.name, new)
+        controller.state(new, "switching")
+        (zygote,) = agent.process.children()
+        zygote.kill()
+        controller.state(new, "serving")
+        assert controller.swap(new).outcome == "committed"
+        assert controller.infer(agent.name, old, ROW).version == NEW
+        states = [state for report in controller.heard(Reported) for state in report.models]
+        assert [s for s in states if s.manifest == new.manifest and s.state in ("failed", "refused")] == []
     finally:
         agent.__exit__(None, None, None)
 
