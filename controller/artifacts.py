@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,16 @@ from agent.contract.manifest import (
     Shadow,
     Watch,
 )
-from agent.contract.signing import PrivateKey
+from agent.contract.signing import PrivateKey, SignatureError, open_sealed
 from agent.contract.tensors import TensorSpec
 from controller import reads, signing_desk
 from controller.catalog import Catalog
 from controller.errors import UserError
 from controller.records import Artifact, Version
 from controller.roots import RootChain
-from controller.signing_desk import Signed, Terms, Unsigned
+from controller.signing_desk import HOW, Signed, Unsigned
 from controller.store import Store
+from controller.terms import NO_TERMS, Terms
 
 TESTED = {"ai-edge-litert": "2.1", "tflite-runtime": "2.14"}
 """The oldest runtime of each family that the gates ran on."""
@@ -118,25 +119,32 @@ class Signer:
             artifact, manifest=envelope.digest, bundle=bundle.digest, signed=True, target=manifest.target
         )
 
-    async def sign(self, version: Version, raw: Mapping[str, Any], folder: Path | None) -> list[Artifact]:
+    async def sign(
+        self, version: Version, raw: Mapping[str, Any], folder: Path | None, terms: Terms = NO_TERMS
+    ) -> list[Artifact]:
         """One signed artifact per entry of the report `raw`. Files are taken from `folder`, or are in the catalog
         already where it is None. Raises UserError if a file is missing or is not what the report describes."""
         report = read_report(raw)
         if folder is not None:
             await self._take_folder(folder, report)
-        free = max(await self._store.read(reads.next_sequence(version.model)), self._last.get(version.model, 0) + 1)
-        self._last[version.model] = free + len(report.artifacts) - 1
+        free = await self._numbers(version.model, len(report.artifacts))
         entries = {entry["profile"]: entry for entry in raw["artifacts"]}
         return [
-            await self._sign_one(version, report, reported, entries[reported.profile], sequence)
+            await self._sign_one(version, report, reported, entries[reported.profile], sequence, terms)
             for sequence, reported in enumerate(report.artifacts, start=free)
         ]
 
     async def _sign_one(
-        self, version: Version, report: Report, reported: ReportedArtifact, entry: dict[str, Any], sequence: int
+        self,
+        version: Version,
+        report: Report,
+        reported: ReportedArtifact,
+        entry: dict[str, Any],
+        sequence: int,
+        terms: Terms,
     ) -> Artifact:
         now = self._wall()
-        manifest = _manifest(version, report, reported, sequence, now)
+        manifest = terms.applied(_manifest(version, report, reported, sequence, now))
         for role, file in manifest.files.items():
             if self._catalog.locate(file.digest) is None:
                 raise UserError(f"the {role} file of {reported.profile} was not uploaded", "lepta model push DIR")
@@ -153,15 +161,47 @@ class Signer:
             created_at=now,
             signed=False,
         )
-        if self._key is None or not self.signs:
-            return waiting
+        return await self._sealed(waiting, manifest) if self.signs else waiting
+
+    async def renew(self, artifacts: Iterable[Artifact], terms: Terms) -> list[Artifact]:
+        """The same artifacts under new manifests that ask for `terms`: what was signed before is never signed again,
+        so each gets a number of its own. Raises UserError where the key is elsewhere."""
+        before = list(artifacts)
+        if not self.signs:
+            raise UserError("terms are given where the release key is: this controller does not hold it", HOW)
+        renewed = []
+        for artifact in before:
+            old = await self._read(artifact)
+            sequence = await self._numbers(artifact.model, 1)
+            fresh = terms.applied(msgspec.structs.replace(old, sequence=sequence, issued_at=int(self._wall())))
+            renewed.append(await self._sealed(msgspec.structs.replace(artifact, sequence=sequence), fresh))
+        return renewed
+
+    async def _read(self, artifact: Artifact) -> Manifest:
+        content = await asyncio.to_thread(self._catalog.path(artifact.manifest).read_bytes)
+        if not artifact.signed:
+            return contract.decode(content)
+        try:
+            return contract.decode(open_sealed(content, contract.PAYLOAD_TYPE, self._roots.release_keys()))
+        except SignatureError as error:
+            what = f"{artifact.model} {artifact.version} for {artifact.profile}"
+            raise UserError(f"{what}: {error}", "its key counts no more: lepta deploy builds it anew") from error
+
+    async def _numbers(self, model: str, count: int) -> int:
+        """The first of so many numbers that nobody else gets."""
+        free = max(await self._store.read(reads.next_sequence(model)), self._last.get(model, 0) + 1)
+        self._last[model] = free + count - 1
+        return free
+
+    async def _sealed(self, artifact: Artifact, manifest: Manifest) -> Artifact:
+        assert self._key is not None
         named = Unsigned(
-            model=version.model,
-            version=version.version,
-            profile=reported.profile,
+            model=manifest.model,
+            version=manifest.version,
+            profile=manifest.profile,
             manifest=contract.encode(manifest).decode(),
         )
-        return await self._stored(waiting, manifest, signing_desk.sign(named, self._key, Terms()))
+        return await self._stored(artifact, manifest, signing_desk.sign(named, self._key, NO_TERMS))
 
     async def _take_folder(self, folder: Path, report: Report) -> None:
         """Put an optimizer's files into the catalog and check that they are what the report says."""

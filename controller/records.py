@@ -11,6 +11,7 @@ import msgspec
 
 from agent.contract.manifest import FileRef, Preprocessing, Target
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
+from controller.terms import Terms
 from firmware_profiles.profile import Facts
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -94,6 +95,8 @@ class Run(Record, frozen=True, kw_only=True):
     """Whether the report compares with other ways; None: as the recipe says."""
     trust: bool = False
     """Whether a source that can run code when it is loaded may do so."""
+    terms: Terms = Terms()
+    """What its artifacts are to ask of their devices."""
     state: RunState = "queued"
     attempts: int = 0
     """How often the optimizer began with it; one that was stopped on purpose does not count."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from agent.contract.manifest import Shadow, Watch
 from agent.contract.messages import DesiredModel
 from controller import records, rollout, writes
 from controller.devices import Devices
@@ -21,6 +22,16 @@ from firmware_profiles.profile import Facts, Profile
 log = logging.getLogger("lepta.releases")
 
 
+class Extra(msgspec.Struct, frozen=True, kw_only=True):
+    """What one rollout asks of its devices above what the manifests ask."""
+
+    watch: Watch | None = None
+    shadow: Shadow | None = None
+
+
+_NOTHING = Extra()
+
+
 @dataclass
 class _Open:
     """A rollout that runs. `previous`: what each device was to run before, the way back."""
@@ -31,6 +42,7 @@ class _Open:
     previous: dict[str, DesiredModel | None] = field(default_factory=dict)
     superseded: dict[str, records.Artifact] | None = None
     """What devices that join were to get before."""
+    extra: Extra = _NOTHING
 
 
 class Releases:
@@ -98,7 +110,9 @@ class Releases:
         tick.save(writes.put(release))
         return release
 
-    def start(self, tick: Tick, release: records.Release, artifacts: list[records.Artifact]) -> records.Rollout:
+    def start(
+        self, tick: Tick, release: records.Release, artifacts: list[records.Artifact], extra: Extra = _NOTHING
+    ) -> records.Rollout:
         """Bring a release to every enrolled device. One rollout per model at a time."""
         busy = next((o.record.id for o in self._open.values() if o.record.model == release.model), None)
         if busy is not None:
@@ -115,7 +129,7 @@ class Releases:
         shares = tuple(_placed(p, built) for p in placements)
         state = rollout.Rollout(record.id, release.id, release.model, release.version, shares)
         previous = {share.device: self._desired_now(share.device, release.model) for share in shares}
-        opened = _Open(record, state, built, previous, self._current.get(release.model))
+        opened = _Open(record, state, built, previous, self._current.get(release.model), extra)
         self._open[record.id] = opened
         self._current[release.model] = built
         self._step(tick, opened, rollout.Started(self._devices.online(), self._timeout_s))
@@ -176,7 +190,8 @@ class Releases:
         for action in actions:
             match action:
                 case rollout.SetDesired(device, profile):
-                    self._devices.set_desired(tick, device, model, desired_of(opened.artifacts[profile]))
+                    wanted = desired_of(opened.artifacts[profile], opened.extra)
+                    self._devices.set_desired(tick, device, model, wanted)
                 case rollout.Restore(device):
                     self._devices.set_desired(tick, device, model, opened.previous.get(device))
         if opened.state != before:
@@ -236,11 +251,13 @@ def _record(rollout_id: str, share: rollout.Share, previous: DesiredModel | None
     )
 
 
-def desired_of(artifact: records.Artifact) -> DesiredModel:
+def desired_of(artifact: records.Artifact, extra: Extra = _NOTHING) -> DesiredModel:
     return DesiredModel(
         model=artifact.model,
         version=artifact.version,
         artifact=artifact.digest,
         manifest=artifact.manifest,
         profile=artifact.profile,
+        watch=extra.watch,
+        shadow=extra.shadow,
     )

@@ -18,6 +18,7 @@ from controller.releases import Releases
 from controller.run_inputs import RunInputs
 from controller.settings import Limits
 from controller.store import Store
+from controller.terms import Terms
 from controller.tick import Tick
 from controller.watching import Watchers
 
@@ -40,6 +41,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str = ""
     compare: bool | None = None
     trust: bool = False
+    terms: Terms = Terms()
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -119,7 +121,7 @@ class Runs:
             model=version.model,
             version=version.version,
             created_at=tick.wall,
-            **msgspec.structs.asdict(wanted),
+            **{field: getattr(wanted, field) for field in wanted.__struct_fields__},
         )
         tick.save(writes.put(run))
         self._begin(tick, run)
@@ -241,7 +243,7 @@ class Runs:
 
     async def _sign(self, run: records.Run, report: dict[str, Any]) -> None:
         version = await self._store.read(reads.get(records.Version, run.model, run.version))
-        built = await self._signer.sign(version, report, self.out(run.id))
+        built = await self._signer.sign(version, report, self.out(run.id), run.terms)
         self._deliver(Built(run.id, tuple(built), report))
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import msgspec
 
 from agent.contract import manifest as contract
-from agent.contract.manifest import Manifest, ManifestError, Target
+from agent.contract.manifest import Manifest, ManifestError
 from agent.contract.signing import PrivateKey, PublicKey, SignatureError, open_sealed, seal
 from controller.bundle import check_bundle, sign_bundle
 from controller.errors import UserError
+from controller.terms import Terms, terms_of
 
 HOW = (
     "lepta release pending --out FILE; where the key is: lepta release sign FILE --key KEY; "
@@ -42,17 +43,6 @@ class Paper(msgspec.Struct, frozen=True, kw_only=True):
 
     waiting: tuple[Unsigned, ...] = ()
     signed: tuple[Signed, ...] = ()
-
-
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """What the holder of the key may say himself. None leaves what the manifest says."""
-
-    expires_at: int | None = None
-    target: Target | None = None
-
-    def applied(self, manifest: Manifest) -> Manifest:
-        told = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
-        return msgspec.structs.replace(manifest, **told)
 
 
 class ReleaseKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +102,6 @@ def accept(waiting: bytes, signed: Signed, keys: Iterable[PublicKey]) -> Manifes
             raise UserError(f"{what} was signed by a key that is not a release key here", "lepta release keys")
     except (SignatureError, ManifestError) as error:
         raise UserError(f"{what}: {error}", HOW) from error
-    terms = Terms(expires_at=found.expires_at, target=found.target)
-    if terms.applied(asked) != found:
+    if terms_of(found).applied(asked) != found:
         raise UserError(f"{what}: what was signed is not what waits here", HOW)
     return found

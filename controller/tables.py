@@ -90,6 +90,7 @@ class Runs(_Table, table=True):
     recipe: str
     compare: bool | None
     trust: bool
+    terms: Any = _json()
     state: str = Field(index=True)
     attempts: int
     step: str

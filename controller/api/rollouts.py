@@ -5,25 +5,33 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from controller import reads, records, views
+from agent.contract.manifest import Shadow, Watch
+from controller import reads, records, terms, views, writes
 from controller.api.access import READ, RELEASE, controller_of, needs
 from controller.api.errors import reply
 from controller.api.schemas import NewRelease, NewRollout
 from controller.parts import Controller
+from controller.releases import Extra
+from controller.terms import Terms
+from controller.tick import Tick
 
 router = APIRouter(tags=["rollouts"])
 
 
 @router.post("/releases", status_code=201, dependencies=RELEASE)
 async def make_release(request: Request, body: NewRelease) -> Response:
-    """Offer a version that was built."""
+    """Offer a version that was built. With `terms` its manifests are signed anew, which takes the release key."""
     controller = controller_of(request)
     await controller.store.read(reads.get(records.Version, body.model, body.version))
     built = await _built(controller, body.model, body.version)
-    release = await controller.fleet.do(
-        lambda tick: controller.fleet.releases.release(tick, body.model, body.version, built)
-    )
-    return reply(views.release(release), 201)
+    asked = terms.read(body.terms, Terms)
+    renewed = await controller.signer.renew(built, asked) if asked.given else []
+
+    def release(tick: Tick) -> records.Release:
+        tick.save(*(writes.put(artifact) for artifact in renewed))
+        return controller.fleet.releases.release(tick, body.model, body.version, renewed or built)
+
+    return reply(views.release(await controller.fleet.do(release)), 201)
 
 
 @router.get("/releases", dependencies=READ)
@@ -34,7 +42,11 @@ async def list_releases(request: Request) -> Response:
 
 @router.post("/rollouts", status_code=202, dependencies=RELEASE)
 async def start_rollout(request: Request, body: NewRollout) -> Response:
-    """Bring a release to every enrolled device."""
+    """Bring a release to every enrolled device. `watch` and `shadow` are of this rollout alone."""
+    extra = Extra(
+        watch=terms.read(body.watch, Watch) if body.watch else None,
+        shadow=terms.read(body.shadow, Shadow) if body.shadow else None,
+    )
     controller = controller_of(request)
     release = await controller.store.read(reads.get(records.Release, body.release))
     built = [
@@ -42,7 +54,7 @@ async def start_rollout(request: Request, body: NewRollout) -> Response:
         for a in await _built(controller, release.model, release.version)
         if release.artifacts.get(a.profile) == a.digest
     ]
-    rollout = await controller.fleet.do(lambda tick: controller.fleet.releases.start(tick, release, built))
+    rollout = await controller.fleet.do(lambda tick: controller.fleet.releases.start(tick, release, built, extra))
     return reply(await _view(controller, rollout), 202, {"Location": f"/api/v1/rollouts/{rollout.id}"})
 
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Form, Request, UploadFile
 from fastapi.responses import Response
 
 from agent.contract.manifest import FileRef, Preprocessing
-from controller import reads, recipes, records, uploads, views
+from controller import reads, recipes, records, terms, uploads, views
 from controller.api.access import READ, RELEASE, caller_of, controller_of
 from controller.api.errors import reply
 from controller.api.models import new_version
@@ -22,6 +22,7 @@ from controller.errors import Forbidden, UserError
 from controller.parts import Controller
 from controller.placement import needed_profiles
 from controller.runs import Wanted
+from controller.terms import Terms
 
 router = APIRouter(tags=["runs"])
 _PIECE = 1024 * 1024
@@ -41,6 +42,7 @@ async def start_run(request: Request, body: NewRun) -> Response:
         recipe=recipes.check(body.recipe, controller.settings.limits.recipe_bytes),
         compare=body.compare,
         trust=_trusted(request, body.trust),
+        terms=terms.read(body.terms, Terms),
     )
     return await _queue(controller, version, wanted)
 
@@ -58,6 +60,7 @@ async def deploy(
     recipe: str = Form(""),
     compare: bool | None = Form(None),
     trust: bool = Form(False),
+    asked: str = Form("", alias="terms"),
 ) -> Response:
     """Upload, optimize, release, roll out: follow the run that this answers with, then its rollout."""
     controller = controller_of(request)
@@ -68,6 +71,7 @@ async def deploy(
         recipe=recipes.check(recipe, controller.settings.limits.recipe_bytes),
         compare=compare,
         trust=_trusted(request, trust),
+        terms=_terms(asked),
     )
     source, source_name = await _store_model(controller, model, trust)
     arrays, data_name = await _store_data(controller, data)
@@ -169,6 +173,16 @@ def _listed(field: str, text: str) -> list[str]:
         raise UserError(
             f"{field} must be a JSON list of strings: {error}", f"{field}={json.dumps(['a', 'b'])}"
         ) from error
+
+
+def _terms(text: str) -> Terms:
+    if not text:
+        return Terms()
+    try:
+        raw = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise UserError(f"terms must be a JSON object: {error}", '{"watch": {"answers": 500}}') from error
+    return terms.read(raw, Terms)
 
 
 def _preprocessing(text: str) -> Preprocessing | None:

@@ -34,6 +34,12 @@ class PreprocessingBody(Body):
     invert: bool = False
 
 
+TermsBody = Annotated[
+    dict[str, Any],
+    Field(description="what the manifests ask of devices: expires_at, target, runtime_minimum, watch, shadow"),
+]
+
+
 class NewVersion(Body):
     source: Digest
     source_name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -54,6 +60,7 @@ class NewRun(Body):
     trust: Annotated[bool, Field(description="let a source run code when it is loaded; for keys that may admin")] = (
         False
     )
+    terms: TermsBody = {}
 
 
 class NewImport(Body):
@@ -65,10 +72,13 @@ class NewImport(Body):
 class NewRelease(Body):
     model: Name
     version: Annotated[int, Field(ge=1)]
+    terms: TermsBody = {}
 
 
 class NewRollout(Body):
     release: str
+    watch: Annotated[dict[str, Any], Field(description="what counts in place of the manifest's watch")] = {}
+    shadow: Annotated[dict[str, Any], Field(description="in place of the manifest's shadow phase")] = {}
 
 
 class SignedManifest(Body):

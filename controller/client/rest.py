@@ -11,7 +11,7 @@ import msgspec
 
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
-from controller import replies
+from controller import replies, terms
 from controller.client.http import API as API
 from controller.client.http import ApiError as ApiError
 from controller.client.http import ClientLimits as ClientLimits
@@ -20,6 +20,7 @@ from controller.client.http import Unreachable as Unreachable
 from controller.client.oip import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
 from controller.client.pack import as_file
 from controller.signing_desk import Floor, Paper, ReleaseKeys
+from controller.terms import Terms
 
 
 class Client(Connection):
@@ -98,12 +99,14 @@ class Client(Connection):
         recipe: str = "",
         compare: bool | None = None,
         trust: bool = False,
+        asked: Terms | None = None,
     ) -> replies.Run:
         """The one POST: upload, optimize, release, roll out. Folders are packed. `recipe`: a name, or text."""
         fields = {"name": name, "strict": _word(strict), "recipe": recipe, "trust": _word(trust)}
         if compare is not None:
             fields["compare"] = _word(compare)
-        for key, value in (("labels", list(labels)), ("preprocessing", preprocessing), ("profiles", list(profiles))):
+        encoded = {"labels": list(labels), "preprocessing": preprocessing, "profiles": list(profiles)}
+        for key, value in {**encoded, "terms": terms.plain(asked)}.items():
             if value:
                 fields[key] = msgspec.json.encode(value).decode()
         with ExitStack() as stack:
@@ -157,11 +160,14 @@ class Client(Connection):
     def raise_floor(self, model: str, version: int) -> Floor:
         return self._post("/release/floor", {"model": model, "version": version}, Floor)
 
-    def release(self, model: str, version: int) -> replies.Release:
-        return self._post("/releases", {"model": model, "version": version}, replies.Release)
+    def release(self, model: str, version: int, asked: Terms | None = None) -> replies.Release:
+        return self._post(
+            "/releases", {"model": model, "version": version, "terms": terms.plain(asked)}, replies.Release
+        )
 
-    def start_rollout(self, release: str) -> replies.Rollout:
-        return self._post("/rollouts", {"release": release}, replies.Rollout)
+    def start_rollout(self, release: str, extra: Terms | None = None) -> replies.Rollout:
+        """Of `extra` its watch and shadow, for this rollout alone."""
+        return self._post("/rollouts", {"release": release, **terms.plain(extra)}, replies.Rollout)
 
     def rollouts(self) -> list[replies.Rollout]:
         return self._get("/rollouts", list[replies.Rollout])

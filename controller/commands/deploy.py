@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from controller import recipes
-from controller.commands import common
+from controller.commands import common, terms
 from controller.commands.made import show_bought
 from controller.commands.model import artifact_row
 from controller.commands.optimize import Compare, Data, Model, RecipeOption, Trust
@@ -31,35 +32,49 @@ def deploy(
     recipe: RecipeOption = None,
     compare: Compare = None,
     trust: Trust = False,
+    expires: terms.Expires = None,
+    device: terms.Device = None,
+    group: terms.Group = None,
+    runtime: terms.Runtime = None,
+    watch: terms.Watch = None,
+    shadow: terms.Shadow = None,
 ) -> None:
     """Optimize MODEL for the fleet, roll it out, wait, and say how to use it."""
+
+    def upload(client: Client) -> Run:
+        return client.deploy(
+            model,
+            data,
+            name=name or common.model_name(model),
+            labels=common.labels_of(labels),
+            preprocessing=common.preprocessing_of(preprocessing),
+            profiles=profile or (),
+            strict=strict,
+            recipe=taken,
+            compare=compare,
+            trust=trust,
+            asked=asked,
+        )
+
+    asked, taken = terms.terms_of(expires, device, group, runtime, watch, shadow), recipes.from_option(recipe)
+    with common.connect() as client:
+        _follow(client, upload)
+
+
+def _follow(client: Client, upload: Callable[[Client], Run]) -> None:
     from controller.client.follow import follow_deploy
 
-    named, taken = name or common.model_name(model), recipes.from_option(recipe)
-    screen = common.screen()
-    with common.connect() as client:
-        run = None
-        try:
-            with screen.progress() as progress:
-                progress.update("upload")
-                run = client.deploy(
-                    model,
-                    data,
-                    name=named,
-                    labels=common.labels_of(labels),
-                    preprocessing=common.preprocessing_of(preprocessing),
-                    profiles=profile or (),
-                    strict=strict,
-                    recipe=taken,
-                    compare=compare,
-                    trust=trust,
-                )
-                done, rollout = follow_deploy(client, run, progress)
-        except KeyboardInterrupt:
-            if run is not None:
-                screen.line(f"the run goes on without you: lepta run show {run.id}, or lepta run cancel {run.id}")
-            raise
-        show_outcome(screen, client, done, rollout)
+    screen, run = common.screen(), None
+    try:
+        with screen.progress() as progress:
+            progress.update("upload")
+            run = upload(client)
+            done, rollout = follow_deploy(client, run, progress)
+    except KeyboardInterrupt:
+        if run is not None:
+            screen.line(f"the run goes on without you: lepta run show {run.id}, or lepta run cancel {run.id}")
+        raise
+    show_outcome(screen, client, done, rollout)
 
 
 def show_outcome(screen: Screen, client: Client, run: Run, rollout: Rollout) -> None:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.commands import common
+from controller.commands import common, terms
 from controller.errors import UserError
 
 if TYPE_CHECKING:
     from agent.contract.root import Root
     from agent.contract.signing import PrivateKey, PublicKey
-    from controller.signing_desk import Paper, ReleaseKeys, Terms
+    from controller.signing_desk import Paper, ReleaseKeys
 
-_DAY_S = 86400
 app = typer.Typer(help="Signing versions: the release key may lie on another machine.", no_args_is_help=True)
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="The file of `lepta release pending --out`.")]
 _Out = Annotated[Path, typer.Option(help="File to write.")]
@@ -61,11 +60,12 @@ def pending(
 def sign(
     file: _File,
     key: Annotated[Path, typer.Option(help="The release key's file.")],
-    expires: Annotated[float | None, typer.Option(help="Days until no device installs it any more.", min=0)] = None,
-    device: Annotated[list[str] | None, typer.Option(help="Only for this device; may be given several times.")] = None,
-    group: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only for devices with this label; several times.")
-    ] = None,
+    expires: terms.Expires = None,
+    device: terms.Device = None,
+    group: terms.Group = None,
+    runtime: terms.Runtime = None,
+    watch: terms.Watch = None,
+    shadow: terms.Shadow = None,
 ) -> None:
     """Sign what waits in FILE, in place. Needs no controller and no network."""
     import msgspec
@@ -73,8 +73,8 @@ def sign(
     from controller import signing_desk
 
     paper, secret = _paper(file), _private(key)
-    terms = _terms(expires, device or (), group or ())
-    signed = tuple(signing_desk.sign(waiting, secret, terms) for waiting in paper.waiting)
+    told = terms.terms_of(expires, device, group, runtime, watch, shadow)
+    signed = tuple(signing_desk.sign(waiting, secret, told) for waiting in paper.waiting)
     common.write_json(file, msgspec.to_builtins(signing_desk.Paper(signed=(*paper.signed, *signed))))
     screen = common.screen()
     for each in signed:
@@ -195,16 +195,6 @@ def _show(found: ReleaseKeys) -> None:
     screen.table((), [("root key", PublicKey.from_pem(found.root_key).id)])
     if not found.signs_here:
         screen.line("The controller holds none of them: versions are signed elsewhere, see `lepta release pending`.")
-
-
-def _terms(expires: float | None, devices: list[str] | tuple[()], groups: list[str] | tuple[()]) -> Terms:
-    from agent.contract.manifest import Target
-    from controller.signing_desk import Terms
-
-    if wrong := [group for group in groups if not group.partition("=")[1]]:
-        raise UserError(f"{wrong[0]!r} is no group", "KEY=VALUE, as `lepta device label` sets them")
-    target = Target(tuple(devices), tuple(groups)) if devices or groups else None
-    return Terms(expires_at=None if expires is None else int(time.time() + expires * _DAY_S), target=target)
 
 
 def _paper(file: Path) -> Paper:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.commands import common
+from controller.commands import common, terms
 
 if TYPE_CHECKING:
     from controller.commands.screen import Screen
@@ -20,14 +20,25 @@ _Id = Annotated[str, typer.Argument(help="The rollout's id.")]
 def start(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     version: Annotated[str, typer.Option(help="A number or latest.")] = "latest",
+    expires: terms.Expires = None,
+    device: terms.Device = None,
+    group: terms.Group = None,
+    runtime: terms.Runtime = None,
+    watch: terms.Watch = None,
+    shadow: terms.Shadow = None,
 ) -> None:
-    """Release a version that has its artifacts already, and bring it to every device that fits."""
+    """Release a version that has its artifacts already, and bring it to every device that fits.
+
+    --watch and --shadow are of this rollout alone; the others are signed, for which the controller must hold the key.
+    """
     from controller.client.follow import follow_rollout
 
+    signed = terms.terms_of(expires, device, group, runtime)
+    extra = terms.terms_of(None, None, None, None, watch, shadow)
     screen = common.screen()
     with common.connect() as client, screen.progress() as progress:
-        release = client.release(model, client.version(model, version).version)
-        done = follow_rollout(client, client.start_rollout(release.id), progress)
+        release = client.release(model, client.version(model, version).version, signed)
+        done = follow_rollout(client, client.start_rollout(release.id, extra), progress)
     show_rollout(screen, done)
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from agent.contract.manifest import FileRef
+from agent.contract.manifest import FileRef, Shadow, Watch
 from agent.contract.messages import (
     DESIRED_TYPE,
     AgentStatus,
@@ -28,11 +28,12 @@ from controller.devices import Devices
 from controller.errors import Conflict, Forbidden, UserError
 from controller.outbox import Outbox
 from controller.recorder import Silence
-from controller.releases import Releases
+from controller.releases import Extra, Releases
 from controller.tick import Tick
 from firmware_profiles.profile import Facts, builtin
 
 KEY = PrivateKey.generate()
+PLAIN = Extra()
 FACTS = Facts(machine="x86_64", memory_mb=4000, runtimes=("ai-edge-litert",))
 
 
@@ -58,9 +59,11 @@ class RecordingBus:
 class World:
     """Devices and releases on a double of the bus; `turn` does what one turn of the loop does, without a disk."""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, mirrors: tuple[str, ...] = ()) -> None:
         self.bus = RecordingBus()
-        self.devices = Devices(Outbox(cast(Bus, self.bus), Stamper("boot"), KEY), silent_s=15, swaps_kept=10)
+        self.devices = Devices(
+            Outbox(cast(Bus, self.bus), Stamper("boot"), KEY), silent_s=15, swaps_kept=10, mirrors=mirrors
+        )
         counter = iter(range(1000))
         self.releases = Releases(
             self.devices, builtin(), Silence(), timeout_s=60, new_id=lambda kind: f"{kind}-{next(counter)}"
@@ -102,12 +105,12 @@ class World:
         reported = Reported(generation=known.record.desired_generation, models=models)
         self.turn(lambda tick: self.devices.reported(tick, name, reported))
 
-    def deploy(self, version: int = 1) -> records.Rollout:
+    def deploy(self, version: int = 1, extra: Extra = PLAIN) -> records.Rollout:
         built = [artifact(version)]
 
         def act(tick: Tick) -> records.Rollout:
             release = self.releases.release(tick, "digits", version, built)
-            return self.releases.start(tick, release, built)
+            return self.releases.start(tick, release, built, extra)
 
         return cast(records.Rollout, self.turn(act))
 
@@ -154,6 +157,26 @@ def test_a_device_that_missed_it_is_told_at_its_next_hello() -> None:
     world.bus.sent.clear()
     world.hello("a", generation=0)
     assert [d.generation for d in world.bus.desired("a")] == [1]
+
+
+def test_mirrors_are_told_once_after_the_controller_began_and_with_whatever_is_told() -> None:
+    world = World("a", mirrors=("https://mirror.example/",))
+    world.hello("a")
+    world.hello("a", session="s2")
+    assert [d.mirrors for d in world.bus.desired("a")] == [("https://mirror.example/",)]
+    world.deploy()
+    assert world.bus.desired("a")[-1].mirrors == ("https://mirror.example/",)
+
+
+def test_a_rollout_tells_its_devices_what_it_asks_above_the_manifest_and_the_next_one_does_not() -> None:
+    world = World("a")
+    world.hello("a")
+    extra = Extra(watch=Watch(answers=50), shadow=Shadow(requests=20))
+    world.deploy(1, extra)
+    world.report("a", "serving", 1)
+    world.deploy(2)
+    told = [(d.models[0].watch, d.models[0].shadow) for d in world.bus.desired("a")]
+    assert told == [(Watch(answers=50), Shadow(requests=20)), (None, None)]
 
 
 def test_desired_states_are_retained() -> None:

@@ -51,6 +51,7 @@ from controller.records import (
 from controller.settings import Limits
 from controller.store import Store, StoreError
 from controller.tables import METADATA, TABLES
+from controller.terms import Terms
 from firmware_profiles.profile import Facts
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -328,6 +329,7 @@ import sys
 from pathlib import Path
 from controller import writes
 from controller.records import Model
+from controller.terms import Terms
 from controller.store import Store
 store = Store(Path(sys.argv[1]))
 for name in "abc":
@@ -469,6 +471,7 @@ def test_a_database_from_before_recipes_keeps_its_runs(tmp_path: Path) -> None:
     store = Store(path)
     [run] = store.read_now(reads.every(Run))
     assert (run.state, run.recipe, run.compare, run.trust, run.attempts) == ("running", "", None, False, 0)
+    assert run.terms == Terms()
     assert store.read_now(reads.latest_version("digits")).data_name == ""
     store.close()
 
