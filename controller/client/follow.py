@@ -91,7 +91,8 @@ def follow_rollout(
     ended = _until(lambda: client.rollout(rollout.id), show, poll_s, limit_s)
     refused = [f"{d.device}: {d.reason or d.state}" for d in ended.devices if d.state in ("refused", "failed")]
     if ended.state != "done" or refused:
-        why = "; ".join(refused) or "no reason was given"
+        left_out = [f"{d.device}: {d.reason}" for d in ended.devices if d.reason]
+        why = "; ".join(refused or left_out) or "no reason was given"
         raise WorkFailed(f"rollout {ended.id} {_ending(ended.state)}: {why}", f"lepta rollout show {ended.id}")
     return ended
 

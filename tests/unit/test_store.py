@@ -329,7 +329,6 @@ import sys
 from pathlib import Path
 from controller import writes
 from controller.records import Model
-from controller.terms import Terms
 from controller.store import Store
 store = Store(Path(sys.argv[1]))
 for name in "abc":
