@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -18,13 +17,12 @@ from agent.contract.messages import (
     Hello,
     Load,
     Message,
-    ModelState,
     Reported,
-    SeenWindow,
 )
 from controller import records, writes
 from controller.errors import Conflict, Internal, NotFound, UserError
 from controller.identity.enrolment import revoked
+from controller.known import Known
 from controller.outbox import Outbox
 from controller.roots import RootChain
 from controller.routing import Candidate
@@ -33,54 +31,8 @@ from firmware_profiles.profile import Facts
 
 log = logging.getLogger("lepta.devices")
 
-# States in which a model answers requests.
-_ANSWERS = frozenset({"serving", "watching"})
 # Fields of a device's record that joining decides.
 _IDENTITY = ("device_token_hash", "hardware", "claim", "state", "labels")
-
-
-@dataclass
-class Known:
-    """A device's record, and what is only known while it is here."""
-
-    record: records.Device
-    online: bool = False
-    boot: str = ""
-    """Boot id of the agent's process that said hello last."""
-    seen_at: float = float("-inf")
-    """Monotonic seconds of its last message."""
-    load: Load | None = None
-    service_ms: dict[str, float] = field(default_factory=dict)
-    """Measured time of one row by artifact."""
-    root: int = 0
-    """Version of the root document that it says it holds."""
-    told: bool = False
-    """Its desired state was sent since this controller began: it may name other mirrors than the last one did."""
-    window: SeenWindow = field(default_factory=SeenWindow)
-
-    @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
-    def approved(self) -> bool:
-        return self.record.state == "approved"
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The operator's above those that the device says."""
-        return {**self.record.facts.labels, **self.record.labels}
-
-    def serving(self, model: str) -> ModelState | None:
-        return next((m for m in self.record.reported if m.model == model and m.state in _ANSWERS), None)
-
-    def row_ms(self, artifact: str) -> float:
-        """Measured time of one row; 0 where nothing was measured."""
-        if self.load is not None:
-            for model in self.load.models:
-                if model.artifact == artifact and model.service_ms > 0:
-                    return model.service_ms
-        return self.service_ms.get(artifact, 0.0)
 
 
 class Devices:
@@ -361,6 +313,7 @@ class Devices:
             service_ms=known.row_ms(state.artifact) if state else 0.0,
             cpu=load.cpu if load else 0.0,
             draining=known.record.drain,
+            away=known.away(model),
         )
 
     def _tell_anew(self, tick: Tick, known: Known) -> None:

@@ -23,6 +23,8 @@ class Candidate:
     cpu: float
     """Load of the host, 0 to 1."""
     draining: bool = False
+    away: str = ""
+    """Why it does not answer for a while, as it says itself: it makes room for another version."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _infeasible(candidate: Candidate) -> str | None:
     if not candidate.online:
         return "offline"
     if candidate.artifact is None:
-        return "does not serve this model"
+        return candidate.away or "does not serve this model"
     if candidate.draining:
         return "draining"
     return None

@@ -9,9 +9,9 @@ import msgspec
 from agent.contract.messages import Result
 from agent.contract.tensors import TensorError, rows_of
 from controller import records, work
-from controller.devices import Known
 from controller.job_data import JobInput
 from controller.job_results import Results
+from controller.known import Known
 from controller.shards import Shard
 
 

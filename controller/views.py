@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from controller import records, replies
-from controller.devices import Known
+from controller.known import Known
 from firmware_profiles.profile import Profile, choose, match
 
 R = TypeVar("R")

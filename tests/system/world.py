@@ -39,8 +39,9 @@ class World(Fleet):
         self.controller = Program("controller.cli", arguments, self.folder / "up-again.log")
         self.controller.until(self._is_ready, "the controller's second start")
 
-    def bring(self, model: str, content: bytes, *, judged_by: bytes | None = None) -> int:
-        """A new version of .tflite bytes; its acceptance set is `judged_by`'s, where that is given."""
+    def bring(self, model: str, content: bytes, *, judged_by: bytes | None = None, memory_mb: float = 0) -> int:
+        """A new version of .tflite bytes; its acceptance set is `judged_by`'s, where that is given. It says that it
+        needs `memory_mb`."""
         parity, acceptance = golden_for(content)
         if judged_by is not None:
             _, acceptance = golden_for(judged_by)
@@ -58,6 +59,7 @@ class World(Fleet):
             "acceptance": {"minimum": 0.9, "tolerated_loss": 0.02},
             "runtimes": ["ai-edge-litert"],
             "threads": 1,
+            "limits": {"memory_mb": memory_mb},
         }
         report = {"source": source, "artifacts": [artifact]}
         digests = {str(each["file"]): str(each["digest"]) for each in (*files.values(), source)}

@@ -1,0 +1,59 @@
+"""One device as the loop knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.contract.messages import Load, ModelState, SeenWindow
+from controller import records
+
+# States in which a model answers requests.
+_ANSWERS = frozenset({"serving", "watching"})
+
+
+@dataclass
+class Known:
+    """A device's record, and what is only known while it is here."""
+
+    record: records.Device
+    online: bool = False
+    boot: str = ""
+    """Boot id of the agent's process that said hello last."""
+    seen_at: float = float("-inf")
+    """Monotonic seconds of its last message."""
+    load: Load | None = None
+    service_ms: dict[str, float] = field(default_factory=dict)
+    """Measured time of one row by artifact."""
+    root: int = 0
+    """Version of the root document that it says it holds."""
+    told: bool = False
+    """Its desired state was sent since this controller began: it may name other mirrors than the last one did."""
+    window: SeenWindow = field(default_factory=SeenWindow)
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def approved(self) -> bool:
+        return self.record.state == "approved"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The operator's above those that the device says."""
+        return {**self.record.facts.labels, **self.record.labels}
+
+    def serving(self, model: str) -> ModelState | None:
+        return next((m for m in self.record.reported if m.model == model and m.state in _ANSWERS), None)
+
+    def away(self, model: str) -> str:
+        """Why a version that served here does not answer for a while; empty where none says so."""
+        return next((m.reason for m in self.record.reported if m.model == model and m.state == "staging"), "")
+
+    def row_ms(self, artifact: str) -> float:
+        """Measured time of one row; 0 where nothing was measured."""
+        if self.load is not None:
+            for model in self.load.models:
+                if model.artifact == artifact and model.service_ms > 0:
+                    return model.service_ms
+        return self.service_ms.get(artifact, 0.0)
