@@ -19,8 +19,13 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from agent.contract import root
 from agent.contract.manifest import Shadow, Watch
 from agent.contract.messages import Answer, DesiredModel, Hello, Reported
+from agent.contract.signing import PrivateKey
+from agent.disk import RealDisk
+from agent.pointers import PointerFile
+from agent.roots import Roots
 from tests import builders, disk_images, faultpoints
 from tests.fake_controller import AgentProcess, FakeBroker, FakeController, until
 
@@ -52,12 +57,16 @@ class Victim:
         self._controller = controller
         self._agent = AgentProcess(folder, controller, f"edge-{secrets.token_hex(3)}", _CONFIG)
         self.old = controller.release(_classifier(OLD))
+        # With the update comes another release key, which signed it, and a floor that shuts the old version out.
+        self._fresh, self._root = _rotated(controller)
         content = _classifier(NEW)
         # Golden sets of several chunks, so that one is made durable on the way.
-        self.new = controller.release(content, version=NEW, golden=builders.golden_for(content, rows=_ROWS))
+        golden = builders.golden_for(content, rows=_ROWS)
+        self.new = controller.release(content, version=NEW, golden=golden, key=self._fresh)
         # Faithfully converted and badly trained: refused on the device, and version 1 has to serve on.
         sets = (builders.golden_for(_classifier(NEW + 1, wrong=True))[0], builders.golden_for(content)[1])
-        self.bad = controller.release(_classifier(NEW + 1, wrong=True), version=NEW + 1, golden=sets)
+        wrong = _classifier(NEW + 1, wrong=True)
+        self.bad = controller.release(wrong, version=NEW + 1, golden=sets, key=self._fresh)
         # It passes its probe and its shadow phase; under watch it is slower than it may be, and goes back.
         self.worse = self._worse(content)
         self._agent.start()
@@ -85,7 +94,8 @@ class Victim:
     def _kill(self, point: str, on_pass: int, again: str, update: Update) -> bool:
         self._restore()
         self._update = update
-        self._controller.desire(self._agent.name, self._target)
+        floor = {self._target.model: NEW}
+        self._controller.desire(self._agent.name, self._target, roots=(self._root,), minimum_sequence=floor)
         if not self._dies(f"{point}=kill@{on_pass}"):
             return False
         self._count(point)
@@ -139,7 +149,7 @@ class Victim:
             fresh, golden, version=NEW + 2, sequence=NEW + 2, watch=Watch(answers=3, seconds=_PATIENCE_S, p95_ms=1e-6)
         )
         described = msgspec.structs.replace(described, shadow=Shadow(requests=2, seconds=_PATIENCE_S))
-        return self._controller.release(fresh, golden=golden, manifest_=described)
+        return self._controller.release(fresh, golden=golden, manifest_=described, key=self._fresh)
 
     def _over(self) -> bool:
         """Has the update ended? A version under watch is asked, or its watch would not end."""
@@ -167,6 +177,9 @@ class Victim:
         until(self._over, f"the update ends as {self._end}")
         ends = NEW if self._update == "good" else OLD
         assert self._answer(time.monotonic()).version == ends, "the wrong version answers after the update"
+        trusted = Roots(self._agent.folder, RealDisk(), self._controller.release_key.public.pem()).version
+        floors = PointerFile(self._agent.folder, RealDisk()).load().minimum_sequence
+        assert (trusted, floors) == (1, {self._target.model: NEW}), "the root document or the floor is forgotten"
 
     def _answer(self, began: float) -> Answer:
         """The first answer without a fault."""
@@ -176,6 +189,13 @@ class Victim:
                 return answer
             assert time.monotonic() < began + 2 * START_S, f"no answer: {answer.fault.message}"
             time.sleep(0.02)
+
+
+def _rotated(controller: FakeController) -> tuple[PrivateKey, str]:
+    """Another release key, and the root document that says so."""
+    fresh = PrivateKey.generate()
+    following = root.Root(version=1, root_key=controller.release_key.public.pem(), release_keys=(fresh.public.pem(),))
+    return fresh, root.seal_root(following, [controller.release_key]).decode()
 
 
 def _classifier(variant: int, *, wrong: bool = False) -> bytes:

@@ -48,6 +48,8 @@ def show_profile(profile: profiles.Profile) -> None:
         if value
     ]
     least = f"agreement at least {gate.agreement * 100:g} %, SQNR at least {gate.sqnr_db:g} dB"
+    by = "HTTP" if profile.fetch.way == "http" else "MQTT"
+    large = f", by HTTP from {profile.fetch.http_mb} MB" if profile.fetch.http_mb and by == "MQTT" else ""
     screen = common.screen()
     screen.line(f"{profile.name}: {profile.description}")
     screen.table(
@@ -59,5 +61,6 @@ def show_profile(profile: profiles.Profile) -> None:
             ("budgets", ", ".join(limits) or "none"),
             ("gate", f"accuracy loss at most {gate.accuracy_loss * 100:g} points, {least}"),
             ("runtime", f"{', '.join(profile.runtime.runtimes)}; {profile.runtime.threads} thread"),
+            ("fetches", f"by {by}{large}"),
         ],
     )
