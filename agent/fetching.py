@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from agent import ways
-from agent.contract.messages import Message
+from agent.contract.messages import Stamper
 from agent.enroll import Identity
 from agent.fetch import Fetcher
 from agent.keeper import Keeper
@@ -28,7 +28,7 @@ def sources_of(
     link: Connection,
     identity: Identity,
     settings: AgentSettings,
-    encode: Callable[[Message], bytes],
+    stamper: Stamper,
     fetcher: Callable[[], Fetcher],
     facts: Facts,
     keeper: Keeper,
@@ -38,7 +38,7 @@ def sources_of(
 
     def make(way: Way) -> Source:
         if way == "mqtt":
-            return MqttSource(link, identity.agent, encode)
+            return MqttSource(link, identity.agent, stamper.encode)
         return _http(loop, identity, settings, fetcher, sources, way)
 
     plain = choice_of(settings, profile.choose(profile.builtin().values(), facts), bool(identity.controller))

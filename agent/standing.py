@@ -11,7 +11,7 @@ from agent.check import Device
 from agent.clock import Clock
 from agent.contract.messages import Desired
 from agent.contract.root import RootError
-from agent.disk import Disk
+from agent.disk import Disk, RealDisk
 from agent.enroll import Identity
 from agent.facts import runtime_versions
 from agent.keeper import Keeper
@@ -24,16 +24,22 @@ class Standing:
     """Shared by the slots of one agent."""
 
     def __init__(
-        self, identity: Identity, facts: Facts, keeper: Keeper, settings: AgentSettings, clock: Clock, disk: Disk
+        self,
+        identity: Identity,
+        facts: Facts,
+        keeper: Keeper,
+        settings: AgentSettings,
+        clock: Clock | None = None,
+        disk: Disk | None = None,
     ) -> None:
-        self.roots = Roots(settings.folder, disk, identity.release_key, identity.root)
+        self.roots = Roots(settings.folder, disk or RealDisk(), identity.release_key, identity.root)
         self.refusals: Counter[str] = Counter()
         """Versions refused since the start, by cause."""
         self._name = identity.agent
         self._facts = facts
         self._keeper = keeper
         self._limits = settings.limits
-        self._clock = clock
+        self._clock = clock or Clock(settings.folder)
         self._runtimes = runtime_versions(facts.runtimes)
         self._misfits = misfits(facts)
 

@@ -36,7 +36,7 @@ from agent.contract.messages import (
     decode_as,
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
-from agent.disk import Disk, RealDisk
+from agent.disk import Disk
 from agent.enroll import Identity
 from agent.fetch import Fetcher
 from agent.fetching import sources_of
@@ -95,16 +95,12 @@ class Supervisor:
         self._new_id = new_id
         self._random = random_
         self._sampler = sampler or Sampler()
-        self._standing = Standing(
-            identity, facts, keeper, settings, clock or Clock(settings.folder), disk or RealDisk()
-        )
-        self._stamper = Stamper(new_id())
-        self._seen = SeenWindow()
+        self._standing = Standing(identity, facts, keeper, settings, clock, disk)
+        self._stamper, self._seen = Stamper(new_id()), SeenWindow()
         self._state = session.Session(
             agent=identity.agent, generation=keeper.current.generation, remember=settings.limits.finished
         )
-        encode = self._stamper.encode
-        sources = sources_of(loop, link, identity, settings, encode, lambda: self._fetcher, facts, keeper)
+        sources = sources_of(loop, link, identity, settings, self._stamper, lambda: self._fetcher, facts, keeper)
         self._fetcher = Fetcher(loop, blobs, sources, settings.limits, self._pinned)
         self._ground = self._shared_by_slots(settings)
         self._slots: dict[str, Slot] = {}

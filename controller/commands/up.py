@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 _PORT = {"min": 1, "max": 65535}
+_Mirrors = Annotated[
+    list[str] | None,
+    typer.Option(help="Where devices find files under their digests before they ask here; several times."),
+]
 
 
 def up(
@@ -31,10 +35,7 @@ def up(
         str | None,
         typer.Option(help="auto, embedded, mosquitto, or mqtt://HOST[:PORT]; default $LEPTA_BROKER or auto."),
     ] = None,
-    mirror: Annotated[
-        list[str] | None,
-        typer.Option(help="Where devices find files under their digests before they ask here; several times."),
-    ] = None,
+    mirror: _Mirrors = None,
     data: Annotated[Path | None, typer.Option(help="Data folder; default $LEPTA_DATA or ~/.local/share/lepta.")] = None,
 ) -> int:
     """Start the controller: REST API, MQTT broker and store. Ctrl-C stops it."""

@@ -120,6 +120,28 @@ def test_a_device_whose_clock_is_years_behind_comes_back_and_remembers_the_time(
     assert abs(float((agent.folder / "clock").read_text()) - ahead) < 60
 
 
+@pytest.mark.parametrize("jump", [DAY, -DAY, -time.time()], ids=["a day ahead", "a day behind", "1970"])
+def test_a_connection_outlives_a_jump_of_the_clock_and_the_next_one_comes_about_as_well(
+    place: Place, jump: float
+) -> None:
+    front = place.front(start=time.time() - 60, end=time.time() + 7 * DAY)
+    offset = place.folder / "offset"
+    offset.write_text("0")
+    agent = place.agent(front)
+    try:
+        agent.start(LEPTA_CLOCK_OFFSET_S=str(offset))
+        wanted = place.controller.serve(agent.name, builders.classifier(1), version=1)
+        offset.write_text(str(jump))
+        assert place.controller.infer(agent.name, wanted, ROW).fault is None
+        assert agent.stop() == 0
+        place.controller.forget()
+        agent.start(LEPTA_CLOCK_OFFSET_S=str(offset))
+        place.controller.wait(Hello, lambda hello: hello.agent == agent.name, "a hello after the jump")
+        assert place.controller.infer(agent.name, wanted, ROW).fault is None
+    finally:
+        agent.__exit__(None, None, None)
+
+
 def test_an_expired_broker_is_let_in_only_while_the_clock_is_known_to_be_wrong(place: Place) -> None:
     front = place.front(start=time.time() - YEAR, end=time.time() - DAY)
     (place.folder / "edge-1").mkdir()
