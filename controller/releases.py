@@ -155,8 +155,9 @@ class Releases:
     def _device_changed(self, tick: Tick, device: str) -> None:
         known = self._devices.require(device)
         for opened in list(self._open.values()):
+            meant = {artifact.manifest for artifact in opened.artifacts.values()}
             for state in known.record.reported:
-                if state.model == opened.record.model:
+                if state.model == opened.record.model and state.manifest in meant:
                     event = rollout.Reported(device, state.artifact, state.state, state.reason)
                     self._step(tick, opened, event)
         if known.record.desired_generation == 0:

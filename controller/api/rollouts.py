@@ -28,6 +28,9 @@ async def make_release(request: Request, body: NewRelease) -> Response:
     renewed = await controller.signer.renew(built, asked) if asked.given else []
 
     def release(tick: Tick) -> records.Release:
+        for artifact in built if renewed else ():
+            # Devices that were told of the manifest before may still ask for it.
+            tick.save(writes.use_files(f"manifest:{artifact.manifest}", [artifact.manifest]))
         tick.save(*(writes.put(artifact) for artifact in renewed))
         return controller.fleet.releases.release(tick, body.model, body.version, renewed or built)
 

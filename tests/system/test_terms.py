@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -72,8 +73,21 @@ def test_a_version_that_is_rolled_out_with_terms_is_signed_anew_and_its_devices_
     assert (after.target.devices, after.runtime_minimum["ai-edge-litert"]) == (("edge-1",), "2.0")
     assert after.expires_at > 0
     assert after.watch == before.watch, "the watch is of the rollout"
-    [wanted] = msgspec.json.decode((world.folder / "edge-1" / "data" / "state.json").read_bytes())["desired"]
+    [wanted] = _state(world)["desired"]
     assert wanted["watch"]["answers"] == 9
+    assert world.serves("edge-1", MODEL)
+
+
+def test_what_serves_already_is_swapped_for_itself_under_new_terms_or_stays_as_it_was(world: World) -> None:
+    version = world.bring(MODEL, builders.classifier(1))
+    world.roll_out(MODEL, version)
+    before = _serving(world)
+    assert run(["rollout", "start", MODEL, "--expires", "30"]) == 0
+    renewed = _serving(world)
+    assert renewed != before
+    assert run(["rollout", "start", MODEL, "--expires", "0"]) != 0
+    until(lambda: _state(world)["desired"][0]["manifest"] == renewed, "the device is told to go on as before")
+    assert _serving(world) == renewed
     assert world.serves("edge-1", MODEL)
 
 
@@ -129,3 +143,14 @@ def test_a_deployment_whose_key_is_elsewhere_says_what_to_do_and_after_that_it_i
     assert run(["rollout", "start", MODEL, "--version", "1"]) == 0
     assert world.serves("edge-1", MODEL)
     assert manifest_of(world, MODEL).watch == Watch(answers=7, p95_ms=50.0)
+
+
+def _state(world: World) -> dict[str, Any]:
+    """The device's own."""
+    path = world.folder / "edge-1" / "data" / "state.json"
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+
+
+def _serving(world: World) -> str:
+    """The manifest of what serves there."""
+    return str(_state(world)["models"][MODEL]["serving"]["wanted"]["manifest"])
