@@ -1,0 +1,170 @@
+"""The Open Inference Protocol v2 (KServe / Triton REST): requests and responses, as JSON or with binary tensors.
+
+Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol and Triton's "binary tensor
+data extension": the JSON header comes first, its length stands in `Inference-Header-Content-Length`, raw little-endian
+tensors follow in the order of the header. Raw tensors are never turned into Python numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from agent.contract import tensors as wire
+from agent.contract.datatypes import FROM_NUMPY, TO_NUMPY
+from agent.contract.tensors import Tensor
+from agent.contract.user import UserTensor
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+class ProtocolError(ValueError):
+    """A request that is not of the protocol; the message says what to send instead."""
+
+
+class _InputHeader(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: Any = None
+    parameters: dict[str, Any] = {}
+
+
+class _OutputHeader(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Header(msgspec.Struct):
+    inputs: list[_InputHeader]
+    id: str = ""
+    outputs: list[_OutputHeader] = []
+    parameters: dict[str, Any] = {}
+
+
+_HEADER = msgspec.json.Decoder(_Header)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A decoded request. `outputs`: names asked for, empty for all; `binary`: per name whether to answer raw."""
+
+    id: str
+    tensors: tuple[Tensor, ...]
+    outputs: tuple[str, ...]
+    binary: dict[str, bool]
+    binary_by_default: bool
+
+    def wants_binary(self, name: str) -> bool:
+        return self.binary.get(name, self.binary_by_default)
+
+
+def decode(body: bytes, header_length: str | None) -> Request:
+    """Read a request body; `header_length` is the value of HEADER_LENGTH, None for pure JSON. Raises ProtocolError."""
+    size = _header_size(body, header_length)
+    try:
+        header = _HEADER.decode(memoryview(body)[:size])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"not an inference request: {error}") from error
+    raw = memoryview(body)[size:]
+    tensors = []
+    for item in header.inputs:
+        tensor, raw = _take(item, raw)
+        tensors.append(tensor)
+    if raw:
+        raise ProtocolError(f"{len(raw)} bytes follow the last binary tensor; check binary_data_size")
+    binary = {o.name: bool(o.parameters["binary_data"]) for o in header.outputs if "binary_data" in o.parameters}
+    by_default = bool(header.parameters.get("binary_data_output", False))
+    return Request(header.id, _checked(tensors), tuple(o.name for o in header.outputs), binary, by_default)
+
+
+def from_user(inputs: tuple[UserTensor, ...]) -> tuple[Tensor, ...]:
+    """The tensors of a request that came as JSON over MQTT. Raises ProtocolError."""
+    return _checked([_from_json(t.name, list(t.shape), t.datatype, t.data) for t in inputs])
+
+
+def encode(request: Request, tensors: tuple[Tensor, ...], extra: dict[str, Any]) -> tuple[bytes, int | None]:
+    """Write a response; `extra` joins the top level (model_name, id, parameters). Returns the body and, where raw
+    tensors follow, the length of the JSON header."""
+    chosen = [t for t in tensors if not request.outputs or t.name in request.outputs]
+    unknown = set(request.outputs) - {t.name for t in tensors}
+    if unknown:
+        names = ", ".join(t.name for t in tensors)
+        raise ProtocolError(f"no output is called {', '.join(sorted(unknown))}; this model has {names}")
+    outputs: list[dict[str, Any]] = []
+    raw: list[bytes] = []
+    for tensor in chosen:
+        item: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": FROM_NUMPY[tensor.dtype],
+            "shape": list(tensor.shape),
+        }
+        if request.wants_binary(tensor.name):
+            item["parameters"] = {"binary_data_size": len(tensor.data)}
+            raw.append(tensor.data)
+        else:
+            item["data"] = _numbers(tensor)
+        outputs.append(item)
+    header = msgspec.json.encode({**extra, "outputs": outputs})
+    return (header + b"".join(raw), len(header)) if raw else (header, None)
+
+
+def datatype(dtype: str) -> str:
+    """The protocol's name of a numpy dtype."""
+    return FROM_NUMPY[dtype]
+
+
+def _header_size(body: bytes, header_length: str | None) -> int:
+    if header_length is None:
+        return len(body)
+    if not header_length.isdecimal() or len(header_length) > 15 or int(header_length) > len(body):
+        raise ProtocolError(f"{HEADER_LENGTH}: {header_length[:20]!r} does not fit a body of {len(body)} bytes")
+    return int(header_length)
+
+
+def _take(item: _InputHeader, raw: memoryview) -> tuple[Tensor, memoryview]:
+    size = item.parameters.get("binary_data_size")
+    if size is None:
+        return _from_json(item.name, item.shape, item.datatype, item.data), raw
+    if not isinstance(size, int) or not 0 <= size <= len(raw):
+        raise ProtocolError(f"input {item.name!r}: binary_data_size {size!r}, but {len(raw)} bytes are left")
+    tensor = Tensor(item.name, _numpy_name(item.name, item.datatype), tuple(item.shape), bytes(raw[:size]))
+    return tensor, raw[size:]
+
+
+def _from_json(name: str, shape: list[int], protocol_type: str, data: Any) -> Tensor:
+    dtype = _numpy_name(name, protocol_type)
+    if data is None:
+        raise ProtocolError(f"input {name!r} has neither data nor binary_data_size")
+    try:
+        array = np.asarray(data, dtype=dtype).reshape(shape)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ProtocolError(f"input {name!r}: data does not fill {protocol_type} {shape}: {error}") from error
+    return Tensor(name, dtype, tuple(shape), array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+
+def _numpy_name(name: str, protocol_type: str) -> str:
+    try:
+        return TO_NUMPY[protocol_type]
+    except KeyError:
+        raise ProtocolError(f"input {name!r} has datatype {protocol_type!r}; allowed: {', '.join(TO_NUMPY)}") from None
+
+
+def _checked(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    try:
+        wire.rows_of(tuple(tensors))
+    except wire.TensorError as error:
+        raise ProtocolError(str(error)) from error
+    return tuple(tensors)
+
+
+def _numbers(tensor: Tensor) -> list[Any]:
+    """Flat numbers in row-major order; NaN and infinities, which JSON lacks, become null."""
+    array = np.frombuffer(tensor.data, dtype=tensor.dtype)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return [float(x) if np.isfinite(x) else None for x in array]
+    numbers: list[Any] = array.tolist()
+    return numbers
