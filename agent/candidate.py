@@ -34,7 +34,7 @@ class Candidate:
         self._shadow: Shadow | None = None
         self.orphaned = False
         """It went with the process that had forked it, after it had settled."""
-        order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
+        order = start_order(manifest, ground.blobs, ground.standing.device(), ground.extra_ms_per_row)
         self.member = Member(Pointer(wanted=target, files=manifest.files, watched=False, steady=False), order)
         self.member.on_event = self._event
 

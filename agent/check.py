@@ -74,18 +74,20 @@ def usable_runtimes(manifest: Manifest, installed: Mapping[str, str]) -> tuple[s
     )
 
 
-def start_order(manifest: Manifest, blobs: Blobs, runtimes: Mapping[str, str], extra_ms_per_row: float) -> frames.Start:
+def start_order(manifest: Manifest, blobs: Blobs, device: Device, extra_ms_per_row: float) -> frames.Start:
     """What a worker is told to load."""
     return frames.Start(
         model=manifest.model,
         path=str(blobs.path(manifest.artifact)),
         digest=manifest.artifact,
-        runtimes=usable_runtimes(manifest, runtimes),
+        runtimes=usable_runtimes(manifest, device.runtimes),
         threads=manifest.threads,
         inputs=manifest.inputs,
         outputs=manifest.outputs,
         operators=manifest.operators,
         extra_ms_per_row=extra_ms_per_row,
+        version=manifest.version,
+        device=device.name,
     )
 
 

@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     join.set_defaults(handler="agent.joining:run")
     run = commands.add_parser("run", help="serve a controller's models; join it first if need be", epilog=_EPILOG)
     run.add_argument("--controller", metavar="URL", help="needed for the first start only")
+    run.add_argument("--serve", metavar="HOST:PORT", help="answer programs on this device by HTTP, at 127.0.0.1:8001")
     run.set_defaults(handler="agent.start:run")
     for command, place in ((join, token), (run, run)):
         place.add_argument("--token-file", type=Path, metavar="FILE", help="holds the claim token")

@@ -33,6 +33,8 @@ class Start(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     operators: tuple[str, ...]
     extra_ms_per_row: float = 0.0
+    version: int = 0
+    device: str = ""
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -44,13 +46,24 @@ class Probe(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     acceptance_digest: str
 
 
+class Question(msgspec.Struct, frozen=True):
+    """A request of the Open Inference Protocol as it came: JSON, then raw tensors where `header_length` is told."""
+
+    body: bytes
+    header_length: str | None = None
+    gzip: bool = False
+
+
 class Compute(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Answer these inputs; from `blob` (a path, checked against `digest`) where it is named."""
+    """Answer these inputs; from `blob` (a path, checked against `digest`) where it is named, or a question."""
 
     id: int
     inputs: tuple[Tensor, ...] = ()
     blob: str = ""
     digest: str = ""
+    question: Question | None = None
+    tensors: bool = True
+    """Is more wanted than the answer to the question: its tensors?"""
 
 
 class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -60,6 +73,7 @@ class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     inputs: tuple[Tensor, ...] = ()
     blob: str = ""
     digest: str = ""
+    question: Question | None = None
 
 
 class Measure(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -100,6 +114,10 @@ class Computed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Mean of the first output, where it has none."""
     nonsense: bool = False
     """NaN or infinity came out though only finite numbers went in."""
+    body: bytes = b""
+    """The answer to a question, as the protocol has it."""
+    header_length: int = 0
+    """Of its JSON, where raw tensors follow."""
 
 
 class Compared(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
+from agent import frames
 from agent.contract.messages import Infer, Work
+
+
+class Ask(msgspec.Struct, eq=False):
+    """A program on this device asks; only the worker looks into the question."""
+
+    model: str
+    question: frames.Question
+    answered: Callable[[frames.Computed], None]
+
+    @property
+    def blob(self) -> None:
+        """Its inputs come with it."""
 
 
 class Waiting(msgspec.Struct, eq=False):
     """A request or shard on its way to a worker. Times in monotonic seconds."""
 
-    message: Infer | Work
+    message: Infer | Work | Ask
     received: float
     expires: float
     sent: float = 0.0

@@ -15,7 +15,7 @@ from agent.cli import DATA, USAGE, CliError
 from agent.settings import DEFAULT_CONFIG, AgentSettings, SettingsError, read
 from firmware_profiles.profile import Facts
 
-_TOLD = ("name", "data", "token_file", "ca_fingerprint", "runtime")
+_TOLD = ("name", "data", "token_file", "ca_fingerprint", "runtime", "serve")
 
 
 def settings_from(options: argparse.Namespace) -> AgentSettings:

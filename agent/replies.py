@@ -6,13 +6,14 @@ import msgspec
 
 from agent import frames
 from agent.contract.messages import MAX_PAYLOAD, Answer, Fault, Infer, Result, Stamper
-from agent.lines import Waiting
+from agent.lines import Ask, Waiting
 from agent.serving import Member
 
 
 def reply(item: Waiting, computed: frames.Computed, member: Member | None, now: float) -> Answer | Result:
     """The answer or result; `member` is the worker that computed it, None if none did."""
     message = item.message
+    assert not isinstance(message, Ask)  # Its worker has written the answer.
     queue_ms = max(0.0, (item.sent or now) - item.received) * 1000
     artifact = member.pointer.wanted.artifact if member else ""
     ready = member.ready if member else None

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from agent import frames
+from agent import frames, orders
 from agent.backoff import Backoff
 from agent.contract.messages import Fault, Work
 from agent.lines import Line, Waiting, blob_of, shard_key
@@ -104,6 +104,8 @@ class Serving:
         self.last_exit = 0.0
         """When an old worker had last finished and gone."""
         self._downtime = 0.0
+        self.compared = False
+        """A candidate is held against what is answered here."""
         self.answers = 0
         """Times that the serving worker answered anything, since the start."""
 
@@ -333,11 +335,7 @@ class Serving:
         item.sent = now
         self._look_after(member)
         assert member.worker is not None
-        if item.blob:
-            assert item.message.blob is not None
-            member.worker.compute(frames.Compute(id=number, blob=item.blob, digest=item.message.blob.digest))
-        else:
-            member.worker.compute(frames.Compute(id=number, inputs=item.message.inputs))
+        member.worker.compute(orders.compute(number, item, tensors=self.compared))
 
     def _look_after(self, member: Member) -> None:
         """One timer per worker, not per request."""

@@ -105,6 +105,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_first: float = 0.2
     reconnect_most: float = 30.0
     http: float = 30.0
+    local_connections: int = 64
+    """Of programs that use the local endpoint."""
+    local_mb: int = 16
+    """Body of a request there."""
+    local_wait: float = 10.0
+    """A request there is answered within this time, with 503 if need be."""
+    local_idle: float = 120.0
+    """A connection there that asks nothing for this long is closed."""
     log_mb: float = 1.0
     """Size at which `log_file` is put aside; three old ones are kept."""
     approval_first: float = 2.0
@@ -146,6 +154,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     the device's profile says."""
     mirror: str = ""
     """URL below which the fleet's blobs lie under their digests: asked first, and without a token."""
+    serve: str = ""
+    """HOST:PORT on loopback where programs on this device ask its models by HTTP; empty: nowhere."""
+    serve_beyond_loopback: bool = False
+    """Let `serve` be an address that other machines reach: without TLS, and whoever reaches it may ask."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_file: str = ""
     """Written instead of standard error, where no service manager collects that; 0600, at most four times `log_mb`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent import frames, sprt, swap
+from agent import frames, orders, sprt, swap
 from agent.contract import manifest
 from agent.contract.messages import ShadowResult
 from agent.lines import Waiting
@@ -40,20 +40,12 @@ class Shadow:
     def copy(self, item: Waiting, computed: frames.Computed) -> None:
         """A request that the serving version has answered."""
         worker = self._member.worker
-        if self._bound is None or self._busy is not None or worker is None or item.is_shard or computed.fault:
+        if self._bound is None or self._busy is not None or worker is None or item.is_shard or not computed.outputs:
             return
         self._requests += 1
         late = swap.Broken("device", f"as a shadow it answered nothing for {self._patience:g} s")
         self._busy = self._loop.call_later(self._patience, lambda: self._end_with(late))
-        blob = item.message.blob
-        worker.compare(
-            frames.Compare(
-                inputs=() if item.blob else item.message.inputs,
-                blob=item.blob,
-                digest=blob.digest if item.blob and blob is not None else "",
-                outputs=computed.outputs,
-            )
-        )
+        worker.compare(orders.compare(item, computed))
 
     def compared(self, found: frames.Compared) -> None:
         if self._busy is not None:

@@ -212,8 +212,7 @@ class Slot:
                 self._plain[type(action)]()
 
     def _fetch_manifest(self) -> None:
-        target = self._target
-        self._fetch([(target.manifest, None)])
+        self._fetch([(self._target.manifest, None)])
 
     def _fetch_files(self, manifest: Manifest) -> None:
         self._fetch([(file.digest, file.size) for file in manifest.files.values()])
@@ -262,6 +261,7 @@ class Slot:
 
     def _shadow(self) -> None:
         assert self._candidate is not None
+        self.serving.compared = self.serving.live
         if self.serving.live:
             self._candidate.shadow()
         else:
@@ -372,7 +372,7 @@ class Slot:
         try:
             # It passed every check when it was installed, and what serves goes on serving.
             manifest = open_manifest(ground.blobs.read(wanted.manifest), ground.standing.roots.every_key(), wanted)
-            order = start_order(manifest, ground.blobs, ground.standing.device().runtimes, ground.extra_ms_per_row)
+            order = start_order(manifest, ground.blobs, ground.standing.device(), ground.extra_ms_per_row)
         except (BlobError, OSError, SignatureError, ManifestError) as error:
             _log.error("%s version %d cannot be served from disk: %s", self.model, wanted.version, error)
             self._loop.call_soon(self._way_back.fall_back)

@@ -38,6 +38,7 @@ from firmware_profiles.profile import Facts, builtin, match
 
 if TYPE_CHECKING:
     from agent.join import Invitation
+    from agent.local.server import Endpoint
     from agent.renewal import Renewal
 
 _log = logging.getLogger("lepta.agent")
@@ -68,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         except PointerError as error:
             workers.close()
             raise CliError(DATA, str(error)) from error
+        endpoint = _endpoint(loop, settings, supervisor, workers)
         boots = BootCount(loop, keeper, settings.limits)
         presence = Presence(loop, settings.folder, supervisor, notifier, settings.limits)
         _log.info("agent %s, data in %s", identity.agent, settings.folder)
@@ -75,12 +77,16 @@ def run(options: argparse.Namespace) -> int:
             signal.signal(number, lambda *_: loop.call_soon(presence.stop))
         boots.start()
         presence.start()
+        if endpoint is not None:
+            endpoint.start()
         renewal = _renewal(loop, settings, identity, clock) if identity.broker.tls else None
         trim()
         status = _turn(loop, lambda: supervisor.stopped)
         boots.stop()
         if renewal is not None:
             renewal.stop()
+        if endpoint is not None:
+            endpoint.close()
         presence.close()
         loop.close()
     return status
@@ -122,6 +128,24 @@ def assemble(
         new_id=lambda: secrets.token_hex(8),
         clock=clock,
     )
+
+
+def _endpoint(loop: Loop, settings: AgentSettings, supervisor: Supervisor, workers: ZygoteWorkers) -> Endpoint | None:
+    """Bound already, so that a port in use is told at once."""
+    if not settings.serve:
+        return None
+    from agent.local import place, server  # Here, as most devices need no such door.
+
+    try:
+        return server.Endpoint(
+            loop,
+            supervisor,
+            place.parse(settings.serve, beyond_loopback=settings.serve_beyond_loopback),
+            settings.limits,
+        )
+    except (place.PlaceError, server.EndpointError) as error:
+        workers.close()
+        raise CliError(USAGE, f"--serve: {error}") from error
 
 
 def _renewal(loop: Loop, settings: AgentSettings, identity: enroll.Identity, clock: Clock) -> Renewal:

@@ -43,7 +43,7 @@ from agent.fetching import sources_of
 from agent.ground import Ground
 from agent.intake import Intake
 from agent.keeper import Keeper
-from agent.lines import Waiting, shard_key
+from agent.lines import Ask, Waiting, shard_key
 from agent.link import Connection
 from agent.load import Sampler
 from agent.loop import Loop, Timer
@@ -302,6 +302,11 @@ class Supervisor:
 
     # -- requests and shards
 
+    def ask(self, question: Ask, within: float) -> None:
+        """Have a program on this device answered; after `within` seconds nobody wants the answer any more."""
+        now = self._loop.now()
+        self._intake.take(Waiting(question, now, now + within))
+
     def take_shard(self, key: session.LeaseKey) -> bool:
         """Is the lease still good? (serving.Observer)"""
         actions = self._decide(session.Taken(key))
@@ -309,6 +314,9 @@ class Supervisor:
 
     def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None:
         """Publish an answer or result. (serving.Observer)"""
+        if isinstance(item.message, Ask):
+            item.message.answered(computed)
+            return
         message = replies.reply(item, computed, member, self._loop.now())
         if item.is_shard:
             self._decide(session.Finished(shard_key(item)))

@@ -17,7 +17,9 @@ from agent import frames, runtime
 from agent.contract import golden
 from agent.contract.faults import fault
 from agent.contract.messages import Fault, MessageError, ProbeResult, decode_tensors
+from agent.contract.oip import ProtocolError
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
+from agent.local.questions import Desk
 from agent.memory import pss_mb, trim
 
 _LATENCY_RUNS = 30
@@ -72,6 +74,7 @@ class Worker:
             self._model = runtime.Slowed(self._bare, start.extra_ms_per_row)
         self._model.invoke(_zeros(self._model.inputs))
         del content
+        self._desk = Desk(start, self._model.runtime)
         self._may_be_nan = [spec.name for spec in self._model.outputs if np.dtype(spec.dtype).kind == "f"]
         trim()
         self.ready = frames.Ready(
@@ -94,22 +97,24 @@ class Worker:
         """Answer one request; the user's mistakes become a fault in the answer."""
         began = time.perf_counter()
         try:
-            inputs = decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
+            asked = self._desk.read(order.question) if order.question is not None else None
+            inputs = asked.tensors if asked is not None else _inputs(order)
             rows = rows_of(inputs)
             fault("worker.invoke")
             outputs = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
-        except (TensorError, MessageError) as error:
+            tensors = tuple(to_tensor(name, array) for name, array in outputs.items())
+            body, header = self._desk.write(asked, tensors) if asked is not None else (b"", 0)
+        except (TensorError, MessageError, ProtocolError) as error:
             return frames.Computed(id=order.id, fault=Fault(who="user", message=str(error)[:4000]))
         except runtime.ModelError as error:
             return frames.Computed(id=order.id, fault=Fault(who=error.who, message=str(error)[:4000]))
         except (Damaged, OSError) as error:
             return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)))
-        tensors = tuple(to_tensor(name, array) for name, array in outputs.items())
         took_ms = (time.perf_counter() - began) * 1000
         classes, level = character(next(iter(outputs.values())))
         return frames.Computed(
-            id=order.id, outputs=tensors, rows=rows, service_ms=took_ms, classes=classes, level=level,
-            nonsense=self._nonsense(inputs, outputs),
+            id=order.id, outputs=tensors if order.tensors else (), rows=rows, service_ms=took_ms, classes=classes,
+            level=level, nonsense=self._nonsense(inputs, outputs), body=body, header_length=header,
         )  # fmt: skip
 
     def probe(self, order: frames.Probe) -> ProbeResult:
@@ -132,10 +137,10 @@ class Worker:
         expected = {tensor.name: to_array(tensor) for tensor in order.outputs}
         rows = len(next(iter(expected.values())))
         try:
-            inputs = decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
+            inputs = self._desk.read(order.question).tensors if order.question is not None else _inputs(order)
             found = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
             return frames.Compared(rows=rows, agreed=golden.agreeing(expected, found))
-        except (TensorError, MessageError, runtime.ModelError, golden.GoldenError, Damaged, OSError):
+        except (TensorError, MessageError, ProtocolError, runtime.ModelError, golden.GoldenError, Damaged, OSError):
             return frames.Compared(rows=rows, agreed=0)
 
     def _nonsense(self, inputs: Iterable[Tensor], outputs: dict[str, golden.Array]) -> bool:
@@ -182,6 +187,11 @@ def read_verified(path: str, digest: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != digest:
         raise Damaged(digest)
     return content
+
+
+def _inputs(order: frames.Compute | frames.Compare) -> tuple[Tensor, ...]:
+    """Those that came with it, or in a blob."""
+    return decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
 
 
 def to_array(tensor: Tensor) -> golden.Array:

@@ -14,11 +14,9 @@ import msgspec
 import numpy as np
 
 from agent.contract import tensors as wire
-from agent.contract.datatypes import FROM_NUMPY, TO_NUMPY
+from agent.contract.oip_names import FROM_NUMPY, HEADER_LENGTH, TO_NUMPY
 from agent.contract.tensors import Tensor
 from agent.contract.user import UserTensor
-
-HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
 class ProtocolError(ValueError):

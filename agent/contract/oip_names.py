@@ -1,6 +1,9 @@
-"""Names of element types in the Open Inference Protocol, and numpy's for the same. No numpy."""
+"""Names in the Open Inference Protocol: its header, and its element types with numpy's for the same. No numpy."""
 
 from __future__ import annotations
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""Of the JSON in front of raw tensors, in bytes."""
 
 TO_NUMPY = {
     "BOOL": "bool",

@@ -1,0 +1,131 @@
+"""PURE: HTTP/1.1 requests out of a stream of bytes, as strictly as a server may read them (RFC 9112).
+
+Only what the local endpoint needs: bodies have a Content-Length, and whatever two programs could read in two ways is
+refused: a second length, Transfer-Encoding, folded or malformed header lines. After a refusal nothing more is read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MAX_HEAD = 16 * 1024
+_END = b"\r\n\r\n"
+_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.([01])")
+_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\x80-\xff\t]*)")
+_DIGITS = re.compile(rb"[0-9]{1,15}")
+
+
+class Refused(Exception):
+    """A request that is not read; its connection is closed after the answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Request(NamedTuple):
+    method: bytes
+    path: bytes
+    """Without the query."""
+    headers: dict[bytes, bytes]
+    """Names in lower case."""
+    body: bytes
+    keep: bool
+    """May another request follow on the connection?"""
+
+
+class _Head(NamedTuple):
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
+    keep: bool
+    length: int
+
+
+class Parser:
+    """`feed` what was read, then `take` requests until there is none."""
+
+    def __init__(self, most_body: int) -> None:
+        self._most_body = most_body
+        self._bytes = bytearray()
+        self._head: _Head | None = None
+        self._looked = 0
+        """So many bytes hold no end of a head."""
+
+    def __len__(self) -> int:
+        """Bytes that wait."""
+        return len(self._bytes)
+
+    @property
+    def begun(self) -> bool:
+        """Has a part of a request come?"""
+        return self._head is not None or bool(self._bytes)
+
+    @property
+    def expects(self) -> bool:
+        """Does the caller wait for a word before it sends the body?"""
+        head = self._head
+        return head is not None and b"expect" in head.headers and len(self._bytes) < head.length
+
+    def feed(self, data: bytes) -> None:
+        self._bytes += data
+
+    def take(self) -> Request | None:
+        """The next request once it is whole. Raises Refused."""
+        if self._head is None and not self._find_head():
+            return None
+        head = self._head
+        assert head is not None
+        if len(self._bytes) < head.length:
+            return None
+        with memoryview(self._bytes) as view:
+            body = bytes(view[: head.length])
+        del self._bytes[: head.length]
+        self._head = None
+        return Request(head.method, head.path, head.headers, body, head.keep)
+
+    def _find_head(self) -> bool:
+        end = self._bytes.find(_END, max(0, self._looked - len(_END) + 1), MAX_HEAD)
+        if end < 0:
+            self._looked = len(self._bytes)
+            if self._looked >= MAX_HEAD:
+                raise Refused(431, f"the head of a request has at most {MAX_HEAD:,} bytes")
+            return False
+        self._head = self._read(bytes(self._bytes[:end]))
+        del self._bytes[: end + len(_END)]
+        self._looked = 0
+        return True
+
+    def _read(self, head: bytes) -> _Head:
+        first, *lines = head.split(b"\r\n")
+        found = _LINE.fullmatch(first)
+        if found is None:
+            raise Refused(400, "not a request of HTTP/1.1: `METHOD /path HTTP/1.1` is expected")
+        method, target, minor = found.groups()
+        headers: dict[bytes, bytes] = {}
+        for line in lines:
+            parts = _HEADER.fullmatch(line)
+            if parts is None:
+                raise Refused(400, f"not a header line: {line[:60]!r}")
+            name, value = parts[1].lower(), parts[2].rstrip(b" \t")
+            # Joined, two lengths are no number and two hosts no host: both are refused.
+            headers[name] = headers[name] + b", " + value if name in headers else value
+        new = minor == b"1"
+        if new and b"host" not in headers:
+            raise Refused(400, "HTTP/1.1 wants a Host")
+        wish = headers.get(b"connection", b"").lower()
+        keep = b"close" not in wish if new else b"keep-alive" in wish
+        return _Head(method, target.partition(b"?")[0], headers, keep, self._length(headers))
+
+    def _length(self, headers: dict[bytes, bytes]) -> int:
+        if b"transfer-encoding" in headers:
+            raise Refused(501, "Transfer-Encoding is not read here: send the body whole, with Content-Length")
+        if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
+            raise Refused(417, "only `Expect: 100-continue` can be met")
+        told = headers.get(b"content-length", b"0")
+        if _DIGITS.fullmatch(told) is None:
+            raise Refused(400, "Content-Length is no number")
+        if int(told) > self._most_body:
+            raise Refused(413, f"a request has at most {self._most_body:,} bytes")
+        return int(told)
