@@ -88,6 +88,7 @@ def start_order(manifest: Manifest, blobs: Blobs, device: Device, extra_ms_per_r
         extra_ms_per_row=extra_ms_per_row,
         version=manifest.version,
         device=device.name,
+        wait_ms=device.limits.batch_wait_ms,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections import deque
 
 import msgspec
 
@@ -14,6 +15,8 @@ from agent.contract.messages import Fault, ProbeResult
 from agent.contract.tensors import Tensor, TensorSpec
 
 MAX_FRAME = 256 * 1024 * 1024
+READ = 1 << 16
+"""Bytes of one read. For more the allocator maps memory anew each time, at four times the cost of the read."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -35,6 +38,8 @@ class Start(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     extra_ms_per_row: float = 0.0
     version: int = 0
     device: str = ""
+    wait_ms: float = 0.0
+    """An answer may wait so long for the next one."""
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -143,6 +148,8 @@ class Buffer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what was read; return every content that is now whole, in order."""
+        if not self._bytes and len(data) > _LENGTH.size and len(data) - _LENGTH.size == _LENGTH.unpack_from(data)[0]:
+            return [data[_LENGTH.size :]]  # The usual case: one whole frame, and nothing before it.
         self._bytes += data
         whole = []
         while len(self._bytes) >= max(self._wanted, _LENGTH.size):
@@ -197,16 +204,31 @@ class Pipe:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._buffer = Buffer()
-        self._waiting: list[bytes] = []
+        self._waiting: deque[bytes] = deque()
+        self._kept = bytearray()
+
+    @property
+    def more(self) -> bool:
+        """Has another frame come already?"""
+        return bool(self._waiting)
 
     def receive(self) -> ToWorker | None:
         """The next frame; None once the supervisor has closed its side."""
         while not self._waiting:
-            data = self._sock.recv(1 << 18)
+            data = self._sock.recv(READ)
             if not data:
                 return None
-            self._waiting = self._buffer.feed(data)
-        return decode_to_worker(self._waiting.pop(0))
+            self._waiting.extend(self._buffer.feed(data))
+        return decode_to_worker(self._waiting.popleft())
+
+    def keep(self, frame: FromWorker) -> None:
+        """Send it with the next one."""
+        self._kept += encode(frame)
 
     def send(self, frame: FromWorker) -> None:
-        self._sock.sendall(encode(frame))
+        if self._kept:
+            self._kept += encode(frame)
+            self._sock.sendall(self._kept)
+            self._kept.clear()
+        else:
+            self._sock.sendall(encode(frame))

@@ -65,6 +65,11 @@ class Line:
         for item in reversed(items):
             (self._shards if item.is_shard else self._requests).appendleft(item)
 
+    @property
+    def suspect(self) -> bool:
+        """Was the next request in a worker that ended?"""
+        return bool(self._requests) and self._requests[0].retried
+
     def take(self, now: float, *, shards: bool) -> Waiting | None:
         """The next one that has not expired; a shard only if `shards` and no request waits."""
         for queue in (self._requests, self._shards) if shards else (self._requests,):

@@ -76,6 +76,10 @@ class Loop:
         except (BlockingIOError, OSError):
             return  # Full: the loop wakes anyway. Closed: nobody is left to call.
 
+    def defer(self, callback: Callback) -> None:
+        """Call at the end of this turn. Only for callbacks of the loop itself: nobody is woken."""
+        self._returned.append(callback)
+
     def in_thread(self, work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
         """Run slow `work` (disk, network) on a short-lived thread; `done` gets its value or error on the loop."""
 

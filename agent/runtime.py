@@ -211,9 +211,19 @@ def _stored(spec: TensorSpec, array: Array) -> Array:
     real = array.astype(np.float32, copy=False)
     if np.isnan(real).any():
         raise ModelError(f"input {spec.name!r} holds values that are not numbers (NaN)", "user")
-    limits = np.iinfo(spec.dtype)
-    stored: Array = np.clip(np.round(real / np.float32(spec.scale)) + spec.zero_point, limits.min, limits.max)
+    least, most = _range(spec.dtype)
+    stored: Array = real / np.float32(spec.scale)
+    np.rint(stored, out=stored)
+    stored += spec.zero_point
+    np.minimum(np.maximum(stored, least, out=stored), most, out=stored)
     return stored.astype(spec.dtype)
+
+
+@cache
+def _range(dtype: str) -> tuple[int, int]:
+    """Least and greatest value that is stored."""
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def _real(spec: TensorSpec, array: Array) -> Array:

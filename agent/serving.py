@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from agent import frames, orders
+from agent import batching, frames, orders
 from agent.backoff import Backoff
 from agent.contract.messages import Fault, Work
 from agent.lines import Line, Waiting, blob_of, shard_key
@@ -306,8 +306,11 @@ class Serving:
 
     def _pump(self) -> None:
         """Keep the worker's pipe filled; but a shard goes in alone, so that a request never waits for two."""
-        member, now = self.member, self._loop.now()
-        while member is not None and member.state == "ready" and len(member.holding) < self._limits.pipeline:
+        member, now, limits = self.member, self._loop.now(), self._limits
+        most = batching.depth(self.service.ms, limits.batch_wait_ms, limits.pipeline, limits.batch)
+        while member is not None and member.state == "ready" and len(member.holding) < most:
+            if self._line.suspect and member.holding:
+                return  # One of these ends workers: they go in alone, so that it takes no other with it again.
             item = self._line.take(now, shards=not member.holding)
             if item is None:
                 return

@@ -33,6 +33,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Shards that wait per model."""
     pipeline: int = 2
     """Requests inside a worker at once: one runs, the others wait in its pipe so that it never idles."""
+    batch: int = 16
+    """And at most so many, where that makes fewer trips over the pipe: small models, and requests that wait."""
+    batch_wait_ms: float = 1.0
+    """An answer may wait so long for those of other requests that are in its worker already; 0: never."""
     outbox: int = 512
     """Messages kept for the broker while it is away or slow."""
     outbox_mb: int = 16

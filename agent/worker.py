@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from agent import frames, runtime
+from agent import batching, frames, runtime
 from agent.contract import golden
 from agent.contract.faults import fault
 from agent.contract.messages import Fault, MessageError, ProbeResult, decode_tensors
@@ -50,14 +50,27 @@ def main(sock: socket.socket) -> int:
     try:
         worker = Worker(start)
         pipe.send(worker.ready)
-        while (frame := pipe.receive()) is not None:
-            pipe.send(worker.answer(frame))
+        _serve(pipe, worker, start.wait_ms)
     except (BrokenPipeError, ConnectionResetError):
         return 0  # Nobody wants the answer any more.
     except (Damaged, Unfit, golden.GoldenError, runtime.RuntimeUnavailable, runtime.ModelError, OSError) as error:
         pipe.send(_failure(error))
         return 1
     return 0
+
+
+def _serve(pipe: frames.Pipe, worker: Worker, wait_ms: float) -> None:
+    """Answer until there is nobody to answer; where more has come already, an answer may wait for the next."""
+    kept_ms = 0.0
+    while (frame := pipe.receive()) is not None:
+        answer = worker.answer(frame)
+        took = answer.service_ms if isinstance(answer, frames.Computed) else wait_ms
+        if batching.keep_back(pipe.more, kept_ms, took, wait_ms):
+            pipe.keep(answer)
+            kept_ms += took
+        else:
+            pipe.send(answer)
+            kept_ms = 0.0
 
 
 class Worker:

@@ -21,7 +21,6 @@ from agent.loop import Loop, Timer
 
 _log = logging.getLogger("lepta.agent.workers")
 _PIPE_BYTES = 1 << 20
-_READ = 1 << 18
 _STATUS_WAIT_S = 0.3
 
 
@@ -199,6 +198,8 @@ class _ForkedWorker:
         self._listener = listener
         self._buffer = frames.Buffer()
         self._out = bytearray()
+        self._computing = 0
+        """Requests that it has not answered yet."""
         self._pid: int | None = None
         self._behind_s = behind_s
         self._behind: Timer | None = None
@@ -211,7 +212,14 @@ class _ForkedWorker:
         loop.watch(sock, self._readable)
 
     def compute(self, order: frames.Compute) -> None:
-        self.send(order)
+        """At once for a worker that waits; what comes in the same turn for a busy one goes in one write."""
+        self._computing += 1
+        if self._computing == 1 or self._sock is None:
+            self.send(order)
+            return
+        if not self._out:
+            self._loop.defer(self._flush_deferred)
+        self._out += frames.encode(order)
 
     def promote(self) -> None:
         if self._behind is not None:
@@ -281,7 +289,7 @@ class _ForkedWorker:
     def _readable(self) -> None:
         while self._sock is not None:
             try:
-                data = self._sock.recv(_READ)
+                data = self._sock.recv(frames.READ)
             except BlockingIOError:
                 return
             except OSError:
@@ -290,13 +298,15 @@ class _ForkedWorker:
                 self._close()
                 return
             self._deliver(data)
-            if len(data) < _READ:
+            if len(data) < frames.READ:
                 return
 
     def _deliver(self, data: bytes) -> None:
         try:
             for content in self._buffer.feed(data):
-                self._listener(self, frames.decode_from_worker(content))
+                frame = frames.decode_from_worker(content)
+                self._computing -= isinstance(frame, frames.Computed)
+                self._listener(self, frame)
         except frames.FrameError as error:
             self._garbage = str(error)
             self.kill()
@@ -313,6 +323,13 @@ class _ForkedWorker:
             self._out.clear()  # Its end shows as end of file.
         if self._out:
             self._loop.watch(self._sock, self._readable, self._writable)
+
+    def _flush_deferred(self) -> None:
+        if self._sock is None:
+            return
+        self._flush()
+        if not self._out and self._draining:
+            self.drain()
 
     def _writable(self) -> None:
         if self._sock is None:
