@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 
 # Family (also the distribution's name) -> module of its Interpreter.
 _MODULES = {"ai-edge-litert": "ai_edge_litert.interpreter", "tflite-runtime": "tflite_runtime.interpreter"}
+FAMILIES = tuple(_MODULES)
+"""Best first."""
 _DELEGATE = "DELEGATE"
 
 
@@ -103,9 +105,8 @@ def predict(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
     An input that already has the model's stored dtype passes as it is; anything else is quantized by the model's
     scale. Raises ModelError with `who="user"` for wrong names, shapes or dtypes.
     """
-    stored = {spec.name: _stored(spec, inputs[spec.name]) for spec in _checked(model, inputs)}
-    results = model.invoke(stored)
-    return {spec.name: _real(spec, results[spec.name]) for spec in model.outputs}
+    results = model.invoke({spec.name: stored(spec, inputs[spec.name]) for spec in _checked(model, inputs)})
+    return {spec.name: real(spec, results[spec.name]) for spec in model.outputs}
 
 
 class Slowed:
@@ -200,7 +201,7 @@ def _checked(model: Model, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...
     return model.inputs
 
 
-def _stored(spec: TensorSpec, array: Array) -> Array:
+def stored(spec: TensorSpec, array: Array) -> Array:
     """Quantize real numbers as the model stores them: round(x / scale) + zero point, saturated."""
     if array.dtype == spec.dtype:
         return array
@@ -208,15 +209,15 @@ def _stored(spec: TensorSpec, array: Array) -> Array:
         raise ModelError(f"input {spec.name!r} has dtype {array.dtype}; numbers are wanted, best float32", "user")
     if spec.scale is None or spec.zero_point is None:
         return array.astype(spec.dtype)
-    real = array.astype(np.float32, copy=False)
-    if np.isnan(real).any():
+    numbers = array.astype(np.float32, copy=False)
+    if np.isnan(numbers).any():
         raise ModelError(f"input {spec.name!r} holds values that are not numbers (NaN)", "user")
     least, most = _range(spec.dtype)
-    stored: Array = real / np.float32(spec.scale)
-    np.rint(stored, out=stored)
-    stored += spec.zero_point
-    np.minimum(np.maximum(stored, least, out=stored), most, out=stored)
-    return stored.astype(spec.dtype)
+    steps: Array = np.divide(numbers, np.float32(spec.scale), out=np.empty_like(numbers))
+    np.rint(steps, out=steps)
+    steps += spec.zero_point
+    np.minimum(np.maximum(steps, least, out=steps), most, out=steps)
+    return steps.astype(spec.dtype)
 
 
 @cache
@@ -226,7 +227,7 @@ def _range(dtype: str) -> tuple[int, int]:
     return int(limits.min), int(limits.max)
 
 
-def _real(spec: TensorSpec, array: Array) -> Array:
+def real(spec: TensorSpec, array: Array) -> Array:
     """Dequantize: (stored - zero point) * scale as float32. What has no scale stays what it is."""
     if spec.scale is None or spec.zero_point is None:
         return array
