@@ -309,8 +309,8 @@ class Serving:
         member, now, limits = self.member, self._loop.now(), self._limits
         most = batching.depth(self.service.ms, limits.batch_wait_ms, limits.pipeline, limits.batch)
         while member is not None and member.state == "ready" and len(member.holding) < most:
-            if self._line.suspect and member.holding:
-                return  # One of these ends workers: they go in alone, so that it takes no other with it again.
+            if member.holding and (self._line.suspect or next(iter(member.holding.values())).retried):
+                return  # One that a dead worker held goes in alone, so that it takes no other with it again.
             item = self._line.take(now, shards=not member.holding)
             if item is None:
                 return

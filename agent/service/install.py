@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from agent import settings
 from agent.cli import DATA, OK, USAGE, CliError
 from agent.service import devices, files, places, program, unit
 from agent.service.config import Fleet, config_text
@@ -142,8 +143,17 @@ def _plan(where: Places, wishes: Wishes, fleet: Fleet) -> unit.Plan:
         program_folders=folders,
         devices=told if told or where.staged else devices.of_accelerators(_accelerators()),
         memory_mb=wishes.memory_mb,
+        serves=_serves(where.on_disk(where.config)),
         token=fleet.token_file if not where.user else "",
     )
+
+
+def _serves(config: Path) -> bool:
+    """Does its configuration open the local endpoint? Install again after that was changed."""
+    try:
+        return bool(settings.read(config).serve)
+    except settings.SettingsError as error:
+        raise CliError(USAGE, str(error)) from error
 
 
 def _accelerators() -> tuple[str, ...]:

@@ -35,6 +35,8 @@ class Plan(NamedTuple):
     devices: tuple[Device, ...] = ()
     memory_mb: int = 0
     """0: no limit."""
+    serves: bool = False
+    """Programs on the device ask it: it listens."""
     token: str = ""
     """File with the claim token of a machine that enrols at its first boot."""
 
@@ -43,7 +45,10 @@ def system_unit(plan: Plan) -> str:
     """For the system's manager: an account that exists only while it runs, and nothing but what an agent needs."""
     sections = [
         ("Unit", [*_UNIT, "Wants=network-online.target"]),
-        ("Service", [*_service(plan), *_SANDBOX, *_home(plan.program_folders), *_devices(plan.devices), *_SECCOMP]),
+        (
+            "Service",
+            [*_service(plan), *_SANDBOX, *_home(plan.program_folders), *_devices(plan.devices), *_seccomp(plan.serves)],
+        ),
         ("Install", ["WantedBy=multi-user.target"]),
     ]
     return _text(sections)
@@ -51,7 +56,14 @@ def system_unit(plan: Plan) -> str:
 
 def user_unit(plan: Plan) -> str:
     """For a user's own manager: only what needs no privilege to set up."""
-    service = [*_run(plan), *_LIFE, "NoNewPrivileges=yes", "UMask=0077", *_memory(plan.memory_mb), *_SECCOMP]
+    service = [
+        *_run(plan),
+        *_LIFE,
+        "NoNewPrivileges=yes",
+        "UMask=0077",
+        *_memory(plan.memory_mb),
+        *_seccomp(plan.serves),
+    ]
     return _text([("Unit", _UNIT), ("Service", service), ("Install", ["WantedBy=default.target"])])
 
 
@@ -117,22 +129,32 @@ _SANDBOX = [
     "ProtectProc=invisible",
     "RemoveIPC=yes",
 ]
-_SECCOMP = [
-    "LockPersonality=yes",
-    "MemoryDenyWriteExecute=yes",
-    "RestrictNamespaces=yes",
-    "RestrictRealtime=yes",
-    "RestrictSUIDSGID=yes",
-    "# AF_NETLINK: addresses of the interfaces, which name resolution asks for.",
-    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
-    "# The agent only calls out; a program that cannot listen opens no door.",
-    "SystemCallFilter=~@privileged @resources listen accept accept4",
-    "# A candidate steps back to SCHED_IDLE, and comes forward again when it serves.",
-    "SystemCallFilter=sched_setscheduler",
-    "SystemCallErrorNumber=EPERM",
-]
+
+
+def _seccomp(serves: bool) -> list[str]:
+    """The agent only calls out, unless programs on the device are to ask it."""
+    if serves:
+        doors = ["# `serve` in its configuration: it listens there.", "SystemCallFilter=~@privileged @resources"]
+    else:
+        doors = [
+            "# The agent only calls out; a program that cannot listen opens no door.",
+            "SystemCallFilter=~@privileged @resources listen accept accept4",
+        ]
+    return [
+        "LockPersonality=yes",
+        "MemoryDenyWriteExecute=yes",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "# AF_NETLINK: addresses of the interfaces, which name resolution asks for.",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        *doors,
+        "# A candidate steps back to SCHED_IDLE, and comes forward again when it serves.",
+        "SystemCallFilter=sched_setscheduler",
+        "SystemCallErrorNumber=EPERM",
+    ]
 
 
 def _home(folders: tuple[str, ...]) -> list[str]:

@@ -312,3 +312,11 @@ def test_a_start_that_waits_for_somebody_is_no_failure_of_systemctl(
         CliError, match=r"`systemctl enable --now lepta-agent.service` is not done .* lepta-agent status$"
     ):
         Systemd(wait_s=0.2).enable(start=True)
+
+
+def test_a_service_can_listen_only_where_its_configuration_serves_programs_on_the_device() -> None:
+    for text in (unit.system_unit(PLAN), unit.user_unit(PLAN)):
+        assert "listen accept accept4" in text
+    for text in (unit.system_unit(PLAN._replace(serves=True)), unit.user_unit(PLAN._replace(serves=True))):
+        assert "listen accept accept4" not in text
+        assert "SystemCallFilter=~@privileged @resources" in text
