@@ -214,8 +214,7 @@ class Supervisor:
         if not self._seen.is_new(message):
             self._refuse("a repeated request")
             return
-        now = self._loop.now()
-        self._intake.take(Waiting(message, now, now + message.ttl_ms / 1000))
+        self.ask(message, message.ttl_ms / 1000)
 
     def _on_work(self, payload: bytes) -> None:
         self._decide(session.Leased(decode_as(Work, "agents/work", payload)))
@@ -302,8 +301,8 @@ class Supervisor:
 
     # -- requests and shards
 
-    def ask(self, question: Ask, within: float) -> None:
-        """Have a program on this device answered; after `within` seconds nobody wants the answer any more."""
+    def ask(self, question: Ask | Infer, within: float) -> None:
+        """Have a request answered; after `within` seconds nobody wants the answer any more."""
         now = self._loop.now()
         self._intake.take(Waiting(question, now, now + within))
 
@@ -380,15 +379,9 @@ class Supervisor:
 
     def _shared_by_slots(self, settings: AgentSettings) -> Ground:
         return Ground(
-            loop=self._loop,
-            workers=self._workers,
-            blobs=self._blobs,
-            fetcher=self._fetcher,
-            keeper=self._keeper,
-            limits=settings.limits,
-            standing=self._standing,
-            simulate=settings.simulate,
-        )
+            loop=self._loop, workers=self._workers, blobs=self._blobs, fetcher=self._fetcher,
+            keeper=self._keeper, limits=settings.limits, standing=self._standing, simulate=settings.simulate,
+        )  # fmt: skip
 
     def _handlers_by_topic(self) -> dict[str, Callable[[bytes], None]]:
         return {
