@@ -62,6 +62,11 @@ class Trace:
     runtime: str = ""
     state: str = "running"
     attempts: int = 0
+    error: str = ""
+    """Why it failed."""
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    """With `inputs`, for the store, which keeps what its policy says."""
     steps: list[tuple[str, float, str]] = field(default_factory=list)
     _mark: float = field(default_factory=time.perf_counter)
 
@@ -113,6 +118,7 @@ class Inference:
         """One device's answer. Raises BadRequest, NotFound, Busy, DeviceError or Timeout; the caller calls `close`."""
         if len(self._waiting) >= self._limits.most_waiting:
             raise Busy("too many requests are waiting", "try again in a second, or add devices")
+        trace.inputs = tensors
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
         deadline = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
         tried: set[str] = set()
@@ -206,6 +212,7 @@ class Inference:
     def _note(self, trace: Trace, route: Route, answer: Answer, total_ms: float) -> None:
         trace.version, trace.artifact = answer.version, answer.artifact
         trace.device, trace.runtime = route.device, answer.runtime
+        trace.outputs = answer.outputs
         compute = answer.queue_ms + answer.service_ms
         trace.step("distribute", f"to {route.device}, both ways by MQTT: {route.reason}", max(0.0, total_ms - compute))
         trace.step(

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from controller.errors import UserError
+from controller.policy import Policy
 
 BROKER_VARIABLE = "LEPTA_BROKER"
 MIB = 1024 * 1024
@@ -95,6 +96,20 @@ class Limits:
     requests_flush_s: float = 1.0
     """How often finished requests are written to the log."""
 
+    preparations: int = 64
+    """Models that are brought to devices because somebody asked for them, at once."""
+    preparation_waiters: int = 100
+    """Requests that wait for that, with their inputs in memory; others are told at once where to look."""
+
+    # Stored answers
+    answers_waiting: int = 20_000
+    """Answers that wait to be written; beyond, the oldest are dropped and counted."""
+    answers_waiting_bytes: int = 32 * MIB
+    answers_batch: int = 5000
+    """Answers that one commit writes."""
+    answers_bytes: int = 1024 * MIB
+    """Of all models together; each has its own limit below."""
+
     # Jobs
     jobs_open: int = 100
     job_stall_s: float = 600.0
@@ -177,6 +192,8 @@ class Settings:
     clients_port: int = 8884
     mirrors: tuple[str, ...] = ()
     """Addresses below which files lie under their digests, told to devices; a relative one belongs to ours."""
+    policy: Policy = field(default_factory=Policy)
+    """What holds for models that say nothing else."""
     limits: Limits = Limits()
 
     @property

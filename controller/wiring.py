@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from agent.contract.messages import Stamper
 from controller import reads, records, work
+from controller.answers import Answers
 from controller.artifacts import Signer
 from controller.bus import Bus
 from controller.catalog import Catalog
@@ -21,6 +22,7 @@ from controller.inference import Inference, InferenceLimits, Trace
 from controller.jobs import Jobs
 from controller.keys import Keys
 from controller.outbox import Outbox
+from controller.policies import Policies
 from controller.recorder import Recorder, from_environment
 from controller.releases import Releases
 from controller.restoring import restore
@@ -78,6 +80,7 @@ def build(ground: Ground) -> Built:
     releases = Releases(devices, ground.profiles, recorder, timeout_s=limits.rollout_timeout_s, new_id=new_id)
     signer = Signer(catalog, store, ground.keys.release, ground.keys.roots, Fleet.wall)
     inference = _inference(ground, late, devices, outbox)
+    policies = Policies(ground.settings.policy)
     late.fleet = Fleet(
         store=store,
         devices=devices,
@@ -86,6 +89,8 @@ def build(ground: Ground) -> Built:
         jobs=_jobs(ground, late, devices, outbox, recorder),
         inference=inference,
         delivery=Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
+        policies=policies,
+        answers=Answers(policies, limits, random.random),
         recorder=recorder,
         limits=limits,
         restore=lambda tick: restore(tick, late.fleet, store, catalog),
@@ -182,6 +187,8 @@ def _finished(fleet: Fleet, trace: Trace) -> None:
     compute = next((ms for step, ms, _ in reversed(trace.steps) if step == "compute"), 0.0)
     if trace.artifact and compute:
         fleet.devices.note_service(trace.device, trace.artifact, compute)
+    kept = fleet.answers.offer(trace)
+    steps = (*trace.steps, ("store", 0.0, kept))
     fleet.log_request(
         records.Request(
             id=trace.id,
@@ -194,6 +201,6 @@ def _finished(fleet: Fleet, trace: Trace) -> None:
             state=trace.state,
             attempts=trace.attempts,
             received_at=trace.received_at,
-            steps=tuple(records.Step(step=step, ms=ms, detail=detail) for step, ms, detail in trace.steps),
+            steps=tuple(records.Step(step=step, ms=ms, detail=detail) for step, ms, detail in steps),
         )
     )
