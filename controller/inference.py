@@ -16,7 +16,7 @@ from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
 from controller import routing
-from controller.errors import BadRequest, Busy, DeviceError, NotFound, Timeout
+from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout
 from controller.routing import Candidate, NoRoute, Route
 
 # The seven steps of the article's flow, as `lepta trace` shows them.
@@ -35,6 +35,9 @@ class Directory(Protocol):
 
     def candidates(self, model: str) -> list[Candidate]: ...
     async def exists(self, model: str) -> bool: ...
+    async def prepare(self, model: str, wait_s: float, why_not: Busy) -> str:
+        """Bring a model to a device within `wait_s`; says in words what was done. Raises `why_not` or a better reason,
+        or Preparing where that takes longer."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,15 @@ class Inference:
         """Open a trace when the request arrives, before its body is decoded."""
         return Trace(self._new_id(), trace_id, model, time.time())
 
-    async def infer(self, trace: Trace, tensors: tuple[Tensor, ...], deadline_s: float | None = None) -> Answer:
-        """One device's answer. Raises BadRequest, NotFound, Busy, DeviceError or Timeout; the caller calls `close`."""
+    async def infer(
+        self,
+        trace: Trace,
+        tensors: tuple[Tensor, ...],
+        deadline_s: float | None = None,
+        prepare_s: float | None = None,
+    ) -> Answer:
+        """One device's answer. Raises BadRequest, NotFound, Busy, Preparing, DeviceError or Timeout; the caller calls
+        `close`. `prepare_s`: how long of that to wait for a model that no device has; None: all of it."""
         if len(self._waiting) >= self._limits.most_waiting:
             raise Busy("too many requests are waiting", "try again in a second, or add devices")
         trace.inputs = tensors
@@ -123,8 +133,8 @@ class Inference:
         deadline = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
         tried: set[str] = set()
         fault = ""
-        route = await self._route(trace.model, frozenset())
-        trace.step("optimized?", f"yes: artifact {route.artifact[:12]}")
+        left = deadline - time.monotonic()
+        route = await self._first_route(trace, left if prepare_s is None else min(left, prepare_s))
         for _ in range(self._limits.attempts):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -163,6 +173,21 @@ class Inference:
             future = self._waiting.get(request)
             if at == device and future is not None and not future.done():
                 future.set_exception(_Lost(f"{device} was lost"))
+
+    async def _first_route(self, trace: Trace, wait_s: float) -> Route:
+        """Where the model is not on any device yet, its way there belongs to the step."""
+        done = ""
+        try:
+            try:
+                route = await self._route(trace.model, frozenset())
+            except Busy as error:
+                done = f"not yet: {await self._directory.prepare(trace.model, wait_s, error)}; then "
+                route = await self._route(trace.model, frozenset())
+        except LeptaError as error:
+            trace.step("optimized?", f"no: {error.message}")
+            raise
+        trace.step("optimized?", f"{done}yes: artifact {route.artifact[:12]}")
+        return route
 
     async def _route(self, model: str, tried: frozenset[str]) -> Route:
         route = routing.choose(self._directory.candidates(model), tried, self._draw())

@@ -1,4 +1,4 @@
-"""PURE: what a request may begin and what is kept of answers: the controller's policy, and what a model says otherwise."""
+"""PURE: what a request may begin and what is kept of answers, by the controller's policy and by a model's own."""
 
 from __future__ import annotations
 
