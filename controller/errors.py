@@ -14,6 +14,8 @@ class LeptaError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.headers: dict[str, str] = {}
+        """That the answer over HTTP carries too."""
         self.status, usual = _row(type(self))
         self.who: Who = who or usual
 

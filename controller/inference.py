@@ -15,7 +15,7 @@ from agent.contract import topics
 from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
-from controller import routing
+from controller import routing, tracing
 from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout
 from controller.routing import Candidate, NoRoute, Route
 
@@ -72,6 +72,10 @@ class Trace:
     """With `inputs`, for the store, which keeps what its policy says."""
     steps: list[tuple[str, float, str]] = field(default_factory=list)
     _mark: float = field(default_factory=time.perf_counter)
+
+    @property
+    def traceparent(self) -> str:
+        return tracing.header(self.trace_id, self.id)
 
     def step(self, name: str, detail: str, ms: float | None = None) -> None:
         """Close a step: it took `ms`, by default the time since the last one was closed."""
@@ -202,7 +206,7 @@ class Inference:
         # Each attempt has an id of its own, so that a late answer of the first device cannot pass for the second's.
         trace.attempts += 1
         attempt = trace.id if trace.attempts == 1 else f"{trace.id}.{trace.attempts}"
-        message = self._message(attempt, route, trace.model, tensors, left_s)
+        message = self._message(attempt, route, trace, tensors, left_s)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[attempt] = future
         self._at[attempt] = route.device
@@ -223,15 +227,16 @@ class Inference:
         self._note(trace, route, answer, (time.perf_counter() - sent) * 1000)
         return answer
 
-    def _message(self, attempt: str, route: Route, model: str, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
+    def _message(self, attempt: str, route: Route, trace: Trace, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
         small = sum(len(t.data) for t in tensors) <= MAX_INLINE
         return Infer(
             request=attempt,
-            model=model,
+            model=trace.model,
             artifact=route.artifact,
             ttl_ms=left_s * 1000,
             inputs=tensors if small else (),
             blob=None if small else self._keep_blob(encode_tensors(tensors)),
+            traceparent=trace.traceparent,
         )
 
     def _note(self, trace: Trace, route: Route, answer: Answer, total_ms: float) -> None:

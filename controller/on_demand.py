@@ -105,7 +105,7 @@ class OnDemand:
         if not effort.task.done():
             raise Preparing(f"{model} is being prepared: {_words(effort.waits_for)}", model)
         effort.task.result()
-        return ", ".join(effort.told)
+        return ", ".join(effort.told) or "it came meanwhile"
 
     async def look(self, model: str) -> tuple[Situation, Decision]:
         """How the model stands; raises NotFound."""
@@ -154,11 +154,7 @@ class OnDemand:
         raise Busy(f"{model} does not come to serve on any device", "lepta device ls")
 
     async def _wait(self, model: str, wait: Wait) -> None:
-        effort = self._efforts[model]
-        effort.waits_for = wait
-        effort.began.set()
-        if _words(wait) not in effort.told:
-            effort.told.append(_words(wait))
+        self._tell(model, wait)
         while True:
             self._changed.clear()
             try:
@@ -168,6 +164,14 @@ class OnDemand:
                 pass
             if self._serves(model) or not self._goes_on(wait):
                 return
+
+    def _tell(self, model: str, wait: Wait) -> None:
+        """Something is under way: who does not want to wait may go."""
+        effort = self._efforts[model]
+        effort.waits_for = wait
+        effort.began.set()
+        if _words(wait) not in effort.told:
+            effort.told.append(_words(wait))
 
     def _goes_on(self, wait: Wait) -> bool:
         match wait.kind:
@@ -182,17 +186,18 @@ class OnDemand:
         model, number = situation.model, situation.version
         built = [a for a in await self._artifacts(model, number) if a.signed]
 
-        def begin(tick: Tick) -> None:
+        def begin(tick: Tick) -> str:
             # Somebody else may have begun one meanwhile: the next look sees it.
-            if self._releases.running(model) is None:
-                self._releases.start(tick, self._releases.release(tick, model, number, built), built)
+            running = self._releases.running(model)
+            return running or self._releases.start(tick, self._releases.release(tick, model, number, built), built).id
 
-        await self._turns.do(begin)
+        self._tell(model, Wait("rollout", await self._turns.do(begin)))
 
     async def _optimize(self, situation: Situation, profiles: tuple[str, ...]) -> None:
         version = await self._store.read(reads.get(records.Version, situation.model, situation.version))
         # What it builds is released by the next look, together with what was built before.
-        await self._turns.do(lambda tick: self._runs.queue(tick, version, Wanted(profiles=profiles)))
+        run = await self._turns.do(lambda tick: self._runs.queue(tick, version, Wanted(profiles=profiles)))
+        self._tell(version.model, Wait("run", run.id))
 
     # -- how things stand
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from controller.errors import UserError
-from controller.policy import Policy
+from controller.policy import KEEP, ON_DEMAND, Policy
 
 BROKER_VARIABLE = "LEPTA_BROKER"
 MIB = 1024 * 1024
@@ -231,3 +233,11 @@ def choose_broker(argument: str | None, environment: Mapping[str, str]) -> str:
             f"set {BROKER_VARIABLE} to the address instead",
         )
     return argument
+
+
+def policy_of(on_demand: str, keep: str) -> Policy:
+    """The controller's policy from words; raises UserError for one that is not known."""
+    for name, word, known in (("--on-demand", on_demand, ON_DEMAND), ("--keep", keep, KEEP)):
+        if word not in known:
+            raise UserError(f"{name} {word[:40]!r} is not known", f"one of {', '.join(known)}")
+    return msgspec.convert({"on_demand": on_demand, "keep": keep}, Policy)

@@ -36,7 +36,9 @@ def error_body(message: str, who: str, hint: str | None) -> dict[str, str | None
 
 async def _ours(_: Request, error: Exception) -> Response:
     assert isinstance(error, LeptaError)
-    return reply(error_body(error.message, error.who, error.hint), error.status, _headers(error))
+    return reply(
+        error_body(error.message, error.who, error.hint), error.status, {**error.headers, **(_headers(error) or {})}
+    )
 
 
 def _headers(error: LeptaError) -> dict[str, str] | None:
