@@ -187,6 +187,7 @@ GROWN: dict[str, Message] = {
         artifact=_A,
         ttl_ms=2000.0,
         inputs=(_TENSOR,),
+        blob=_BLOB,
         traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ),
     "agents/hello": msgspec.structs.replace(SAMPLES["agents/hello"], root=2),
