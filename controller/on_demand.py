@@ -12,8 +12,9 @@ from typing import Protocol, TypeVar
 
 from controller import placement, reads, records
 from controller.demand import Decision, Optimize, Place, Ready, Refuse, Situation, Wait, decide
-from controller.devices import Devices, Known
+from controller.devices import Devices
 from controller.errors import Busy, Preparing
+from controller.known import Known
 from controller.policies import Policies
 from controller.releases import Releases
 from controller.routing import Candidate, infeasible
