@@ -89,6 +89,7 @@ class Assembly:
             fleet=built.fleet,
             signer=built.signer,
             examples=built.examples,
+            on_demand=built.on_demand,
             gate=Gate(
                 self.store,
                 secret.authority,
@@ -116,6 +117,7 @@ class Assembly:
             # The fleet knows its devices before the first of them speaks; it has its last word before the bus goes.
             await fleet.start()
             stack.push_async_callback(fleet.stop)
+            stack.push_async_callback(self.controller.on_demand.stop)
             bus.listen(fleet.deliver, on_lost=fleet.broker_lost)
             await bus.start()
             await stack.enter_async_context(_background(self._sweep()))

@@ -14,6 +14,8 @@ class LeptaError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.headers: dict[str, str] = {}
+        """That the answer over HTTP carries too."""
         self.status, usual = _row(type(self))
         self.who: Who = who or usual
 
@@ -58,6 +60,14 @@ class Busy(LeptaError):
     """Not now: too much waits, or nobody can answer."""
 
 
+class Preparing(LeptaError):
+    """Not yet: what the caller asked for began what it needs, which goes on. `model` names what is being prepared."""
+
+    def __init__(self, message: str, model: str) -> None:
+        super().__init__(message, f"ask again when it is ready: lepta model prepare {model}")
+        self.model = model
+
+
 class TooMany(LeptaError):
     """More requests than a caller may send; after `retry_s` seconds he may go on."""
 
@@ -70,7 +80,7 @@ class Timeout(LeptaError):
     """Nobody answered in time."""
 
 
-# The one table of statuses and faults; a subclass has its parent's row.
+# The one table of statuses and faults; a subclass has its parent's row. 202 is no fault: the work is under way.
 TABLE: dict[type[LeptaError], tuple[int, Who]] = {
     UserError: (422, "user"),
     BadRequest: (400, "user"),
@@ -83,6 +93,7 @@ TABLE: dict[type[LeptaError], tuple[int, Who]] = {
     DeviceError: (502, "device"),
     TooMany: (429, "user"),
     Busy: (503, "us"),
+    Preparing: (202, "us"),
     Timeout: (504, "network"),
 }
 

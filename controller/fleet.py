@@ -33,11 +33,13 @@ from agent.contract.messages import (
 )
 from agent.contract.topics import Topic
 from controller import records, writes
+from controller.answers import Answers
 from controller.delivery import Delivery
 from controller.devices import Devices
 from controller.errors import Internal, LeptaError
 from controller.inference import Inference
 from controller.jobs import Broken, Jobs, Reduced
+from controller.policies import Policies
 from controller.recorder import Recorder
 from controller.releases import Releases
 from controller.routing import Candidate
@@ -66,6 +68,8 @@ class Fleet:
         jobs: Jobs,
         inference: Inference,
         delivery: Delivery,
+        policies: Policies,
+        answers: Answers,
         recorder: Recorder,
         limits: Limits,
         restore: Callable[[Tick], Awaitable[None]],
@@ -79,6 +83,8 @@ class Fleet:
         self.jobs = jobs
         self.inference = inference
         self.delivery = delivery
+        self.policies = policies
+        self.answers = answers
         self._recorder = recorder
         self._limits = limits
         self._restore = restore
@@ -103,6 +109,8 @@ class Fleet:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
         self._put(self.runs.pause)
+        # What is in memory only is written now or never.
+        self._flushed_at = float("-inf")
         await self._turn()
 
     # -- what comes in
@@ -260,8 +268,13 @@ class Fleet:
         self.devices.check_silence(tick)
         self.releases.tick(tick)
         self.jobs.tick(tick)
-        if self._requests and tick.now - self._flushed_at >= self._limits.requests_flush_s:
+        if tick.now - self._flushed_at >= self._limits.requests_flush_s:
             self._flushed_at = tick.now
+            self.answers.flush(tick)
+            self._flush_requests(tick)
+
+    def _flush_requests(self, tick: Tick) -> None:
+        if self._requests:
             stored = [_with_store(request, tick.now - since, len(self._requests)) for request, since in self._requests]
             tick.save(writes.put(*stored), writes.trim_requests(self._limits.requests_kept))
             tick.then(partial(self._forget_requests, len(stored)))
@@ -297,8 +310,10 @@ class Fleet:
 
 def _with_store(request: records.Request, waited_s: float, batch: int) -> records.Request:
     """The flow's last step: how long the answer waited in memory until it was written."""
-    step = records.Step(step="store", ms=waited_s * 1000, detail=f"written with {batch} in one batch")
-    return msgspec.structs.replace(request, steps=(*request.steps, step))
+    *before, store = request.steps
+    detail = f"written with {batch} in one batch; {store.detail}"
+    step = records.Step(step="store", ms=waited_s * 1000, detail=detail)
+    return msgspec.structs.replace(request, steps=(*before, step))
 
 
 def _flush(tick: Tick) -> None:

@@ -15,8 +15,8 @@ from agent.contract import topics
 from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
-from controller import routing
-from controller.errors import BadRequest, Busy, DeviceError, NotFound, Timeout
+from controller import routing, tracing
+from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout
 from controller.routing import Candidate, NoRoute, Route
 
 # The seven steps of the article's flow, as `lepta trace` shows them.
@@ -35,6 +35,9 @@ class Directory(Protocol):
 
     def candidates(self, model: str) -> list[Candidate]: ...
     async def exists(self, model: str) -> bool: ...
+    async def prepare(self, model: str, wait_s: float, why_not: Busy) -> str:
+        """Bring a model to a device within `wait_s`; says in words what was done. Raises `why_not` or a better reason,
+        or Preparing where that takes longer."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,17 @@ class Trace:
     runtime: str = ""
     state: str = "running"
     attempts: int = 0
+    error: str = ""
+    """Why it failed."""
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    """With `inputs`, for the store, which keeps what its policy says."""
     steps: list[tuple[str, float, str]] = field(default_factory=list)
     _mark: float = field(default_factory=time.perf_counter)
+
+    @property
+    def traceparent(self) -> str:
+        return tracing.header(self.trace_id, self.id)
 
     def step(self, name: str, detail: str, ms: float | None = None) -> None:
         """Close a step: it took `ms`, by default the time since the last one was closed."""
@@ -109,16 +121,24 @@ class Inference:
         """Open a trace when the request arrives, before its body is decoded."""
         return Trace(self._new_id(), trace_id, model, time.time())
 
-    async def infer(self, trace: Trace, tensors: tuple[Tensor, ...], deadline_s: float | None = None) -> Answer:
-        """One device's answer. Raises BadRequest, NotFound, Busy, DeviceError or Timeout; the caller calls `close`."""
+    async def infer(
+        self,
+        trace: Trace,
+        tensors: tuple[Tensor, ...],
+        deadline_s: float | None = None,
+        prepare_s: float | None = None,
+    ) -> Answer:
+        """One device's answer. Raises BadRequest, NotFound, Busy, Preparing, DeviceError or Timeout; the caller calls
+        `close`. `prepare_s`: how long of that to wait for a model that no device has; None: all of it."""
         if len(self._waiting) >= self._limits.most_waiting:
             raise Busy("too many requests are waiting", "try again in a second, or add devices")
+        trace.inputs = tensors
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
         deadline = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
         tried: set[str] = set()
         fault = ""
-        route = await self._route(trace.model, frozenset())
-        trace.step("optimized?", f"yes: artifact {route.artifact[:12]}")
+        left = deadline - time.monotonic()
+        route = await self._first_route(trace, left if prepare_s is None else min(left, prepare_s))
         for _ in range(self._limits.attempts):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -158,6 +178,21 @@ class Inference:
             if at == device and future is not None and not future.done():
                 future.set_exception(_Lost(f"{device} was lost"))
 
+    async def _first_route(self, trace: Trace, wait_s: float) -> Route:
+        """Where the model is not on any device yet, its way there belongs to the step."""
+        done = ""
+        try:
+            try:
+                route = await self._route(trace.model, frozenset())
+            except Busy as error:
+                done = f"not yet: {await self._directory.prepare(trace.model, wait_s, error)}; then "
+                route = await self._route(trace.model, frozenset())
+        except LeptaError as error:
+            trace.step("optimized?", f"no: {error.message}")
+            raise
+        trace.step("optimized?", f"{done}yes: artifact {route.artifact[:12]}")
+        return route
+
     async def _route(self, model: str, tried: frozenset[str]) -> Route:
         route = routing.choose(self._directory.candidates(model), tried, self._draw())
         if isinstance(route, NoRoute):
@@ -171,7 +206,7 @@ class Inference:
         # Each attempt has an id of its own, so that a late answer of the first device cannot pass for the second's.
         trace.attempts += 1
         attempt = trace.id if trace.attempts == 1 else f"{trace.id}.{trace.attempts}"
-        message = self._message(attempt, route, trace.model, tensors, left_s)
+        message = self._message(attempt, route, trace, tensors, left_s)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[attempt] = future
         self._at[attempt] = route.device
@@ -192,20 +227,22 @@ class Inference:
         self._note(trace, route, answer, (time.perf_counter() - sent) * 1000)
         return answer
 
-    def _message(self, attempt: str, route: Route, model: str, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
+    def _message(self, attempt: str, route: Route, trace: Trace, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
         small = sum(len(t.data) for t in tensors) <= MAX_INLINE
         return Infer(
             request=attempt,
-            model=model,
+            model=trace.model,
             artifact=route.artifact,
             ttl_ms=left_s * 1000,
             inputs=tensors if small else (),
             blob=None if small else self._keep_blob(encode_tensors(tensors)),
+            traceparent=trace.traceparent,
         )
 
     def _note(self, trace: Trace, route: Route, answer: Answer, total_ms: float) -> None:
         trace.version, trace.artifact = answer.version, answer.artifact
         trace.device, trace.runtime = route.device, answer.runtime
+        trace.outputs = answer.outputs
         compute = answer.queue_ms + answer.service_ms
         trace.step("distribute", f"to {route.device}, both ways by MQTT: {route.reason}", max(0.0, total_ms - compute))
         trace.step(

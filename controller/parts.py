@@ -16,6 +16,7 @@ from controller.identity.api_keys import ApiKeys
 from controller.identity.authority import ServerFiles
 from controller.identity.gate import Gate
 from controller.keys import Keys
+from controller.on_demand import OnDemand
 from controller.settings import Settings
 from controller.store import Store
 from firmware_profiles.profile import Profile
@@ -39,6 +40,7 @@ class Controller:
     signer: Signer
     examples: Examples
     gate: Gate
+    on_demand: OnDemand
     profiles: dict[str, Profile]
     server: ServerFiles | None = None
     """What TLS is served with; None: plain HTTP."""

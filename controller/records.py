@@ -11,6 +11,7 @@ import msgspec
 
 from agent.contract.manifest import FileRef, Preprocessing, Target
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
+from controller.policy import Override
 from controller.terms import Terms
 from firmware_profiles.profile import Facts
 
@@ -38,6 +39,7 @@ class Model(Record, frozen=True, kw_only=True):
     created_at: float
     floor: int = 0
     """No device installs a manifest of the model with a lower sequence. Only raised, for security."""
+    policy: Override = Override()
 
 
 class Version(Record, frozen=True, kw_only=True):
@@ -321,3 +323,27 @@ class Request(Record, frozen=True, kw_only=True):
     attempts: int = 0
     received_at: float
     steps: tuple[Step, ...] = ()
+
+
+class Answer(Record, frozen=True, kw_only=True):
+    """What became of a request that a device was asked, kept by policy."""
+
+    id: str
+    """The request's."""
+    trace_id: str = ""
+    model: str
+    version: int = 0
+    artifact: str = ""
+    device: str = ""
+    runtime: str = ""
+    state: str
+    error: str = ""
+    received_at: float
+    ms: float = 0.0
+    """From receipt to the response."""
+    size: int = 0
+    """Bytes that it counts for in its model's limit."""
+    outputs: bytes = b""
+    """As `encode_tensors` writes them; empty where there are none."""
+    inputs: bytes | None = None
+    """The same; None where they were not kept, which is usual."""

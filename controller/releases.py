@@ -114,7 +114,7 @@ class Releases:
         self, tick: Tick, release: records.Release, artifacts: list[records.Artifact], extra: Extra = _NOTHING
     ) -> records.Rollout:
         """Bring a release to every enrolled device. One rollout per model at a time."""
-        busy = next((o.record.id for o in self._open.values() if o.record.model == release.model), None)
+        busy = self.running(release.model)
         if busy is not None:
             raise Conflict(f"rollout {busy} of {release.model} is still running", f"lepta rollout abort {busy}")
         record = records.Rollout(
@@ -125,7 +125,7 @@ class Releases:
             created_at=tick.wall,
         )
         built = {a.profile: a for a in artifacts}
-        placements = self._place(self._devices.facts(), built)
+        placements = self.placements(built)
         shares = tuple(_placed(p, built) for p in placements)
         state = rollout.Rollout(record.id, release.id, release.model, release.version, shares)
         previous = {share.device: self._desired_now(share.device, release.model) for share in shares}
@@ -167,13 +167,21 @@ class Releases:
         """A device that joined gets what its fleet runs."""
         facts = {device: self._devices.require(device).record.facts}
         for model, built in self._current.items():
-            [placement] = self._place(facts, built)
+            [placement] = self.placements(built, facts)
             if placement.profile is not None:
                 self._devices.set_desired(tick, device, model, desired_of(built[placement.profile]))
 
-    def _place(self, facts: dict[str, Facts], built: dict[str, records.Artifact]) -> list[Placement]:
-        """Whom a version is signed for counts as much as what it fits."""
-        placements = place(facts, self._profiles, built)
+    def running(self, model: str) -> str | None:
+        """The rollout of a model that is under way."""
+        return next((opened.record.id for opened in self._open.values() if opened.record.model == model), None)
+
+    def is_open(self, rollout_id: str) -> bool:
+        return rollout_id in self._open
+
+    def placements(self, built: dict[str, records.Artifact], facts: dict[str, Facts] | None = None) -> list[Placement]:
+        """Which of these artifacts, by profile, each device would get; the devices of `facts`, or all that are to run
+        something. Whom a version is signed for counts as much as what it fits."""
+        placements = place(self._devices.facts() if facts is None else facts, self._profiles, built)
         return [self._within(placement, built) for placement in placements]
 
     def _within(self, placement: Placement, built: dict[str, records.Artifact]) -> Placement:

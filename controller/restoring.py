@@ -31,7 +31,9 @@ async def _restore_releases(tick: Tick, fleet: Fleet, store: Store) -> None:
     async def artifacts(record: records.Rollout) -> list[records.Artifact]:
         return await store.read(reads.every(records.Artifact, model=record.model, version=record.version))
 
-    fleet.devices.restore_floors(await store.read(reads.every(records.Model)))
+    models = await store.read(reads.every(records.Model))
+    fleet.devices.restore_floors(models)
+    fleet.policies.restore(models)
     running = []
     for record in await store.read(reads.every(records.Rollout, state="running")):
         shares = await store.read(reads.every(records.RolloutDevice, rollout=record.id))

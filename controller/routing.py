@@ -55,7 +55,7 @@ def choose(candidates: Iterable[Candidate], tried: frozenset[str], draw: float) 
     reasons = []
     feasible = []
     for candidate in candidates:
-        reason = _infeasible(candidate)
+        reason = infeasible(candidate)
         if reason is None:
             feasible.append(candidate)
         else:
@@ -77,7 +77,8 @@ def expected_ms(candidate: Candidate) -> float:
     return (waiting + 1) * service * (1 + candidate.cpu)
 
 
-def _infeasible(candidate: Candidate) -> str | None:
+def infeasible(candidate: Candidate) -> str | None:
+    """Why a device cannot answer; None where it can."""
     if not candidate.online:
         return "offline"
     if candidate.artifact is None:

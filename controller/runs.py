@@ -115,6 +115,13 @@ class Runs:
         """The run with the progress that is not in the store yet."""
         return self._open.get(run.id) or self._ending.get(run.id, run)
 
+    def is_open(self, run_id: str) -> bool:
+        return run_id in self._open
+
+    def open_of(self, model: str) -> frozenset[str]:
+        """Runs of a model that are queued or at work."""
+        return frozenset(run.id for run in self._open.values() if run.model == model)
+
     def queue(self, tick: Tick, version: records.Version, wanted: Wanted) -> records.Run:
         run = records.Run(
             id=self._new_id("run"),

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from controller.errors import UserError
+from controller.policy import KEEP, ON_DEMAND, Policy
 
 BROKER_VARIABLE = "LEPTA_BROKER"
 MIB = 1024 * 1024
@@ -95,6 +98,20 @@ class Limits:
     requests_flush_s: float = 1.0
     """How often finished requests are written to the log."""
 
+    preparations: int = 64
+    """Models that are brought to devices because somebody asked for them, at once."""
+    preparation_waiters: int = 100
+    """Requests that wait for that, with their inputs in memory; others are told at once where to look."""
+
+    # Stored answers
+    answers_waiting: int = 20_000
+    """Answers that wait to be written; beyond, the oldest are dropped and counted."""
+    answers_waiting_bytes: int = 32 * MIB
+    answers_batch: int = 5000
+    """Answers that one commit writes."""
+    answers_bytes: int = 1024 * MIB
+    """Of all models together; each has its own limit below."""
+
     # Jobs
     jobs_open: int = 100
     job_stall_s: float = 600.0
@@ -177,6 +194,8 @@ class Settings:
     clients_port: int = 8884
     mirrors: tuple[str, ...] = ()
     """Addresses below which files lie under their digests, told to devices; a relative one belongs to ours."""
+    policy: Policy = field(default_factory=Policy)
+    """What holds for models that say nothing else."""
     limits: Limits = Limits()
 
     @property
@@ -214,3 +233,11 @@ def choose_broker(argument: str | None, environment: Mapping[str, str]) -> str:
             f"set {BROKER_VARIABLE} to the address instead",
         )
     return argument
+
+
+def policy_of(on_demand: str, keep: str) -> Policy:
+    """The controller's policy from words; raises UserError for one that is not known."""
+    for name, word, known in (("--on-demand", on_demand, ON_DEMAND), ("--keep", keep, KEEP)):
+        if word not in known:
+            raise UserError(f"{name} {word[:40]!r} is not known", f"one of {', '.join(known)}")
+    return msgspec.convert({"on_demand": on_demand, "keep": keep}, Policy)

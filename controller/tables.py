@@ -40,6 +40,7 @@ class Models(_Table, table=True):
     name: str = Field(primary_key=True)
     created_at: float
     floor: int
+    policy: Any = _json()
 
 
 class Versions(_Table, table=True):
@@ -265,7 +266,11 @@ class Shards(_Table, table=True):
 
 class Requests(_Table, table=True):
     __tablename__ = "requests"
-    __table_args__ = (Index("requests_by_time", "received_at"), Index("requests_by_model", "model", "received_at"))
+    __table_args__ = (
+        Index("requests_by_time", "received_at"),
+        Index("requests_by_model", "model", "received_at"),
+        Index("requests_by_trace", "trace_id"),
+    )
     id: str = Field(primary_key=True)
     trace_id: str
     model: str
@@ -279,8 +284,41 @@ class Requests(_Table, table=True):
     steps: Any = _json()
 
 
+class Answers(_Table, table=True):
+    __tablename__ = "answers"
+    __table_args__ = (
+        Index("answers_by_time", "received_at", "id"),
+        Index("answers_by_model", "model", "received_at", "id"),
+        Index("answers_by_device", "device", "received_at", "id"),
+    )
+    id: str = Field(primary_key=True)
+    trace_id: str
+    model: str
+    version: int
+    artifact: str
+    device: str
+    runtime: str
+    state: str
+    error: str
+    received_at: float
+    ms: float
+    size: int
+    outputs: bytes
+    inputs: bytes | None
+
+
+class AnswerSizes(_Table, table=True):
+    """What the answers of each model take, so that nobody has to add them up."""
+
+    __tablename__ = "answer_sizes"
+    model: str = Field(primary_key=True)
+    rows: int
+    bytes: int
+
+
 METADATA = _Table.metadata
 FILE_USES: Table = METADATA.tables["file_uses"]
+ANSWER_SIZES: Table = METADATA.tables["answer_sizes"]
 TABLES: dict[type[Record], Table] = {
     records.File: METADATA.tables["files"],
     records.Model: METADATA.tables["models"],
@@ -299,4 +337,5 @@ TABLES: dict[type[Record], Table] = {
     records.Job: METADATA.tables["jobs"],
     records.Shard: METADATA.tables["shards"],
     records.Request: METADATA.tables["requests"],
+    records.Answer: METADATA.tables["answers"],
 }

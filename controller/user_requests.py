@@ -12,7 +12,7 @@ from agent.contract import topics
 from agent.contract.messages import MAX_PAYLOAD, MessageError, UserInfer, decode_user
 from controller import oip
 from controller.background import Background
-from controller.errors import BadRequest, LeptaError
+from controller.errors import BadRequest, LeptaError, Preparing
 from controller.inference import Inference
 from controller.outbox import Outbox
 
@@ -59,7 +59,8 @@ class UserRequests:
             state = "answered"
         except LeptaError as error:
             failure = {"id": user.id or trace.id, "error": error.message, "who": error.who, "hint": error.hint}
-            body, state = msgspec.json.encode(failure), "failed"
+            body, state = msgspec.json.encode(failure), "preparing" if isinstance(error, Preparing) else "failed"
+            trace.error = error.message
         if len(body) > MAX_PAYLOAD:
             body = msgspec.json.encode({"id": user.id, "error": "the answer is too large for MQTT", "hint": "use REST"})
         self._outbox.send_raw(topic, body)

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agent.contract.messages import Stamper
 from controller import reads, records, work
+from controller.answers import Answers
 from controller.artifacts import Signer
 from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.delivery import Delivery
 from controller.devices import Devices
+from controller.errors import Busy
 from controller.examples import Examples
 from controller.fleet import Event, Fleet
 from controller.inference import Inference, InferenceLimits, Trace
 from controller.jobs import Jobs
 from controller.keys import Keys
+from controller.on_demand import OnDemand
 from controller.outbox import Outbox
+from controller.policies import Policies
 from controller.recorder import Recorder, from_environment
 from controller.releases import Releases
 from controller.restoring import restore
@@ -29,8 +34,11 @@ from controller.run_inputs import RunInputs
 from controller.runs import Runs
 from controller.settings import Settings
 from controller.store import Store
+from controller.tick import Tick
 from controller.user_requests import UserRequests
 from firmware_profiles.profile import Profile
+
+T = TypeVar("T")
 
 
 class Optimizer(Protocol):
@@ -46,6 +54,7 @@ class Built:
     fleet: Fleet
     signer: Signer
     examples: Examples
+    on_demand: OnDemand
 
 
 @dataclass
@@ -77,15 +86,20 @@ def build(ground: Ground) -> Built:
     )
     releases = Releases(devices, ground.profiles, recorder, timeout_s=limits.rollout_timeout_s, new_id=new_id)
     signer = Signer(catalog, store, ground.keys.release, ground.keys.roots, Fleet.wall)
-    inference = _inference(ground, late, devices, outbox)
+    policies = Policies(ground.settings.policy)
+    runs = _runs(ground, late, signer, releases)
+    on_demand = OnDemand(late, store, devices, releases, runs, policies, ground.profiles, limits)
+    inference = _inference(ground, late, devices, outbox, on_demand)
     late.fleet = Fleet(
         store=store,
         devices=devices,
         releases=releases,
-        runs=_runs(ground, late, signer, releases),
+        runs=runs,
         jobs=_jobs(ground, late, devices, outbox, recorder),
         inference=inference,
         delivery=Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
+        policies=policies,
+        answers=Answers(policies, limits, random.random),
         recorder=recorder,
         limits=limits,
         restore=lambda tick: restore(tick, late.fleet, store, catalog),
@@ -95,7 +109,7 @@ def build(ground: Ground) -> Built:
     examples = Examples(
         folder, catalog, ground.optimizer, most=limits.examples, limit=limits.upload_bytes, new_id=new_id
     )
-    return Built(late.fleet, signer, examples)
+    return Built(late.fleet, signer, examples, on_demand)
 
 
 class _Late:
@@ -108,6 +122,12 @@ class _Late:
 
     def outstanding(self, device: str) -> int:
         return self.fleet.outstanding(device)
+
+    def candidates(self, model: str) -> list[Candidate]:
+        return self.fleet.candidates(model)
+
+    async def do(self, command: Callable[[Tick], T]) -> T:
+        return await self.fleet.do(command)
 
 
 def _runs(ground: Ground, late: _Late, signer: Signer, releases: Releases) -> Runs:
@@ -140,10 +160,10 @@ def _jobs(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, recorde
     )
 
 
-def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox) -> Inference:
+def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on_demand: OnDemand) -> Inference:
     limits = ground.settings.limits
     inference = Inference(
-        _Directory(ground.store, devices, late.outstanding),
+        _Directory(ground.store, late, on_demand),
         outbox,
         limits=InferenceLimits(
             limits.requests_waiting, limits.request_attempts, limits.request_attempt_s, limits.request_deadline_s
@@ -165,16 +185,18 @@ def new_id(kind: str) -> str:
 class _Directory:
     """What inference asks of the fleet and the store."""
 
-    def __init__(self, store: Store, devices: Devices, outstanding: Any) -> None:
+    def __init__(self, store: Store, late: _Late, on_demand: OnDemand) -> None:
         self._store = store
-        self._devices = devices
-        self._outstanding = outstanding
-
-    def candidates(self, model: str) -> list[Candidate]:
-        return self._devices.candidates(model, self._outstanding)
+        self._on_demand = on_demand
+        self.candidates = late.candidates
 
     async def exists(self, model: str) -> bool:
         return await self._store.read(reads.find(records.Model, model)) is not None
+
+    async def prepare(self, model: str, wait_s: float, why_not: Busy) -> str:
+        if not self._on_demand.may(model):
+            raise why_not
+        return await self._on_demand.ready(model, wait_s)
 
 
 def _finished(fleet: Fleet, trace: Trace) -> None:
@@ -182,6 +204,8 @@ def _finished(fleet: Fleet, trace: Trace) -> None:
     compute = next((ms for step, ms, _ in reversed(trace.steps) if step == "compute"), 0.0)
     if trace.artifact and compute:
         fleet.devices.note_service(trace.device, trace.artifact, compute)
+    kept = fleet.answers.offer(trace)
+    steps = (*trace.steps, ("store", 0.0, kept))
     fleet.log_request(
         records.Request(
             id=trace.id,
@@ -194,6 +218,6 @@ def _finished(fleet: Fleet, trace: Trace) -> None:
             state=trace.state,
             attempts=trace.attempts,
             received_at=trace.received_at,
-            steps=tuple(records.Step(step=step, ms=ms, detail=detail) for step, ms, detail in trace.steps),
+            steps=tuple(records.Step(step=step, ms=ms, detail=detail) for step, ms, detail in steps),
         )
     )

@@ -17,6 +17,7 @@ from agent.contract.manifest import is_digest
 from controller import reads
 from controller.errors import Busy, Conflict, Forbidden, TooMany
 from controller.identity.enrolment import Application, Room, decide, revoked
+from controller.policy import Override
 from controller.records import (
     Artifact,
     Certificate,
@@ -79,6 +80,16 @@ def add_version(version: Version) -> Write[Version]:
         connection.execute(insert(versions), [_row(numbered)])
         _keep_files(connection, numbered)
         return numbered
+
+    return write
+
+
+def set_policy(model: str, policy: Override) -> Write[None]:
+    """Change a model's policy and nothing else of it."""
+    models = TABLES[Model]
+
+    def write(connection: Connection) -> None:
+        connection.execute(update(models).where(models.c.name == model).values(policy=_plain({"": policy})[""]))
 
     return write
 

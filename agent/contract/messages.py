@@ -187,6 +187,8 @@ class Infer(Message, frozen=True, kw_only=True):
     ttl_ms: Milliseconds
     inputs: tuple[Tensor, ...] = ()
     blob: FileRef | None = None
+    traceparent: Short = ""
+    """W3C Trace Context of the request; empty from older controllers."""
 
 
 class Answer(Message, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import BaseRoute
 
 from controller.api import (
+    answers,
     clients,
     description,
     devices,
@@ -21,6 +22,7 @@ from controller.api import (
     jobs,
     keys,
     models,
+    policies,
     release,
     requests,
     rollouts,
@@ -35,7 +37,7 @@ from controller.parts import Controller
 PREFIX = "/api/v1"
 _PARTS = (
     *(description, health, files, models, runs, run_views, rollouts, release),
-    *(devices, enrol, jobs, requests, examples, keys, clients),
+    *(devices, enrol, jobs, requests, examples, keys, clients, answers, policies),
 )
 # These read their body in pieces, up to limits of their own.
 _STREAMED = (("PUT", f"{PREFIX}/files"), ("POST", f"{PREFIX}/deploy"), ("POST", "/v2/models/"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from urllib.parse import quote
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -12,7 +13,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Send
 
-from controller.errors import Busy, LeptaError, TooMany, Unauthorized
+from controller.errors import Busy, LeptaError, Preparing, TooMany, Unauthorized
 
 log = logging.getLogger("lepta.api")
 
@@ -35,12 +36,16 @@ def error_body(message: str, who: str, hint: str | None) -> dict[str, str | None
 
 async def _ours(_: Request, error: Exception) -> Response:
     assert isinstance(error, LeptaError)
-    return reply(error_body(error.message, error.who, error.hint), error.status, _headers(error))
+    return reply(
+        error_body(error.message, error.who, error.hint), error.status, {**error.headers, **(_headers(error) or {})}
+    )
 
 
 def _headers(error: LeptaError) -> dict[str, str] | None:
     if isinstance(error, TooMany):
         return {"Retry-After": str(max(1, math.ceil(error.retry_s)))}
+    if isinstance(error, Preparing):
+        return {"Location": f"/api/v1/models/{quote(error.model, safe='')}/preparation", "Retry-After": "1"}
     if isinstance(error, Busy):
         return {"Retry-After": "1"}
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None

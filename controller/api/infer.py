@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import zlib
 from importlib.metadata import version
@@ -13,15 +12,15 @@ from fastapi.responses import Response
 
 from agent.contract.messages import Answer
 from agent.contract.tensors import TensorSpec
-from controller import oip, replies
+from controller import oip, replies, tracing
 from controller.api.access import INFER, controller_of, needs
 from controller.api.errors import reply
 from controller.api.models import artifacts_of, find_version
-from controller.errors import BadRequest, LeptaError, TooLarge
+from controller.api.policies import wait_of
+from controller.errors import BadRequest, LeptaError, Preparing, TooLarge
 from controller.inference import Trace
 
 router = APIRouter(prefix="/v2", tags=["inference"])
-_TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @router.get("", dependencies=needs("read", "infer"))
@@ -70,17 +69,19 @@ async def infer(request: Request, model: str) -> Response:
     """One request, as JSON or with binary tensors; `parameters` of the answer say who computed it with what."""
     controller = controller_of(request)
     inference = controller.fleet.inference
-    trace = inference.begin(model, _trace_id(request.headers.get("traceparent")))
+    trace = inference.begin(model, tracing.parse(request.headers.get("traceparent")) or secrets.token_hex(16))
     try:
         body = await _body(request, controller.settings.limits.infer_bytes)
         decoded = oip.decode(body, request.headers.get(oip.HEADER_LENGTH))
-        answer = await inference.infer(trace, decoded.tensors)
+        answer = await inference.infer(trace, decoded.tensors, prepare_s=wait_of(request.headers.get("prefer")))
         response = _respond(trace, decoded, answer)
     except oip.ProtocolError as error:
         inference.close(trace, "refused")
         raise BadRequest(str(error), "https://kserve.github.io/website, Open Inference Protocol") from error
-    except LeptaError:
-        inference.close(trace, "failed")
+    except LeptaError as error:
+        trace.error = error.message
+        inference.close(trace, "preparing" if isinstance(error, Preparing) else "failed")
+        error.headers |= {"traceparent": trace.traceparent, "Lepta-Request": trace.id}
         raise
     inference.close(trace, "answered")
     return response
@@ -95,9 +96,10 @@ def _respond(trace: Trace, decoded: oip.Request, answer: Answer) -> Response:
     }
     extra = {"model_name": trace.model, "model_version": str(answer.version), "id": trace.id, "parameters": parameters}
     body, header = oip.encode(decoded, answer.outputs, extra)
+    headers = {"traceparent": trace.traceparent}
     if header is None:
-        return Response(body, media_type="application/json")
-    return Response(body, headers={oip.HEADER_LENGTH: str(header)}, media_type="application/octet-stream")
+        return Response(body, headers=headers, media_type="application/json")
+    return Response(body, headers={**headers, oip.HEADER_LENGTH: str(header)}, media_type="application/octet-stream")
 
 
 async def _body(request: Request, limit: int) -> bytes:
@@ -117,12 +119,6 @@ async def _body(request: Request, limit: int) -> bytes:
     if inflate is not None and not inflate.eof:
         raise BadRequest("the gzip body is cut off")
     return bytes(body)
-
-
-def _trace_id(traceparent: str | None) -> str:
-    """W3C Trace Context: the caller's trace id, or a new one."""
-    found = _TRACEPARENT.fullmatch(traceparent or "")
-    return found.group(1) if found else secrets.token_hex(16)
 
 
 def _infos(specs: object) -> tuple[replies.TensorInfo, ...]:

@@ -15,6 +15,7 @@ from controller.api.access import READ, RELEASE, controller_of
 from controller.api.errors import reply
 from controller.api.schemas import NewImport, NewVersion
 from controller.errors import NotFound, UserError
+from controller.on_demand import wanted_version
 from controller.parts import Controller
 
 router = APIRouter(tags=["models"])
@@ -118,7 +119,7 @@ async def find_version(controller: Controller, model: str, version: str) -> reco
     latest = await controller.store.read(reads.latest_version(model))
     if version == "latest":
         return latest
-    number = _serving(controller, model) if version == "serving" else _number(version)
+    number = wanted_version(controller.fleet.devices.all(), model) if version == "serving" else _number(version)
     if version == "serving" and number is None:
         return latest
     if number is None:
@@ -133,19 +134,12 @@ async def artifacts_of(controller: Controller, version: records.Version) -> list
 async def _model(controller: Controller, model: str) -> replies.Model:
     versions = await controller.store.read(reads.every(records.Version, model=model))
     numbers = tuple(v.version for v in versions)
-    return replies.Model(
-        name=model, versions=numbers, latest=max(numbers, default=None), serving=_serving(controller, model)
-    )
+    serving = wanted_version(controller.fleet.devices.all(), model)
+    return replies.Model(name=model, versions=numbers, latest=max(numbers, default=None), serving=serving)
 
 
 def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 10 else None
-
-
-def _serving(controller: Controller, model: str) -> int | None:
-    """The version that most devices are to run."""
-    wanted = [m.version for known in controller.fleet.devices.all() for m in known.record.desired if m.model == model]
-    return max(set(wanted), key=lambda v: (wanted.count(v), v)) if wanted else None
 
 
 def _preprocessing(value: Any) -> Preprocessing | None:

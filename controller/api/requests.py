@@ -18,9 +18,11 @@ _PATIENCE = 30
 
 
 @router.get("/requests", dependencies=READ)
-async def list_requests(request: Request, model: str | None = None, limit: int = 50) -> Response:
+async def list_requests(
+    request: Request, model: str | None = None, trace_id: str | None = None, limit: int = 50
+) -> Response:
     controller = controller_of(request)
-    equal = {"model": model} if model is not None else {}
+    equal = {name: value for name, value in (("model", model), ("trace_id", trace_id)) if value is not None}
     most = max(1, min(limit, controller.settings.limits.list_rows))
     found = await controller.store.read(reads.every(records.Request, newest=True, limit=most, **equal))
     return reply([views.request(r) for r in found])

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from controller.identity.api_keys import SCOPES, KeyScope
+from controller.policy import Keep, OnDemand
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 in lower-case hex, from PUT /files")]
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -154,6 +155,16 @@ class DigitsExample(Body):
     epochs: Annotated[int, Field(ge=1, le=200)] = 6
     seed: int = 0
     wrong_labels: bool = False
+
+
+class NewPolicy(Body):
+    """Of one model; null: as the controller has it."""
+
+    on_demand: Annotated[OnDemand | None, Field(description="what a request may begin")] = None
+    keep: Annotated[Keep | None, Field(description="of its answers; only `all` keeps what callers sent")] = None
+    rate: Annotated[float | None, Field(ge=0, le=1)] = None
+    days: Annotated[float | None, Field(gt=0, le=3650)] = None
+    megabytes: Annotated[float | None, Field(ge=0, le=1_000_000)] = None
 
 
 class NewKey(Body):

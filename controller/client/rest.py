@@ -15,15 +15,17 @@ from controller import replies, terms
 from controller.client.http import API as API
 from controller.client.http import ApiError as ApiError
 from controller.client.http import ClientLimits as ClientLimits
-from controller.client.http import Connection, not_lepta, part, read
 from controller.client.http import Unreachable as Unreachable
+from controller.client.http import not_lepta, part, read
+from controller.client.kept import KeptCalls
 from controller.client.oip import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
 from controller.client.pack import as_file
+from controller.errors import Preparing
 from controller.signing_desk import Floor, Paper, ReleaseKeys
 from controller.terms import Terms
 
 
-class Client(Connection):
+class Client(KeptCalls):
     """Use as a context manager. Every method raises ApiError."""
 
     # -- the controller itself
@@ -268,10 +270,12 @@ class Client(Connection):
         return read(self._send("GET", f"/v2/models/{part(model)}"), replies.Metadata)
 
     def infer(self, model: str, inputs: Mapping[str, Array]) -> Answer:
-        """`inputs` by name, each (rows, ...)."""
+        """`inputs` by name, each (rows, ...). Raises Preparing where the model is on its way to a device."""
         body, length = encode_request(inputs)
         headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
         response = self._send("POST", f"/v2/models/{part(model)}/infer", content=body, headers=headers)
+        if response.status_code == 202:
+            raise Preparing(f"{model} is being prepared", model)
         try:
             return decode_answer(response.content, response.headers.get(HEADER_LENGTH))
         except AnswerError as error:

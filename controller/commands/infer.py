@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,13 @@ import typer
 
 from controller.commands import common
 from controller.commands.layout import ms
+from controller.errors import NotFound, Preparing
 
 if TYPE_CHECKING:
     from controller.client.oip import Answer
-    from controller.replies import Metadata, Version
+    from controller.client.rest import Client
+    from controller.commands.screen import Screen
+    from controller.replies import Metadata, Request, Version
 
 
 def infer(
@@ -33,30 +37,55 @@ def infer(
 
     with common.connect() as client:
         metadata, version = client.metadata(model), client.version(model, "serving")
+        if not metadata.inputs:
+            # Nothing is built yet: what its inputs are is known when it is.
+            _prepare(client, model)
+            metadata = client.metadata(model)
         for file in files:
             inputs = read_inputs(file, metadata.inputs, version.preprocessing)
             if as_json:
                 named = {"client": client_name} if client_name else {}
                 sys.stdout.write(json_request(inputs, **named).decode() + "\n")
                 continue
-            answer = client.infer(model, inputs)
+            try:
+                answer = client.infer(model, inputs)
+            except Preparing:
+                _prepare(client, model)
+                answer = client.infer(model, inputs)
             _show(file if len(files) > 1 else None, answer, metadata, version, as_object)
 
 
-def trace(request: Annotated[str, typer.Argument(help="The request's id, as `lepta infer` prints it.")]) -> None:
+def trace(
+    request: Annotated[str, typer.Argument(help="The request's id, as `lepta infer` prints it; or a trace's.")],
+) -> None:
     """The way of a request through the flow, with the time of each step."""
-    with common.connect() as client:
-        found = client.request(request)
     screen = common.screen()
+    with common.connect() as client:
+        is_trace = re.fullmatch("[0-9a-f]{32}", request)
+        found = client.requests_of(request) if is_trace else [client.request(request)]
+    if not found:
+        raise NotFound(f"no request belongs to the trace {request}", "the log is written once a second")
+    for each in reversed(found):
+        _show_way(screen, each)
+
+
+def _show_way(screen: Screen, found: Request) -> None:
     screen.line(
         f"request {found.id}: {found.model} version {found.version}, {found.state}"
         f"{f' after {found.attempts} attempts' if found.attempts > 1 else ''}"
     )
+    screen.note(f"  trace {found.trace_id}")
     rows = [(step.step, ms(step.ms), step.detail) for step in found.steps]
     # What is stored afterwards is not waited for.
     answered = sum(step.ms for step in found.steps if step.step != "store")
     rows.append(("answered in", ms(answered), f"on {found.device}" if found.device else ""))
     screen.table(("step", "time", ""), rows, right=(1,))
+
+
+def _prepare(client: Client, model: str) -> None:
+    """Wait until a device has the model, and say what for."""
+    with common.screen().progress() as progress:
+        client.prepare(model, lambda found: progress.update(found.step or "prepare", None, found.follow))
 
 
 def _show(file: Path | None, answer: Answer, metadata: Metadata, version: Version, as_object: bool) -> None:

@@ -78,6 +78,43 @@ def show(
         screen.line("  no artifacts yet")
 
 
+@app.command()
+def prepare(model: Annotated[str, typer.Argument(help="The model's name.")]) -> None:
+    """Bring a model to a device, as a request for it would, and wait for that."""
+    screen = common.screen()
+    with common.connect() as client, screen.progress() as progress:
+        client.prepare(model, lambda found: progress.update(found.step or "prepare", None, found.follow))
+    screen.line(f"{model} answers")
+
+
+@app.command("policy")
+def set_policy(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    on_demand: Annotated[str | None, typer.Option(help="off, place or optimize: what a request may begin.")] = None,
+    keep: Annotated[str | None, typer.Option(help="none, errors, sampled, answers; all keeps inputs too.")] = None,
+    rate: Annotated[float | None, typer.Option(help="The share that sampled keeps.", min=0, max=1)] = None,
+    days: Annotated[float | None, typer.Option(help="Answers older than this go.")] = None,
+    megabytes: Annotated[float | None, typer.Option("--mb", help="Beyond this the oldest go.", min=0)] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Forget what was set before.")] = False,
+) -> None:
+    """What a request for MODEL may begin, and what is kept of its answers. Without options: show it."""
+    import msgspec
+
+    given = {"on_demand": on_demand, "keep": keep, "rate": rate, "days": days, "megabytes": megabytes}
+    said = {name: value for name, value in given.items() if value is not None}
+    with common.connect() as client:
+        found = client.policy(model)
+        if said or reset:
+            before = {} if reset else msgspec.to_builtins(found.override)
+            found = client.set_policy(model, {**before, **said})
+    own = msgspec.to_builtins(found.override)
+    rows = [
+        (name.replace("_", " "), str(value), "" if own[name] is None else "of this model")
+        for name, value in msgspec.to_builtins(found.policy).items()
+    ]
+    common.screen().table((), rows)
+
+
 def read_report(folder: Path) -> dict[str, Any]:
     """The report of an optimizer's folder; raises UserError where it is not one."""
     import json

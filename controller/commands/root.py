@@ -10,6 +10,7 @@ import typer
 
 from controller import endings
 from controller.commands import (
+    answers,
     client,
     deploy,
     device,
@@ -57,6 +58,7 @@ app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(device.app, name="device")
 app.add_typer(job.app, name="job")
+app.add_typer(answers.app, name="answers")
 app.add_typer(profile.app, name="profile")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(example.app, name="example")

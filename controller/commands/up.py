@@ -12,6 +12,16 @@ _Mirrors = Annotated[
     list[str] | None,
     typer.Option(help="Where devices find files under their digests before they ask here; several times."),
 ]
+_OnDemand = Annotated[
+    str, typer.Option(help="What a request for a model that no device has may begin: off, place or optimize.")
+]
+_Keep = Annotated[
+    str, typer.Option(help="Which answers are stored: none, errors, sampled, answers; all keeps inputs too.")
+]
+_Broker = Annotated[
+    str | None,
+    typer.Option(help="auto, embedded, mosquitto, or mqtt://HOST[:PORT]; default $LEPTA_BROKER or auto."),
+]
 
 
 def up(
@@ -31,18 +41,17 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen on --host without TLS: everybody on that network reads along.")
     ] = False,
-    broker: Annotated[
-        str | None,
-        typer.Option(help="auto, embedded, mosquitto, or mqtt://HOST[:PORT]; default $LEPTA_BROKER or auto."),
-    ] = None,
+    broker: _Broker = None,
     mirror: _Mirrors = None,
+    on_demand: _OnDemand = "place",
+    keep: _Keep = "answers",
     data: Annotated[Path | None, typer.Option(help="Data folder; default $LEPTA_DATA or ~/.local/share/lepta.")] = None,
 ) -> int:
     """Start the controller: REST API, MQTT broker and store. Ctrl-C stops it."""
     import os
 
     from controller.client.locate import data_folder
-    from controller.settings import Settings, check_mirrors, choose_broker
+    from controller.settings import Settings, check_mirrors, choose_broker, policy_of
     from controller.up import run
 
     settings = Settings(
@@ -56,5 +65,6 @@ def up(
         agents_port=agents_port,
         clients_port=clients_port,
         mirrors=check_mirrors(mirror or ()),
+        policy=policy_of(on_demand, keep),
     )
     return run(settings)

@@ -181,6 +181,15 @@ SAMPLES: dict[str, Message] = {
 """By kind of topic; every field holds something else than its default."""
 
 GROWN: dict[str, Message] = {
+    "agents/infer": Infer(
+        request="r1",
+        model="digits",
+        artifact=_A,
+        ttl_ms=2000.0,
+        inputs=(_TENSOR,),
+        blob=_BLOB,
+        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    ),
     "agents/hello": msgspec.structs.replace(SAMPLES["agents/hello"], root=2),
     "agents/load": msgspec.structs.replace(SAMPLES["agents/load"], refusals={"key": 3}),
     "agents/desired": msgspec.structs.replace(SAMPLES["agents/desired"], labels={"site": "north"}, roots=("{}",)),

@@ -70,6 +70,9 @@ class Devices:
     async def exists(self, model: str) -> bool:
         return model in ("digits", "resting")
 
+    async def prepare(self, model: str, wait_s: float, why_not: Busy) -> str:
+        raise why_not
+
     def publish(self, topic: str, message: Message) -> bool:
         assert isinstance(message, Infer)
         device = topic.split("/")[3]

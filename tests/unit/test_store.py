@@ -25,7 +25,9 @@ from agent.contract.manifest import FileRef, Preprocessing
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
 from controller import migrations, reads, writes
 from controller.errors import Busy, Conflict, Forbidden, NotFound
+from controller.policy import Override
 from controller.records import (
+    Answer,
     ApiKey,
     Artifact,
     Certificate,
@@ -103,7 +105,7 @@ ONE_OF_EACH: list[Record] = [
         model="digits", version=1, source=A, source_name="m.keras", data=B, labels=("0", "1"),
         preprocessing=Preprocessing(8, 8), created_at=1.0,
     ),
-    Model(name="digits", created_at=1.0),
+    Model(name="digits", created_at=1.0, policy=Override(keep="sampled", rate=0.5)),
     Swap(
         id=7, device="pi-1", model="digits", at=1.0,
         record=SwapRecord(model="digits", to_version=1, to_artifact=A, outcome="committed"),
@@ -118,6 +120,9 @@ ONE_OF_EACH: list[Record] = [
     ApiKey(id="k", hash="h", name="ci", scopes=("read",), created_at=1.0, expires_at=2.0, last_used=1.5),
     Request(
         id="q", trace_id="t", model="digits", state="done", received_at=1.0, steps=(Step(step="compute", ms=0.2),)
+    ),
+    Answer(
+        id="q", trace_id="t", model="digits", state="answered", received_at=1.0, outputs=bytes(range(256)), inputs=b"",
     ),
     File(digest=A, size=1, created_at=1.0),
     File(digest=B, size=1, created_at=1.0),
