@@ -13,21 +13,26 @@ import msgspec
 
 from agent.contract import topics
 from agent.contract.messages import MAX_INLINE, Result, Work, encode_tensors
-from controller import job_data, job_plan, records, work, writes
+from controller import job_plan, records, work, writes
 from controller.background import Background
 from controller.catalog import Catalog
 from controller.devices import Devices
 from controller.errors import Busy, NotFound
-from controller.job_data import JobInput, ShardResult
-from controller.job_plan import Server
+from controller.job_inputs.preparing import Inputs
+from controller.job_inputs.source import Source
+from controller.job_reduction import Reduction
 from controller.job_results import Results
+from controller.job_setup import reducer_of, servers_of, shares_of
 from controller.outbox import Outbox
 from controller.recorder import Recorder
-from controller.running_job import RunningJob, family
-from controller.shards import Shard, split
+from controller.reducers.face import Reducer
+from controller.running_job import RunningJob
+from controller.shards import Shard, replicated, split
 from controller.tick import Tick
 
 log = logging.getLogger("lepta.jobs")
+# So many accepted shards are worth a trip to a thread.
+_WORTH_IT = 16
 
 
 class Reduced(msgspec.Struct, frozen=True):
@@ -57,6 +62,7 @@ class Jobs:
         policy: work.Policy,
         most_open: int,
         stall_s: float,
+        scratch_bytes: int,
         new_id: Callable[[str], str],
         deliver: Callable[[Reduced | Broken], None],
     ) -> None:
@@ -68,6 +74,8 @@ class Jobs:
         self._policy = policy
         self._most_open = most_open
         self._stall_s = stall_s
+        self._scratch_bytes = scratch_bytes
+        self.inputs = Inputs(folder / "inputs", scratch_bytes)
         self._new_id = new_id
         self._deliver = deliver
         self._active: dict[str, RunningJob] = {}
@@ -90,19 +98,25 @@ class Jobs:
     # -- commands
 
     def start(
-        self, tick: Tick, version: records.Version, built: list[records.Artifact], data: JobInput, wanted: records.Job
+        self, tick: Tick, version: records.Version, built: list[records.Artifact], data: Source, wanted: records.Job
     ) -> records.Job:
         """Begin a job on the devices that serve `version` now; raises Busy if none does."""
         if len(self._active) >= self._most_open:
             raise Busy(f"{len(self._active)} jobs are running", "wait for one to end, or cancel one: lepta job ls")
-        servers = self._servers(wanted, built)
+        servers = servers_of(self._devices, wanted, built)
         if not servers:
             what = f"{version.model} version {version.version}"
             where = f" for {wanted.profile}" if wanted.profile else ""
             raise Busy(f"no device serves {what}{where}", "lepta deploy, or lepta device ls")
-        row_bytes = job_data.row_bytes(data)
-        plan = job_plan.plan(built, servers, data.rows, row_bytes, wanted.shard_rows, self._policy)
-        shards = split(data.rows, plan.shard_rows)
+        plan = job_plan.plan(built, servers, data.rows, data.row_bytes, wanted.shard_rows, self._policy)
+        reducer = reducer_of(wanted, plan.artifact, data)
+        fitting = sum(1 for server in servers if wanted.mixed or server.artifact == plan.artifact.digest)
+        if fitting < reducer.replicas:
+            raise Busy(
+                f"{wanted.reduce} wants {reducer.replicas} devices for each row, and {fitting} serve the artifact",
+                "ask for fewer replicas, or add devices: lepta device ls",
+            )
+        shards = replicated(split(data.rows, plan.shard_rows), reducer.replicas)
         job = msgspec.structs.replace(
             wanted,
             id=self._new_id("job"),
@@ -116,12 +130,28 @@ class Jobs:
             created_at=tick.wall,
             started_at=tick.wall,
         )
-        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({plan.artifact.digest})
-        active = RunningJob(job, work.Job(shards, self._policy), data, digests, Results(self._folder, job.id), tick.now)
-        self._active[job.id] = active
+        apart = len(shards) // reducer.replicas if reducer.replicas > 1 else 0
+        self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart), data, reducer)
         tick.save(writes.put(job), writes.put(*(_shard(job.id, s) for s in shards)))
         self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
         return job
+
+    def _take_up(
+        self,
+        tick: Tick,
+        job: records.Job,
+        built: list[records.Artifact],
+        rules: work.Job,
+        data: Source,
+        reducer: Reducer[Any],
+    ) -> RunningJob:
+        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
+        results = Results(self._folder, job.id)
+        scratch = self._folder / f"{job.id}.scratch"
+        reduction = Reduction(job.reduce, reducer, results, scratch, self._scratch_bytes)
+        active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now)
+        self._active[job.id] = active
+        return active
 
     def cancel(self, tick: Tick, job_id: str) -> records.Job:
         active = self._active.get(job_id)
@@ -133,6 +163,7 @@ class Jobs:
         """Forget what is in memory: it is read anew from the store."""
         for active in self._active.values():
             active.results.close()
+            active.data.close()
         self._active.clear()
 
     def give_up(self, tick: Tick, job: records.Job, error: str) -> None:
@@ -144,19 +175,26 @@ class Jobs:
         job: records.Job,
         built: list[records.Artifact],
         shards: list[records.Shard],
-        data: JobInput,
+        data: Source,
     ) -> None:
         """Take a job up again after a restart: accepted shards stay accepted, the others begin with higher attempts."""
+        pinned = next((a for a in built if a.digest == job.artifact), built[0])
+        reducer = reducer_of(job, pinned, data)
+        apart = job.shards // reducer.replicas if reducer.replicas > 1 else 0
         open_ = [Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")]
-        attempts = {s.number: s.attempt for s in shards}
-        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
-        active = RunningJob(
-            job, work.Job(open_, self._policy, attempts), data, digests, Results(self._folder, job.id), tick.now
+        accepted = [s for s in shards if s.state == "accepted"]
+        rules = work.Job(
+            open_,
+            self._policy,
+            {s.number: s.attempt for s in shards},
+            apart=apart,
+            devices=shares_of(accepted),
+            accepted_by={s.number: s.device for s in accepted},
         )
-        for s in shards:
-            if s.state == "accepted":
-                kept = ShardResult(s.first, s.last, s.device, s.artifact, s.runtime, ())
-                active.results.remember(kept, s.offset, s.length)
+        active = self._take_up(tick, job, built, rules, data, reducer)
+        active.device_s = sum(s.busy_s for s in accepted)
+        for s in accepted:
+            active.remember(Shard(s.number, s.first, s.last), s)
         active.rules.quarantined = {s.number: s.reason for s in shards if s.state == "quarantined"}
         self._active[job.id] = active
         if active.rules.finished:
@@ -170,6 +208,7 @@ class Jobs:
             return
         moved = sum(len(t.data) for t in result.outputs)
         active.bytes_moved += moved
+        active.device_s += result.service_ms / 1000
         event = work.Answered(
             device,
             result.shard,
@@ -190,12 +229,13 @@ class Jobs:
             if active.record.id in self._active and not active.rules.finished:
                 for action in active.rules.assign(tick.now):
                     self._act(tick, active, action, None)
+                self._catch_up(tick, active)
 
     def reduced(self, tick: Tick, reduced: Reduced) -> None:
         active = self._active.get(reduced.job)
         if active is None:
             return
-        computed = int(reduced.metrics["rows_computed"])
+        computed = active.computed_rows()
         quarantined = active.quarantined_rows()
         lost = active.record.rows - computed - quarantined
         error = f"{quarantined} rows are quarantined: {_first(active.rules.quarantined)}" if quarantined else None
@@ -265,7 +305,7 @@ class Jobs:
     def _lease(self, tick: Tick, active: RunningJob, lease: work.Lease) -> None:
         known = self._devices.require(lease.device)
         artifact = active.feasible_artifact(known) or active.record.artifact
-        tensors = job_data.tensors_of(active.data, lease.shard.first, lease.shard.last)
+        tensors = active.data.tensors(lease.shard.first, lease.shard.last)
         size = sum(len(t.data) for t in tensors)
         active.bytes_moved += size
         common: dict[str, Any] = {
@@ -291,27 +331,39 @@ class Jobs:
 
     def _accept(self, tick: Tick, active: RunningJob, accept: work.Accept, result: Result) -> None:
         shard = accept.shard
-        offset, length = active.results.add(
-            ShardResult(shard.first, shard.last, accept.device, result.artifact, result.runtime, result.outputs)
-        )
+        offset, length = active.results.add(result.outputs)
         tick.flush(active.results.file)
-        tick.save(
-            writes.put(
-                _shard(
-                    active.record.id,
-                    shard,
-                    state="accepted",
-                    attempt=accept.attempt,
-                    device=accept.device,
-                    artifact=result.artifact,
-                    runtime=result.runtime,
-                    busy_s=result.service_ms / 1000,
-                    result=f"jobs/{active.record.id}.results",
-                    offset=offset,
-                    length=length,
-                )
-            )
+        kept = _shard(
+            active.record.id,
+            shard,
+            state="accepted",
+            attempt=accept.attempt,
+            device=accept.device,
+            artifact=result.artifact,
+            runtime=result.runtime,
+            busy_s=result.service_ms / 1000,
+            result=f"jobs/{active.record.id}.results",
+            offset=offset,
+            length=length,
         )
+        active.remember(shard, kept)
+        tick.save(writes.put(kept))
+
+    def _catch_up(self, tick: Tick, active: RunningJob) -> None:
+        """Reduce what came meanwhile, once it is on the disk, so that little is left to do at the end."""
+        count = len(active.results)
+        if active.reducing or count < active.reduction.taken + _WORTH_IT:
+            return
+        active.reducing = True
+
+        async def reduce() -> None:
+            try:
+                await asyncio.to_thread(active.reduction.catch_up, count)
+            finally:
+                active.reducing = False
+
+        broken = partial(Broken, active.record.id)
+        tick.then(lambda: self._background.start(reduce(), lambda error: self._deliver(broken(error))))
 
     def _finish(self, tick: Tick, active: RunningJob) -> None:
         active.record = msgspec.structs.replace(active.record, makespan_s=tick.now - active.began)
@@ -322,27 +374,21 @@ class Jobs:
         job = msgspec.structs.replace(active.counted(), state=state, error=error, finished_at=tick.wall)
         tick.save(writes.put(job))
         del self._active[job.id]
-        tick.then(active.results.remove)
+        tick.then(lambda: self._background.start(self._clean(active), log.error))
         log.info("job %s of %s: %s", job.id, job.model, state)
         self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
         return job
 
-    def _servers(self, wanted: records.Job, built: list[records.Artifact]) -> list[Server]:
-        """Every device that could take part."""
-        profiles = {artifact.digest: artifact.profile for artifact in built}
-        found = []
-        for known in self._devices.all():
-            state = known.serving(wanted.model)
-            if state is None or not known.online or known.record.drain or state.artifact not in profiles:
-                continue
-            if wanted.profile in (None, profiles[state.artifact]):
-                found.append(Server(known.name, state.artifact, family(state.runtime), known.row_ms(state.artifact)))
-        return found
-
     async def _reduce(self, active: RunningJob) -> None:
-        content, metrics = await asyncio.to_thread(job_data.reduce_scores, active.results.read(), active.data)
-        file = await self._catalog.put_bytes(content)
-        self._deliver(Reduced(active.record.id, file.digest, metrics))
+        path, reduced = await asyncio.to_thread(active.reduction.write, active.record.format, active.ranges())
+        file = await self._catalog.put_file(path, path.stat().st_size)
+        self._deliver(Reduced(active.record.id, file.digest, reduced.metrics))
+
+    async def _clean(self, active: RunningJob) -> None:
+        active.results.remove()
+        active.data.close()
+        await asyncio.to_thread(active.reduction.remove)
+        await self.inputs.forget({other.data.folder for other in self._active.values()})
 
 
 def _shard(job: str, shard: Shard, **fields: Any) -> records.Shard:

@@ -279,6 +279,11 @@ class Job(Record, frozen=True, kw_only=True):
     started_at: float | None = None
     finished_at: float | None = None
     makespan_s: float | None = None
+    settings: dict[str, Any] = {}
+    """Of the reducer."""
+    format: Literal["npz", "parquet"] = "npz"
+    device_s: float = 0.0
+    """What it cost: seconds that devices computed, answers that counted for nothing included."""
 
 
 class Shard(Record, frozen=True, kw_only=True):

@@ -243,6 +243,9 @@ class Jobs(_Table, table=True):
     started_at: float | None
     finished_at: float | None
     makespan_s: float | None
+    settings: Any = _json()
+    format: str
+    device_s: float
 
 
 class Shards(_Table, table=True):

@@ -237,8 +237,8 @@ class Client(Connection):
     # -- jobs and requests
 
     def start_job(self, model: str, data: str, *, shard_rows: int | None = None, **options: object) -> replies.Job:
-        """`data` is the digest of the input; `options`: reduce, version, profile, mixed."""
-        body = {"model": model, "input": data, "reduce": "score", "shard_rows": shard_rows, **options}
+        """`data` is the digest of the input; `options`: reduce, settings, format, version, profile, mixed."""
+        body = {"model": model, "input": data, "shard_rows": shard_rows, **options}
         return self._post("/jobs", body, replies.Job)
 
     def jobs(self) -> list[replies.Job]:

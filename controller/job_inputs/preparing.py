@@ -6,6 +6,8 @@ import asyncio
 import hashlib
 import secrets
 import shutil
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -27,20 +29,25 @@ class Inputs:
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder = folder
         self._limit = limit
+        self._busy: Counter[str] = Counter()
 
     async def open(self, path: Path, wanted: Wanted) -> Source:
         """The rows of an input whose name is its digest; raises UserError unless they fit the model."""
         folder = self._place(path, wanted)
-        layout = await asyncio.to_thread(_kept, folder)
-        if layout is None:
-            layout = await self._prepare(path, wanted, folder)
-        return await asyncio.to_thread(Source, layout, path, folder)
+        self._busy[folder.name] += 1
+        try:
+            layout = await asyncio.to_thread(_kept, folder)
+            if layout is None:
+                layout = await self._prepare(path, wanted, folder)
+            return await asyncio.to_thread(Source, layout, path, folder)
+        finally:
+            self._busy[folder.name] -= 1
 
-    def forget_all(self, keep: set[Path]) -> None:
-        """Delete what no job reads."""
+    async def forget(self, keep: Collection[Path]) -> None:
+        """Delete what no job reads. What is open stays readable."""
         for folder in self._folder.glob("*"):
-            if folder not in keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder not in keep and not self._busy[folder.name.split(".")[0]]:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _place(self, path: Path, wanted: Wanted) -> Path:
         told = msgspec.json.encode((path.name, wanted))

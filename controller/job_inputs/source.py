@@ -50,6 +50,7 @@ class Source:
 
     def __init__(self, layout: Layout, file: Path, folder: Path) -> None:
         self.rows = layout.rows
+        self.folder = folder
         stored = {name: layout.inputs[name] for name in layout.inputs}
         places = [*stored.values(), *(each for each in (layout.labels, layout.ids) if each is not None)]
         self._open: dict[str, int] = {}
@@ -84,17 +85,23 @@ class Source:
 
     def _read(self, stored: Stored, first: int, last: int) -> Array:
         dtype = np.dtype(stored.dtype)
-        width = dtype.itemsize * math.prod(stored.shape)
-        array = np.empty((last - first, *stored.shape), dtype)
-        # One read gives at most 2 GiB.
-        view = array.reshape(-1).view(np.uint8).data
-        at = stored.offset + first * width
-        while view:
-            count = os.preadv(self._open[stored.file], [view], at)
-            if not count:
-                raise Internal("the job's input was cut short on the disk", "check the disk, and start the job again")
-            view, at = view[count:], at + count
-        return array
+        return read_rows(self._open[stored.file], stored.offset, dtype, stored.shape, first, last)
+
+
+def read_rows(
+    descriptor: int, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...], first: int, last: int
+) -> Array:
+    """Rows `first` to `last` of a file whose rows of `shape` begin at `offset`. Raises Internal where it is shorter."""
+    array = np.empty((last - first, *shape), dtype)
+    # One read gives at most 2 GiB.
+    view = array.reshape(-1).view(np.uint8).data
+    at = offset + first * dtype.itemsize * math.prod(shape)
+    while view:
+        count = os.preadv(descriptor, [view], at)
+        if not count:
+            raise Internal("rows of the job were cut short on the disk", "check the disk, and start the job again")
+        view, at = view[count:], at + count
+    return array
 
 
 def _tensor(name: str, array: Array) -> Tensor:

@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: str | None = None
     scores: Meaning = "auto"
     refine: Literal["reliability"] | None = None
-    """Weigh votes by how often each device was right: on held-out labelled rows, without labels against the majority."""
+    """Weigh votes by how often a device was right: on held-out labelled rows, without labels against the majority."""
     held_out: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.2
 
 
