@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 
 from agent.contract import topics
-from agent.contract.messages import MAX_INLINE, Result, Work, encode_tensors
-from controller import job_plan, records, work, writes
+from agent.contract.messages import Result
+from controller import job_leases, job_plan, records, work, writes
 from controller.background import Background
 from controller.catalog import Catalog
 from controller.devices import Devices
 from controller.errors import Busy, NotFound
 from controller.job_inputs.preparing import Inputs
 from controller.job_inputs.source import Source
+from controller.job_leases import shard_record
 from controller.job_reduction import Reduction
 from controller.job_results import Results
 from controller.job_setup import reducer_of, servers_of, shares_of
@@ -28,7 +29,9 @@ from controller.recorder import Recorder
 from controller.reducers.face import Reducer
 from controller.running_job import RunningJob
 from controller.shards import Shard, replicated, split
+from controller.sharing import fractions
 from controller.tick import Tick
+from controller.watching import Watchers
 
 log = logging.getLogger("lepta.jobs")
 # So many accepted shards are worth a trip to a thread.
@@ -63,6 +66,7 @@ class Jobs:
         most_open: int,
         stall_s: float,
         scratch_bytes: int,
+        watchers: int,
         new_id: Callable[[str], str],
         deliver: Callable[[Reduced | Broken], None],
     ) -> None:
@@ -75,6 +79,7 @@ class Jobs:
         self._most_open = most_open
         self._stall_s = stall_s
         self._scratch_bytes = scratch_bytes
+        self.watchers = Watchers(watchers)
         self.inputs = Inputs(folder / "inputs", scratch_bytes)
         self._new_id = new_id
         self._deliver = deliver
@@ -132,7 +137,7 @@ class Jobs:
         )
         apart = len(shards) // reducer.replicas if reducer.replicas > 1 else 0
         self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart), data, reducer)
-        tick.save(writes.put(job), writes.put(*(_shard(job.id, s) for s in shards)))
+        tick.save(writes.put(job), writes.put(*(shard_record(job.id, s) for s in shards)))
         self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
         return job
 
@@ -153,11 +158,16 @@ class Jobs:
         self._active[job.id] = active
         return active
 
+    def pause(self, tick: Tick, job_id: str, *, paused: bool) -> records.Job:
+        """Hand out nothing more, or go on. What is handed out already is computed, and counts."""
+        active = self._required(job_id)
+        active.record = msgspec.structs.replace(active.record, state="paused" if paused else "running")
+        job = active.counted()
+        tick.save(writes.put(job))
+        return job
+
     def cancel(self, tick: Tick, job_id: str) -> records.Job:
-        active = self._active.get(job_id)
-        if active is None:
-            raise NotFound(f"no running job is called {job_id!r}", "lepta job ls")
-        return self._end(tick, active, state="cancelled", error="cancelled by its user")
+        return self._end(tick, self._required(job_id), state="cancelled", error="cancelled by its user")
 
     def clear(self) -> None:
         """Forget what is in memory: it is read anew from the store."""
@@ -226,10 +236,13 @@ class Jobs:
             self._note_devices(tick, active)
             for action in active.rules.handle(work.Ticked(), tick.now):
                 self._act(tick, active, action, None)
-            if active.record.id in self._active and not active.rules.finished:
-                for action in active.rules.assign(tick.now):
-                    self._act(tick, active, action, None)
-                self._catch_up(tick, active)
+            tick.then(partial(self.watchers.changed, active.record.id))
+        open_ = [a for a in self._active.values() if not a.rules.finished and not a.paused]
+        parts = fractions(a.claim() for a in open_)
+        for active in open_:
+            for action in active.rules.assign(tick.now, parts[active.record.id]):
+                self._act(tick, active, action, None)
+            self._catch_up(tick, active)
 
     def reduced(self, tick: Tick, reduced: Reduced) -> None:
         active = self._active.get(reduced.job)
@@ -252,6 +265,12 @@ class Jobs:
 
     # -- deciding
 
+    def _required(self, job_id: str) -> RunningJob:
+        active = self._active.get(job_id)
+        if active is None:
+            raise NotFound(f"no running job is called {job_id!r}", "lepta job ls")
+        return active
+
     def _lost(self, tick: Tick, device: str) -> None:
         for active in self._active.values():
             if device in active.feasible:
@@ -272,7 +291,7 @@ class Jobs:
         self._watch_for_stall(tick, active)
 
     def _watch_for_stall(self, tick: Tick, active: RunningJob) -> None:
-        if active.feasible or active.rules.finished:
+        if active.feasible or active.rules.finished or active.paused:
             active.without_device_since = None
         elif active.without_device_since is None:
             active.without_device_since = tick.now
@@ -297,7 +316,7 @@ class Jobs:
                 )
             case work.Quarantine(shard, reason):
                 log.warning("job %s: shard %d is quarantined: %s", job, shard.number, reason)
-                tick.save(writes.put(_shard(job, shard, state="quarantined", reason=reason)))
+                tick.save(writes.put(shard_record(job, shard, state="quarantined", reason=reason)))
                 self._recorder.record(tick.now, "quarantine", job=job, shard=shard.number, reason=reason)
             case work.Finish():
                 self._finish(tick, active)
@@ -305,49 +324,17 @@ class Jobs:
     def _lease(self, tick: Tick, active: RunningJob, lease: work.Lease) -> None:
         known = self._devices.require(lease.device)
         artifact = active.feasible_artifact(known) or active.record.artifact
-        tensors = active.data.tensors(lease.shard.first, lease.shard.last)
-        size = sum(len(t.data) for t in tensors)
-        active.bytes_moved += size
-        common: dict[str, Any] = {
-            "job": active.record.id,
-            "shard": lease.shard.number,
-            "attempt": lease.attempt,
-            "ttl_ms": lease.ttl_s * 1000,
-            "model": active.record.model,
-            "artifact": artifact,
-            "runtime": "" if active.record.mixed else active.record.runtime,
-        }
-        if size <= MAX_INLINE:
-            message = Work(**common, inputs=tensors)
-        else:
-            message = Work(**common, blob=self._catalog.keep(encode_tensors(tensors)))
+        message = job_leases.message(active, lease, artifact, self._catalog.keep)
+        job = active.record.id
         tick.save(
-            writes.put(
-                _shard(active.record.id, lease.shard, state="leased", attempt=lease.attempt, device=lease.device)
-            )
+            writes.put(shard_record(job, lease.shard, state="leased", attempt=lease.attempt, device=lease.device))
         )
         topic = topics.agent(lease.device, "work")
         tick.then(lambda: self._outbox.send(topic, message))
 
     def _accept(self, tick: Tick, active: RunningJob, accept: work.Accept, result: Result) -> None:
-        shard = accept.shard
-        offset, length = active.results.add(result.outputs)
+        tick.save(writes.put(job_leases.kept(active, accept, result)))
         tick.flush(active.results.file)
-        kept = _shard(
-            active.record.id,
-            shard,
-            state="accepted",
-            attempt=accept.attempt,
-            device=accept.device,
-            artifact=result.artifact,
-            runtime=result.runtime,
-            busy_s=result.service_ms / 1000,
-            result=f"jobs/{active.record.id}.results",
-            offset=offset,
-            length=length,
-        )
-        active.remember(shard, kept)
-        tick.save(writes.put(kept))
 
     def _catch_up(self, tick: Tick, active: RunningJob) -> None:
         """Reduce what came meanwhile, once it is on the disk, so that little is left to do at the end."""
@@ -375,6 +362,7 @@ class Jobs:
         tick.save(writes.put(job))
         del self._active[job.id]
         tick.then(lambda: self._background.start(self._clean(active), log.error))
+        tick.then(partial(self.watchers.changed, job.id))
         log.info("job %s of %s: %s", job.id, job.model, state)
         self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
         return job
@@ -389,10 +377,6 @@ class Jobs:
         active.data.close()
         await asyncio.to_thread(active.reduction.remove)
         await self.inputs.forget({other.data.folder for other in self._active.values()})
-
-
-def _shard(job: str, shard: Shard, **fields: Any) -> records.Shard:
-    return records.Shard(job=job, number=shard.number, first=shard.first, last=shard.last, **fields)
 
 
 def _first(reasons: dict[int, str]) -> str:

@@ -16,7 +16,7 @@ from firmware_profiles.profile import Facts
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 RolloutState = Literal["running", "done", "failed", "aborted"]
-JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 DeviceState = Literal["pending", "approved", "revoked"]
 ShardState = Literal["pending", "leased", "accepted", "quarantined"]
 
@@ -279,6 +279,8 @@ class Job(Record, frozen=True, kw_only=True):
     started_at: float | None = None
     finished_at: float | None = None
     makespan_s: float | None = None
+    priority: int = 0
+    """Of the jobs that want a device, those with the highest get it."""
     settings: dict[str, Any] = {}
     """Of the reducer."""
     format: Literal["npz", "parquet"] = "npz"

@@ -318,6 +318,7 @@ class Job(Reply, frozen=True, kw_only=True):
     metrics: dict[str, float] | None = None
     error: str | None = None
     reduce: str = ""
+    priority: int = 0
     settings: dict[str, Any] = {}
     format: str = "npz"
     device_s: float = 0.0

@@ -16,7 +16,7 @@ async def restore(tick: Tick, fleet: Fleet, store: Store, catalog: Catalog) -> N
     await _restore_releases(tick, fleet, store)
     fleet.runs.restore(tick, await store.read(reads.every(records.Run, state=("queued", "running"))))
     fleet.jobs.clear()
-    for job in await store.read(reads.every(records.Job, state=("queued", "running"))):
+    for job in await store.read(reads.every(records.Job, state=("queued", "running", "paused"))):
         built = await store.read(reads.every(records.Artifact, model=job.model, version=job.version))
         shards = await store.read(reads.every(records.Shard, job=job.id))
         version = await store.read(reads.get(records.Version, job.model, job.version))

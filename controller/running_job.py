@@ -14,6 +14,7 @@ from controller.job_reduction import Reduction
 from controller.job_results import Entry, Results
 from controller.known import Known
 from controller.shards import Shard, split
+from controller.sharing import Claim
 
 
 @dataclass
@@ -35,6 +36,14 @@ class RunningJob:
     reducing: bool = False
     """A thread is taking results in, or writes the result."""
     without_device_since: float | None = None
+
+    @property
+    def paused(self) -> bool:
+        return self.record.state == "paused"
+
+    def claim(self) -> Claim:
+        """What it asks of the devices."""
+        return Claim(self.record.id, self.record.priority, self.rules.waiting, frozenset(self.feasible))
 
     def feasible_artifact(self, known: Known) -> str | None:
         """The artifact with which this device may compute for the job; None if it may not."""

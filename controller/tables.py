@@ -243,6 +243,7 @@ class Jobs(_Table, table=True):
     started_at: float | None
     finished_at: float | None
     makespan_s: float | None
+    priority: int
     settings: Any = _json()
     format: str
     device_s: float

@@ -136,6 +136,7 @@ def _jobs(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, recorde
         most_open=limits.jobs_open,
         stall_s=limits.job_stall_s,
         scratch_bytes=limits.job_scratch_bytes,
+        watchers=limits.watchers,
         new_id=new_id,
         deliver=late.happened,
     )

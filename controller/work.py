@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from controller.leases import Accept as Accept
@@ -107,6 +108,7 @@ class Job:
         self._last = max(self._shards, default=0)
         self.devices: dict[str, DeviceShare] = dict(devices or {})
         self.counters = Counters()
+        self._parts: Mapping[str, float] = {}
         self.accepted = 0
         self.quarantined: dict[int, str] = {}
 
@@ -129,8 +131,17 @@ class Job:
             case Ticked():
                 return self._expire(now)
 
-    def assign(self, now: float) -> list[Action]:
-        """Lease what is pending to devices with credit, fastest first; copy stragglers when nothing is pending."""
+    @property
+    def waiting(self) -> bool:
+        """Are there shards that nobody holds?"""
+        return bool(self._pending)
+
+    def assign(self, now: float, parts: Mapping[str, float] | None = None) -> list[Action]:
+        """Lease what is pending to devices with credit, fastest first; copy stragglers when nothing is pending.
+
+        `parts`: which part of a device's queue this job may fill, 1 where it is not named.
+        """
+        self._parts = parts or {}
         actions: list[Action] = []
         waiting: list[int] = []
         while self._pending and self._anyone_free():
@@ -269,7 +280,7 @@ class Job:
 
     def _anyone_free(self) -> bool:
         rows = self._shards[self._pending[0]].shard.rows
-        return any(share.ready and share.outstanding < self._credit(share, rows) for share in self.devices.values())
+        return any(share.ready and share.outstanding < self._credit(name, rows) for name, share in self.devices.items())
 
     def _best_for(self, state: _ShardState, now: float) -> str | None:
         """The device that would finish the shard first, among those with credit left that have not failed it."""
@@ -282,7 +293,7 @@ class Job:
             (self._finish_s(share, rows), name)
             for name, share in self.devices.items()
             if share.ready
-            and share.outstanding < self._credit(share, rows)
+            and share.outstanding < self._credit(name, rows)
             and name not in state.failed_on
             and name not in taken
         ]
@@ -319,17 +330,25 @@ class Job:
         ready = [name for name, share in self.devices.items() if share.ready]
         return bool(ready) and all(name in state.failed_on for name in ready)
 
-    def _credit(self, share: DeviceShare, rows: int) -> int:
+    def _credit(self, device: str, rows: int) -> int:
         """Shards that may wait at a device: `cover_s` of work, spread evenly as the end comes near."""
+        part, share = self._parts.get(device, 1.0), self.devices[device]
+        if not part:
+            return 0
         ready = sum(1 for other in self.devices.values() if other.ready)
         shard_s = max(share.row_s * rows, 1e-6)
-        cover = max(2, math.ceil(self._policy.cover_s / shard_s))
+        # Two, so that it is busy while the next is on its way; jobs that share it see to that together.
+        cover = max(2 if part == 1.0 else 1, math.ceil(part * self._policy.cover_s / shard_s))
         fair = max(1, math.ceil((len(self._pending) + share.outstanding) / max(1, ready)))
         return min(cover, self._policy.max_credit, fair)
 
     def _straggler(self, now: float) -> tuple[_ShardState, str] | None:
         """A leased shard and an idle device that would finish it clearly earlier than where it waits."""
-        idle = [(share.row_s, name) for name, share in self.devices.items() if share.ready and not share.outstanding]
+        idle = [
+            (share.row_s, name)
+            for name, share in self.devices.items()
+            if share.ready and not share.outstanding and self._parts.get(name, 1.0)
+        ]
         if not idle:
             return None
         row_s, device = min(idle)

@@ -7,7 +7,8 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
-from controller import job_data, reads, records, views
+from controller import job_data, reads, records, replies, views
+from controller.api import events
 from controller.api.access import INFER, controller_of, needs
 from controller.api.errors import reply
 from controller.api.models import artifacts_of, find_version
@@ -41,6 +42,7 @@ async def start_job(request: Request, body: NewJob) -> Response:
         profile=body.profile,
         mixed=body.mixed,
         shard_rows=body.shard_rows or 0,
+        priority=body.priority,
         settings=body.settings,
         format=body.format,
         created_at=controller.fleet.wall(),
@@ -65,6 +67,30 @@ async def show_job(request: Request, job_id: str) -> Response:
     controller = controller_of(request)
     job = await controller.store.read(reads.get(records.Job, job_id))
     return reply(views.job(controller.fleet.jobs.progress(job)))
+
+
+@router.post("/jobs/{job_id}/pause", dependencies=INFER)
+async def pause_job(request: Request, job_id: str) -> Response:
+    """Hand out nothing more; what is handed out already is computed."""
+    jobs = controller_of(request).fleet.jobs
+    return reply(views.job(await controller_of(request).fleet.do(lambda tick: jobs.pause(tick, job_id, paused=True))))
+
+
+@router.post("/jobs/{job_id}/resume", dependencies=INFER)
+async def resume_job(request: Request, job_id: str) -> Response:
+    jobs = controller_of(request).fleet.jobs
+    return reply(views.job(await controller_of(request).fleet.do(lambda tick: jobs.pause(tick, job_id, paused=False))))
+
+
+@router.get("/jobs/{job_id}/events", dependencies=needs("read", "infer"))
+async def follow_job(request: Request, job_id: str) -> Response:
+    """Server-sent events, each with the whole state of the job: `progress`, then one `end`, which ends the answer."""
+    controller = controller_of(request)
+
+    async def now() -> replies.Job:
+        return views.job(controller.fleet.jobs.progress(await controller.store.read(reads.get(records.Job, job_id))))
+
+    return await events.stream(controller.fleet.jobs.watchers, job_id, now, controller.settings.limits.watch_beat_s)
 
 
 @router.post("/jobs/{job_id}/cancel", dependencies=INFER)

@@ -147,6 +147,7 @@ class NewJob(Body):
     version: Annotated[int, Field(ge=1)] | None = None
     profile: Name | None = None
     mixed: bool = False
+    priority: Annotated[int, Field(ge=-100, le=100, description="Higher first; equals share")] = 0
     shard_rows: Annotated[int, Field(ge=1)] | None = None
 
 

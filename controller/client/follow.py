@@ -17,7 +17,7 @@ ROLLOUT_BEGINS_S = 60.0
 # How long a job is watched before it is told how long it will take.
 ESTIMATE_AFTER_S = 2.0
 SHOWN_DEVICES = 6
-_LIVE = ("queued", "running", "pending")
+_LIVE = ("queued", "running", "paused", "pending")
 
 E = TypeVar("E", Example, Job, Rollout, Run)
 

@@ -40,6 +40,7 @@ def start(
     version: Annotated[int | None, typer.Option(help="Default: the version that serves.")] = None,
     profile: Annotated[str | None, typer.Option(help="Only devices of this class.")] = None,
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow several artifacts; each row names its own.")] = False,
+    priority: Annotated[int, typer.Option(help="Higher ones go first, equal ones share.", min=-100, max=100)] = 0,
     shard_rows: Annotated[int | None, typer.Option(help="Rows handed out at once.", min=1)] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
 ) -> None:
@@ -48,7 +49,7 @@ def start(
     from controller.client.pack import as_file
 
     screen, told, kind = common.screen(), _settings(settings or []), _kind(output)
-    options = {"version": version, "profile": profile, "mixed": mixed}
+    options = {"version": version, "profile": profile, "mixed": mixed, "priority": priority}
     with common.connect() as client:
         with as_file(input_file) as packed:
             data = client.put_file(packed).digest
@@ -88,6 +89,20 @@ def show(
         show_job(common.screen(), client.job(job))
         if output is not None:
             client.job_result(job, output)
+
+
+@app.command()
+def pause(job: _Id) -> None:
+    """Hand out nothing more until `resume`."""
+    with common.connect() as client:
+        common.screen().line(f"job {job}: {client.pause_job(job).state}")
+
+
+@app.command()
+def resume(job: _Id) -> None:
+    """Go on with a job that was paused."""
+    with common.connect() as client:
+        common.screen().line(f"job {job}: {client.resume_job(job).state}")
 
 
 @app.command()

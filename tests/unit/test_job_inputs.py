@@ -38,7 +38,7 @@ def opened(path: Path, wanted: Wanted = WANTED, limit: int = 10**6) -> Source:
     return Source(kinds.lay_out(path, wanted, folder, limit), path, folder)
 
 
-def npz(path: Path, pack: Callable[..., None] = np.savez, **arrays: np.ndarray) -> Path:
+def npz(path: Path, pack: Callable[..., None] = np.savez, /, **arrays: np.ndarray) -> Path:
     with path.open("wb") as file:
         pack(file, **arrays)
     return path

@@ -274,3 +274,12 @@ def test_who_answered_before_a_restart_gets_no_other_replica_after_it() -> None:
     job = Job(open_, Policy(), {0: 1}, apart=2, accepted_by={0: "a"}, devices={"a": DeviceShare(0.001, ready=False)})
     outcome = simulate(job, {"a": Device(0.001), "b": Device(0.001)})
     assert {a.shard.number: a.device for a in outcome.accepted}[2] == "b"
+
+
+def test_a_job_fills_only_its_part_of_a_devices_queue_and_nothing_where_it_has_none() -> None:
+    def waiting(part: float) -> int:
+        job = Job(split(1000, 10), Policy())
+        job.handle(DeviceReady("a", 0.005), 0.0)
+        return len(job.assign(0.0, {"a": part}))
+
+    assert (waiting(1.0), waiting(0.5), waiting(0.0)) == (12, 6, 0)
