@@ -21,11 +21,16 @@ class Stateful(Protocol):
     def state(self) -> str: ...
 
 
-async def stream(watchers: Watchers, key: str, now: Callable[[], Awaitable[Stateful]], beat_s: float) -> Response:
-    """`progress` with the whole state whenever it changes, then one `end`. Raises what `now` raises, and Busy."""
+async def stream(
+    watchers: Watchers, key: str, now: Callable[[], Awaitable[Stateful]], beat_s: float, path: str
+) -> Response:
+    """`progress` with the whole state whenever it changes, then one `end`. Raises what `now` raises, and Busy.
+
+    `path`: where the state can be asked for.
+    """
     await now()
     if watchers.full:
-        raise Busy("too many callers follow what happens", "ask for the state now and then")
+        raise Busy("too many callers follow what happens", f"ask GET {path} now and then")
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(watchers, key, now, beat_s), media_type="text/event-stream", headers=headers)
 

@@ -90,7 +90,8 @@ async def follow_job(request: Request, job_id: str) -> Response:
     async def now() -> replies.Job:
         return views.job(controller.fleet.jobs.progress(await controller.store.read(reads.get(records.Job, job_id))))
 
-    return await events.stream(controller.fleet.jobs.watchers, job_id, now, controller.settings.limits.watch_beat_s)
+    watchers, beat_s = controller.fleet.jobs.watchers, controller.settings.limits.watch_beat_s
+    return await events.stream(watchers, job_id, now, beat_s, f"/api/v1/jobs/{job_id}")
 
 
 @router.post("/jobs/{job_id}/cancel", dependencies=INFER)

@@ -31,7 +31,8 @@ async def follow_run(request: Request, run_id: str) -> Response:
         stored = await controller.store.read(reads.get(records.Run, run_id))
         return views.run_progress(controller.fleet.runs.progress(stored))
 
-    return await events.stream(controller.fleet.runs.watchers, run_id, now, controller.settings.limits.watch_beat_s)
+    watchers, beat_s = controller.fleet.runs.watchers, controller.settings.limits.watch_beat_s
+    return await events.stream(watchers, run_id, now, beat_s, f"/api/v1/runs/{run_id}")
 
 
 @router.get("/runs/{run_id}/report", dependencies=READ)

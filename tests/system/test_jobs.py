@@ -187,4 +187,4 @@ def test_a_paused_job_hands_out_nothing_until_it_is_resumed_and_a_higher_priorit
         until(lambda: world.client.job(first.id).state == "paused", "it is still paused")
         world.client.resume_job(first.id)
         ended = wait_for_job(world, first.id)
-    assert (ended.state, ended.lost, ended.accepted) == ("done", 0, 30)
+    assert (ended.state, ended.lost, ended.accepted) == ("done", 0, ended.shards)
