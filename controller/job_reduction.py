@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from controller import canaries, records
 from controller.errors import LeptaError, UserError
 from controller.job_results import Entry, Results
 from controller.job_tables import Table, write_npz, write_parquet
@@ -24,8 +25,10 @@ from controller.shards import Shard
 class Reduction:
     """`scratch` is a folder of this job alone; `limit`: bytes that the result's columns may take in it."""
 
-    def __init__(self, name: str, reducer: Reducer[Any], results: Results, scratch: Path, limit: int) -> None:
-        self._name = name
+    def __init__(self, job: records.Job, reducer: Reducer[Any], results: Results, scratch: Path, limit: int) -> None:
+        self._job, self._name = job.id, job.reduce
+        self._rows, self._canaries = job.rows, job.canaries
+        self._tally = canaries.Tally()
         self._reducer = reducer
         self._results = results
         self._scratch = scratch
@@ -47,9 +50,12 @@ class Reduction:
 
     def _catch_up(self, most: int) -> None:
         entries = self._results.entries(self.taken)[: most - self.taken]
-        for rows in self._results.read(entries):
+        for entry, rows in zip(entries, self._results.read(entries), strict=True):
             self._state = self._guarded(partial(self._reducer.add, self._state, rows))
             self.taken += 1
+            if self._canaries:
+                hidden = canaries.chosen(self._job, entry.shard, self._canaries, self._rows)
+                self._tally.add(rows.device, rows.artifact, hidden, rows.hidden)
 
     def _write(self, kind: str, ranges: list[Shard]) -> tuple[Path, Reduced]:
         self._catch_up(len(self._results))
@@ -65,6 +71,8 @@ class Reduction:
                 rows = list(self._results.read(by_first[each.first]))
                 table.add(self._guarded(partial(finished.columns, each.first, each.last, rows)))
         reduced = self._guarded(lambda: _plain(finished.result()))
+        for device, share in self._tally.disagreement().items():
+            reduced.metrics[f"canary_disagreement:{device}"] = share
         path = self._scratch / f"result.{kind}"
         names = dict(finished.names)
         if kind == "parquet":

@@ -17,8 +17,9 @@ from controller.reducers.face import Rows
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An accepted shard, and where its outputs lie in the file. `row_ms`: time in the worker for a row."""
+    """An accepted shard, and where its outputs lie in the file. `shard`: its number; `row_ms`: time in the worker a row."""
 
+    shard: int
     first: int
     last: int
     replica: int
@@ -76,6 +77,7 @@ class Results:
 
 def _rows(entry: Entry, outputs: tuple[Tensor, ...]) -> Rows:
     arrays = {tensor.name: np.frombuffer(tensor.data, tensor.dtype).reshape(tensor.shape) for tensor in outputs}
-    return Rows(
-        entry.first, entry.last, entry.device, entry.artifact, entry.runtime, arrays, entry.row_ms, entry.replica
-    )
+    own, who = entry.last - entry.first, (entry.device, entry.artifact, entry.runtime)
+    kept = {name: array[:own] for name, array in arrays.items()}
+    hidden = {name: array[own:] for name, array in arrays.items()}
+    return Rows(entry.first, entry.last, *who, kept, entry.row_ms, entry.replica, hidden)

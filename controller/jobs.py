@@ -113,7 +113,7 @@ class Jobs:
             what = f"{version.model} version {version.version}"
             where = f" for {wanted.profile}" if wanted.profile else ""
             raise Busy(f"no device serves {what}{where}", "lepta deploy, or lepta device ls")
-        plan = job_plan.plan(built, servers, data.rows, data.row_bytes, wanted.shard_rows, self._policy)
+        plan = job_plan.plan(built, servers, data.rows, data.row_bytes, wanted, self._policy)
         reducer = reducer_of(wanted, plan.artifact, data)
         fitting = sum(1 for server in servers if wanted.mixed or server.artifact == plan.artifact.digest)
         if fitting < reducer.replicas:
@@ -153,7 +153,7 @@ class Jobs:
         digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
         results = Results(self._folder, job.id)
         scratch = self._folder / f"{job.id}.scratch"
-        reduction = Reduction(job.reduce, reducer, results, scratch, self._scratch_bytes)
+        reduction = Reduction(job, reducer, results, scratch, self._scratch_bytes)
         active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now)
         self._active[job.id] = active
         return active

@@ -281,6 +281,8 @@ class Job(Record, frozen=True, kw_only=True):
     makespan_s: float | None = None
     priority: int = 0
     """Of the jobs that want a device, those with the highest get it."""
+    canaries: int = 0
+    """Rows that are hidden in every shard, to find devices that compute wrongly."""
     settings: dict[str, Any] = {}
     """Of the reducer."""
     format: Literal["npz", "parquet"] = "npz"

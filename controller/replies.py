@@ -319,6 +319,7 @@ class Job(Reply, frozen=True, kw_only=True):
     error: str | None = None
     reduce: str = ""
     priority: int = 0
+    canaries: int = 0
     settings: dict[str, Any] = {}
     format: str = "npz"
     device_s: float = 0.0

@@ -61,7 +61,7 @@ class RunningJob:
             return f"computed with artifact {result.artifact[:12]}, the job is pinned to {self.record.artifact[:12]}"
         if not self.record.mixed and family(result.runtime) != self.record.runtime:
             return f"computed with {result.runtime}, the job is pinned to {self.record.runtime}"
-        rows = self._shard(result.shard).rows
+        rows = self._shard(result.shard).rows + self.record.canaries
         try:
             found = rows_of(result.outputs)
         except TensorError as error:
@@ -89,7 +89,9 @@ class RunningJob:
     def remember(self, shard: Shard, kept: records.Shard) -> None:
         """An accepted shard whose outputs are in the file."""
         place = (kept.device, kept.artifact, kept.runtime, 1000 * kept.busy_s / shard.rows, kept.offset, kept.length)
-        self.results.remember(Entry(shard.first, shard.last, shard.number // self._of_one_replica(), *place))
+        self.results.remember(
+            Entry(shard.number, shard.first, shard.last, shard.number // self._of_one_replica(), *place)
+        )
 
     def ranges(self) -> list[Shard]:
         """The shards without replicas: they follow one another over all rows."""

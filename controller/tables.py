@@ -244,6 +244,7 @@ class Jobs(_Table, table=True):
     finished_at: float | None
     makespan_s: float | None
     priority: int
+    canaries: int
     settings: Any = _json()
     format: str
     device_s: float

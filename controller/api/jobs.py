@@ -43,6 +43,7 @@ async def start_job(request: Request, body: NewJob) -> Response:
         mixed=body.mixed,
         shard_rows=body.shard_rows or 0,
         priority=body.priority,
+        canaries=body.canaries,
         settings=body.settings,
         format=body.format,
         created_at=controller.fleet.wall(),

@@ -148,6 +148,7 @@ class NewJob(Body):
     profile: Name | None = None
     mixed: bool = False
     priority: Annotated[int, Field(ge=-100, le=100, description="Higher first; equals share")] = 0
+    canaries: Annotated[int, Field(ge=0, le=1000, description="Rows hidden in every shard to find bad devices")] = 0
     shard_rows: Annotated[int, Field(ge=1)] | None = None
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Jobs: one model over many rows, spread over the fleet.", no_args_is_help=True)
 # Metrics that are shares of 1.
-_SHARES = ("accuracy", "ece", "disagreement", "reliability")
+_SHARES = ("accuracy", "ece", "disagreement", "canary", "reliability")
 _Id = Annotated[str, typer.Argument(help="The job's id.")]
 
 
@@ -41,6 +41,7 @@ def start(
     profile: Annotated[str | None, typer.Option(help="Only devices of this class.")] = None,
     mixed: Annotated[bool, typer.Option("--mixed", help="Allow several artifacts; each row names its own.")] = False,
     priority: Annotated[int, typer.Option(help="Higher ones go first, equal ones share.", min=-100, max=100)] = 0,
+    canaries: Annotated[int, typer.Option(help="Rows hidden in every shard, to find bad devices.", min=0)] = 0,
     shard_rows: Annotated[int | None, typer.Option(help="Rows handed out at once.", min=1)] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end.")] = False,
 ) -> None:
@@ -49,7 +50,7 @@ def start(
     from controller.client.pack import as_file
 
     screen, told, kind = common.screen(), _settings(settings or []), _kind(output)
-    options = {"version": version, "profile": profile, "mixed": mixed, "priority": priority}
+    options = {"version": version, "profile": profile, "mixed": mixed, "priority": priority, "canaries": canaries}
     with common.connect() as client:
         with as_file(input_file) as packed:
             data = client.put_file(packed).digest

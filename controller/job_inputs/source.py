@@ -73,7 +73,7 @@ class Source:
 
     def tensors(self, first: int, last: int) -> tuple[Tensor, ...]:
         """The same for the wire."""
-        return tuple(_tensor(name, array) for name, array in self.read(first, last).items())
+        return tuple(tensor_of(name, array) for name, array in self.read(first, last).items())
 
     def close(self) -> None:
         for descriptor in self._open.values():
@@ -104,5 +104,5 @@ def read_rows(
     return array
 
 
-def _tensor(name: str, array: Array) -> Tensor:
+def tensor_of(name: str, array: Array) -> Tensor:
     return Tensor(name, array.dtype.name, array.shape, array.astype(array.dtype.newbyteorder("<")).tobytes())

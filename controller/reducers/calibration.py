@@ -60,10 +60,10 @@ def held_out(labels: Array, share: float, most: int) -> Array:
     Drawn by a hash of the row's number, so that no order in the input matters; at most `most`.
     """
     known = np.flatnonzero(labels >= 0)
-    draw = _hash(known)
+    draw = mixed(known)
     count = min(round(share * len(known)), most)
     chosen = np.zeros(len(labels), np.bool_)
-    chosen[known[np.argsort(draw, kind="stable")[:count]]] = True
+    chosen[known[np.argpartition(draw, min(count, len(known) - 1))[:count]]] = True
     return chosen
 
 
@@ -83,8 +83,8 @@ def fit_temperature(logs: Array, labels: Array) -> float:
     return 1 / low
 
 
-def _hash(numbers: Array) -> Array:
-    """SplitMix64's finalizer (Steele, Lea, Flood 2014)."""
+def mixed(numbers: Array) -> Array:
+    """Whole numbers as numbers without visible order, one to one: SplitMix64's finalizer (Steele et al. 2014)."""
     z = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

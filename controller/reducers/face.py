@@ -45,6 +45,8 @@ class Rows:
     outputs: Mapping[str, Array]
     row_ms: float = 0.0
     replica: int = 0
+    hidden: Mapping[str, Array] = field(default_factory=dict)
+    """Outputs of canary rows, which are nothing to a reducer."""
 
     def __len__(self) -> int:
         return self.last - self.first

@@ -46,6 +46,10 @@ def as_csv(path: Path, x: np.ndarray, labels: np.ndarray) -> Path:
     return path
 
 
+def job_input(world: World, folder: Path) -> str:
+    return world.client.put_file(folder / "x.npy").digest
+
+
 def truth(x: np.ndarray) -> np.ndarray:
     [scores] = predict(load(builders.classifier(), runtimes=builders.RUNTIMES), {"x": x}).values()
     return scores
@@ -126,6 +130,9 @@ def test_a_vote_finds_the_device_that_computes_wrongly(tmp_path: Path) -> None:
             job = world.client.start_job("toy", world.put_array(x, tmp_path / "x.npy"), shard_rows=70, reduce="vote")
             ended = wait_for_job(world, job.id)
             world.client.job_result(job.id, tmp_path / "vote.npz")
+            cheap = world.client.start_job("toy", job_input(world, tmp_path), shard_rows=70, canaries=35)
+            cheap = wait_for_job(world, cheap.id)
+            world.client.job_result(cheap.id, tmp_path / "score.npz")
         finally:
             agents.stop()
             thread.join(30)
@@ -138,6 +145,13 @@ def test_a_vote_finds_the_device_that_computes_wrongly(tmp_path: Path) -> None:
         sums = np.frombuffer(x.tobytes(), np.uint8).reshape(700, -1).sum(axis=1)
         assert np.array_equal(table["label"], sums % 4)
         assert set(table["votes"].tolist()) == {3}
+    assert (cheap.state, cheap.lost) == ("done", 0)
+    assert cheap.metrics is not None
+    assert len(cheap.metrics) == 2 + len(cheap.devices)
+    assert [n for n, v in cheap.metrics.items() if n.startswith("canary") and v] == ["canary_disagreement:sim-002"]
+    with np.load(tmp_path / "score.npz") as table:
+        right = table["devices"][table["device"]] != "sim-002"
+        assert np.array_equal(table["label"][right], (sums % 4)[right])
 
 
 def test_a_job_over_csv_goes_on_after_a_kill_of_the_controller_with_all_that_was_counted(tmp_path: Path) -> None:

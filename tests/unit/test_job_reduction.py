@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from agent.contract.tensors import Tensor, TensorSpec
+from controller import records
 from controller.errors import UserError
 from controller.job_reduction import Reduction
 from controller.job_results import Entry, Results
@@ -21,6 +22,7 @@ from controller.shards import split
 
 SPEC = TensorSpec("scores", "float32", (3,))
 ROWS, SIZE = 10, 4
+JOB = records.Job(id="job-1", model="m", version=1, input="", reduce="mine", rows=ROWS, created_at=0.0)
 LABELS = np.arange(ROWS) % 3
 ABOUT = About(ROWS, (SPEC,), LABELS, np.array([f"row {n}" for n in range(ROWS)]))
 
@@ -34,14 +36,14 @@ def results(tmp_path: Path) -> Iterator[Results]:
         values = scores[shard.first : shard.last]
         offset, length = kept.add((Tensor("scores", "float32", values.shape, values.tobytes()),))
         place = (f"agent-{shard.number}", "1" * 64, "litert", 0.25, offset, length)
-        kept.remember(Entry(shard.first, shard.last, 0, *place))
+        kept.remember(Entry(shard.number, shard.first, shard.last, 0, *place))
     kept.file.flush()
     yield kept
     kept.close()
 
 
 def written(results: Results, reducer: Reducer[Any], folder: Path, kind: str = "npz") -> tuple[Path, dict[str, float]]:
-    reduction = Reduction("mine", reducer, results, folder / "scratch", 10**6)
+    reduction = Reduction(JOB, reducer, results, folder / "scratch", 10**6)
     reduction.catch_up(1)
     assert reduction.taken == 1
     path, reduced = reduction.write(kind, split(ROWS, SIZE))
