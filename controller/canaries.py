@@ -51,24 +51,27 @@ class Tally:
             self._seen[row, artifact][int(bits), device] += 1
 
     def disagreement(self) -> dict[str, float]:
-        """By device, the share of its canaries that came out otherwise than from most; of equally many the lower bits
-        count as usual. Each device has one voice for a row, for what it answered most often."""
+        """By device, the share of its canaries that came out otherwise than from most. Each device has one voice for a
+        row, for what it answered most often; where no answer has more voices than any other, nobody is blamed."""
         asked: Counter[str] = Counter()
         against: Counter[str] = Counter()
         for answers in self._seen.values():
             usual = _usual(answers)
+            if usual is None:
+                continue
             for (bits, device), count in answers.items():
                 asked[device] += count
                 against[device] += count if bits != usual else 0
         return {device: against[device] / asked[device] for device in sorted(asked)}
 
 
-def _usual(answers: Counter[tuple[int, str]]) -> int:
+def _usual(answers: Counter[tuple[int, str]]) -> int | None:
     voices: dict[str, tuple[int, int]] = {}
     for (bits, device), count in answers.items():
         voices[device] = max(voices.get(device, (0, 0)), (count, -bits))
     votes = Counter(-negative for _, negative in voices.values())
-    return min(votes, key=lambda bits: (-votes[bits], bits))
+    first, *others = votes.most_common(2)
+    return None if others and others[0][1] == first[1] else first[0]
 
 
 def _draws(count: int, text: str) -> Array:

@@ -17,7 +17,7 @@ from controller.reducers.face import Rows
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An accepted shard, and where its outputs lie in the file. `shard`: its number; `row_ms`: time in the worker a row."""
+    """An accepted shard, and where its outputs lie in the file. `row_ms`: time in the worker a row."""
 
     shard: int
     first: int

@@ -241,7 +241,10 @@ class Client(Connection):
     def start_job(self, model: str, data: str, *, shard_rows: int | None = None, **options: object) -> replies.Job:
         """`data` is the digest of the input; `options`: reduce, settings, format, version, profile, mixed."""
         body = {"model": model, "input": data, "shard_rows": shard_rows, **options}
-        return self._post("/jobs", body, replies.Job)
+        # What was uploaded is read through before this answers.
+        headers = {"Content-Type": "application/json"}
+        content, limit_s = msgspec.json.encode(body), self._limits.upload_s
+        return read(self._send("POST", f"{API}/jobs", content=content, headers=headers, timeout=limit_s), replies.Job)
 
     def jobs(self) -> list[replies.Job]:
         return self._get("/jobs", list[replies.Job])

@@ -74,7 +74,8 @@ def _piece(names: Sequence[str], cells: list[list[str]], seen: int) -> Piece:
 
     def _as_numbers(picked: list[list[str]], columns: Sequence[int]) -> Array:
         try:
-            return np.array(picked, dtype=np.float32).reshape(len(picked), len(columns))
+            flat = np.fromiter(map(float, itertools.chain.from_iterable(picked)), np.float64)
+            return flat.astype(np.float32).reshape(len(picked), len(columns))
         except ValueError:
             row, column = _first_bad(picked)
             raise UserError(

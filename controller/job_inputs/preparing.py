@@ -42,6 +42,7 @@ class Inputs:
             return await asyncio.to_thread(Source, layout, path, folder)
         finally:
             self._busy[folder.name] -= 1
+            self._busy += Counter()  # Forgets who is at 0.
 
     async def forget(self, keep: Collection[Path]) -> None:
         """Delete what no job reads. What is open stays readable."""

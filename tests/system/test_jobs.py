@@ -130,7 +130,7 @@ def test_a_vote_finds_the_device_that_computes_wrongly(tmp_path: Path) -> None:
             job = world.client.start_job("toy", world.put_array(x, tmp_path / "x.npy"), shard_rows=70, reduce="vote")
             ended = wait_for_job(world, job.id)
             world.client.job_result(job.id, tmp_path / "vote.npz")
-            cheap = world.client.start_job("toy", job_input(world, tmp_path), shard_rows=70, canaries=35)
+            cheap = world.client.start_job("toy", job_input(world, tmp_path), shard_rows=35, canaries=35)
             cheap = wait_for_job(world, cheap.id)
             world.client.job_result(cheap.id, tmp_path / "score.npz")
         finally:

@@ -40,6 +40,14 @@ def test_the_device_that_differs_from_most_is_found_whatever_the_order() -> None
     assert told == [{"a": 0.0, "b": 0.0, "bad": 0.25}] * 3
 
 
+def test_where_two_devices_differ_neither_is_blamed() -> None:
+    tally = canaries.Tally()
+    for device, value in (("a", 1.0), ("b", 2.0)):
+        for row, answer in ((0, value), (1, 1.0)):
+            tally.add(device, "1" * 64, [row], {"scores": np.array([[answer]], np.float32)})
+    assert tally.disagreement() == {"a": 0.0, "b": 0.0}
+
+
 def test_devices_with_other_artifacts_are_not_compared() -> None:
     tally = canaries.Tally()
     for device, artifact, value in (("a", "1", 1.0), ("b", "2", 2.0)):
