@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from controller import job_data, shards
-from controller.records import Artifact
+from controller.errors import UserError
+from controller.records import Artifact, Job
 from controller.work import Policy
 
 
@@ -29,18 +30,22 @@ class Plan:
 
 
 def plan(
-    built: Iterable[Artifact], servers: Sequence[Server], rows: int, row_bytes: int, wanted_rows: int, policy: Policy
+    built: Iterable[Artifact], servers: Sequence[Server], rows: int, row_bytes: int, wanted: Job, policy: Policy
 ) -> Plan:
     """Pin the job to the artifact and runtime family that most devices offer. `servers` must not be empty.
 
-    `wanted_rows`: rows per shard that the user asked for, 0 for what suits the measured speed.
+    `wanted.shard_rows`: what the user asked for, 0 for what suits the measured speed. Raises UserError where the
+    canaries leave no room in a message.
     """
     artifacts = {artifact.digest: artifact for artifact in built}
     pinned = artifacts[_most_common(server.artifact for server in servers)]
     fitting = [server for server in servers if server.artifact == pinned.digest]
     most = job_data.most_rows(row_bytes, job_data.outputs_of(pinned))
+    if wanted.canaries >= most:
+        raise UserError(f"{wanted.canaries} canaries are too many, {most} rows fit a message", "ask for fewer")
+    most -= wanted.canaries
     row_ms = max(server.row_ms for server in fitting) or float(pinned.report.get("latency_ms") or 1.0)
-    size = wanted_rows or shards.shard_size(rows, row_ms / 1000, len(fitting), most, policy.target_s)
+    size = wanted.shard_rows or shards.shard_size(rows, row_ms / 1000, len(fitting), most, policy.target_s)
     return Plan(pinned, _most_common(server.runtime for server in fitting), min(size, most))
 
 

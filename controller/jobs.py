@@ -12,22 +12,30 @@ from typing import Any
 import msgspec
 
 from agent.contract import topics
-from agent.contract.messages import MAX_INLINE, Result, Work, encode_tensors
-from controller import job_data, job_plan, records, work, writes
+from agent.contract.messages import Result
+from controller import job_leases, job_plan, records, work, writes
 from controller.background import Background
 from controller.catalog import Catalog
 from controller.devices import Devices
 from controller.errors import Busy, NotFound
-from controller.job_data import JobInput, ShardResult
-from controller.job_plan import Server
+from controller.job_inputs.preparing import Inputs
+from controller.job_inputs.source import Source
+from controller.job_leases import shard_record
+from controller.job_reduction import Reduction
 from controller.job_results import Results
+from controller.job_setup import reducer_of, servers_of, shares_of
 from controller.outbox import Outbox
 from controller.recorder import Recorder
-from controller.running_job import RunningJob, family
-from controller.shards import Shard, split
+from controller.reducers.face import Reducer
+from controller.running_job import RunningJob
+from controller.shards import Shard, replicated, split
+from controller.sharing import fractions
 from controller.tick import Tick
+from controller.watching import Watchers
 
 log = logging.getLogger("lepta.jobs")
+# So many accepted shards are worth a trip to a thread.
+_WORTH_IT = 16
 
 
 class Reduced(msgspec.Struct, frozen=True):
@@ -57,6 +65,8 @@ class Jobs:
         policy: work.Policy,
         most_open: int,
         stall_s: float,
+        scratch_bytes: int,
+        watchers: int,
         new_id: Callable[[str], str],
         deliver: Callable[[Reduced | Broken], None],
     ) -> None:
@@ -68,6 +78,9 @@ class Jobs:
         self._policy = policy
         self._most_open = most_open
         self._stall_s = stall_s
+        self._scratch_bytes = scratch_bytes
+        self.watchers = Watchers(watchers)
+        self.inputs = Inputs(folder / "inputs", scratch_bytes)
         self._new_id = new_id
         self._deliver = deliver
         self._active: dict[str, RunningJob] = {}
@@ -90,19 +103,25 @@ class Jobs:
     # -- commands
 
     def start(
-        self, tick: Tick, version: records.Version, built: list[records.Artifact], data: JobInput, wanted: records.Job
+        self, tick: Tick, version: records.Version, built: list[records.Artifact], data: Source, wanted: records.Job
     ) -> records.Job:
         """Begin a job on the devices that serve `version` now; raises Busy if none does."""
         if len(self._active) >= self._most_open:
             raise Busy(f"{len(self._active)} jobs are running", "wait for one to end, or cancel one: lepta job ls")
-        servers = self._servers(wanted, built)
+        servers = servers_of(self._devices, wanted, built)
         if not servers:
             what = f"{version.model} version {version.version}"
             where = f" for {wanted.profile}" if wanted.profile else ""
             raise Busy(f"no device serves {what}{where}", "lepta deploy, or lepta device ls")
-        row_bytes = job_data.row_bytes(data)
-        plan = job_plan.plan(built, servers, data.rows, row_bytes, wanted.shard_rows, self._policy)
-        shards = split(data.rows, plan.shard_rows)
+        plan = job_plan.plan(built, servers, data.rows, data.row_bytes, wanted, self._policy)
+        reducer = reducer_of(wanted, plan.artifact, data)
+        fitting = sum(1 for server in servers if wanted.mixed or server.artifact == plan.artifact.digest)
+        if fitting < reducer.replicas:
+            raise Busy(
+                f"{wanted.reduce} wants {reducer.replicas} devices for each row, and {fitting} serve the artifact",
+                "ask for fewer replicas, or add devices: lepta device ls",
+            )
+        shards = replicated(split(data.rows, plan.shard_rows), reducer.replicas)
         job = msgspec.structs.replace(
             wanted,
             id=self._new_id("job"),
@@ -116,23 +135,45 @@ class Jobs:
             created_at=tick.wall,
             started_at=tick.wall,
         )
-        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({plan.artifact.digest})
-        active = RunningJob(job, work.Job(shards, self._policy), data, digests, Results(self._folder, job.id), tick.now)
-        self._active[job.id] = active
-        tick.save(writes.put(job), writes.put(*(_shard(job.id, s) for s in shards)))
+        apart = len(shards) // reducer.replicas if reducer.replicas > 1 else 0
+        self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart), data, reducer)
+        tick.save(writes.put(job), writes.put(*(shard_record(job.id, s) for s in shards)))
         self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
         return job
 
+    def _take_up(
+        self,
+        tick: Tick,
+        job: records.Job,
+        built: list[records.Artifact],
+        rules: work.Job,
+        data: Source,
+        reducer: Reducer[Any],
+    ) -> RunningJob:
+        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
+        results = Results(self._folder, job.id)
+        scratch = self._folder / f"{job.id}.scratch"
+        reduction = Reduction(job, reducer, results, scratch, self._scratch_bytes)
+        active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now)
+        self._active[job.id] = active
+        return active
+
+    def pause(self, tick: Tick, job_id: str, *, paused: bool) -> records.Job:
+        """Hand out nothing more, or go on. What is handed out already is computed, and counts."""
+        active = self._required(job_id)
+        active.record = msgspec.structs.replace(active.record, state="paused" if paused else "running")
+        job = active.counted()
+        tick.save(writes.put(job))
+        return job
+
     def cancel(self, tick: Tick, job_id: str) -> records.Job:
-        active = self._active.get(job_id)
-        if active is None:
-            raise NotFound(f"no running job is called {job_id!r}", "lepta job ls")
-        return self._end(tick, active, state="cancelled", error="cancelled by its user")
+        return self._end(tick, self._required(job_id), state="cancelled", error="cancelled by its user")
 
     def clear(self) -> None:
         """Forget what is in memory: it is read anew from the store."""
         for active in self._active.values():
             active.results.close()
+            active.data.close()
         self._active.clear()
 
     def give_up(self, tick: Tick, job: records.Job, error: str) -> None:
@@ -144,19 +185,26 @@ class Jobs:
         job: records.Job,
         built: list[records.Artifact],
         shards: list[records.Shard],
-        data: JobInput,
+        data: Source,
     ) -> None:
         """Take a job up again after a restart: accepted shards stay accepted, the others begin with higher attempts."""
+        pinned = next((a for a in built if a.digest == job.artifact), built[0])
+        reducer = reducer_of(job, pinned, data)
+        apart = job.shards // reducer.replicas if reducer.replicas > 1 else 0
         open_ = [Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")]
-        attempts = {s.number: s.attempt for s in shards}
-        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
-        active = RunningJob(
-            job, work.Job(open_, self._policy, attempts), data, digests, Results(self._folder, job.id), tick.now
+        accepted = [s for s in shards if s.state == "accepted"]
+        rules = work.Job(
+            open_,
+            self._policy,
+            {s.number: s.attempt for s in shards},
+            apart=apart,
+            devices=shares_of(accepted),
+            accepted_by={s.number: s.device for s in accepted},
         )
-        for s in shards:
-            if s.state == "accepted":
-                kept = ShardResult(s.first, s.last, s.device, s.artifact, s.runtime, ())
-                active.results.remember(kept, s.offset, s.length)
+        active = self._take_up(tick, job, built, rules, data, reducer)
+        active.device_s = sum(s.busy_s for s in accepted)
+        for s in accepted:
+            active.remember(Shard(s.number, s.first, s.last), s)
         active.rules.quarantined = {s.number: s.reason for s in shards if s.state == "quarantined"}
         self._active[job.id] = active
         if active.rules.finished:
@@ -170,6 +218,7 @@ class Jobs:
             return
         moved = sum(len(t.data) for t in result.outputs)
         active.bytes_moved += moved
+        active.device_s += result.service_ms / 1000
         event = work.Answered(
             device,
             result.shard,
@@ -187,15 +236,19 @@ class Jobs:
             self._note_devices(tick, active)
             for action in active.rules.handle(work.Ticked(), tick.now):
                 self._act(tick, active, action, None)
-            if active.record.id in self._active and not active.rules.finished:
-                for action in active.rules.assign(tick.now):
-                    self._act(tick, active, action, None)
+            tick.then(partial(self.watchers.changed, active.record.id))
+        open_ = [a for a in self._active.values() if not a.rules.finished and not a.paused]
+        parts = fractions(a.claim() for a in open_)
+        for active in open_:
+            for action in active.rules.assign(tick.now, parts[active.record.id]):
+                self._act(tick, active, action, None)
+            self._catch_up(tick, active)
 
     def reduced(self, tick: Tick, reduced: Reduced) -> None:
         active = self._active.get(reduced.job)
         if active is None:
             return
-        computed = int(reduced.metrics["rows_computed"])
+        computed = active.computed_rows()
         quarantined = active.quarantined_rows()
         lost = active.record.rows - computed - quarantined
         error = f"{quarantined} rows are quarantined: {_first(active.rules.quarantined)}" if quarantined else None
@@ -211,6 +264,12 @@ class Jobs:
             self._end(tick, active, state="failed", error=broken.error)
 
     # -- deciding
+
+    def _required(self, job_id: str) -> RunningJob:
+        active = self._active.get(job_id)
+        if active is None:
+            raise NotFound(f"no running job is called {job_id!r}", "lepta job ls")
+        return active
 
     def _lost(self, tick: Tick, device: str) -> None:
         for active in self._active.values():
@@ -232,7 +291,7 @@ class Jobs:
         self._watch_for_stall(tick, active)
 
     def _watch_for_stall(self, tick: Tick, active: RunningJob) -> None:
-        if active.feasible or active.rules.finished:
+        if active.feasible or active.rules.finished or active.paused:
             active.without_device_since = None
         elif active.without_device_since is None:
             active.without_device_since = tick.now
@@ -257,7 +316,7 @@ class Jobs:
                 )
             case work.Quarantine(shard, reason):
                 log.warning("job %s: shard %d is quarantined: %s", job, shard.number, reason)
-                tick.save(writes.put(_shard(job, shard, state="quarantined", reason=reason)))
+                tick.save(writes.put(shard_record(job, shard, state="quarantined", reason=reason)))
                 self._recorder.record(tick.now, "quarantine", job=job, shard=shard.number, reason=reason)
             case work.Finish():
                 self._finish(tick, active)
@@ -265,53 +324,33 @@ class Jobs:
     def _lease(self, tick: Tick, active: RunningJob, lease: work.Lease) -> None:
         known = self._devices.require(lease.device)
         artifact = active.feasible_artifact(known) or active.record.artifact
-        tensors = job_data.tensors_of(active.data, lease.shard.first, lease.shard.last)
-        size = sum(len(t.data) for t in tensors)
-        active.bytes_moved += size
-        common: dict[str, Any] = {
-            "job": active.record.id,
-            "shard": lease.shard.number,
-            "attempt": lease.attempt,
-            "ttl_ms": lease.ttl_s * 1000,
-            "model": active.record.model,
-            "artifact": artifact,
-            "runtime": "" if active.record.mixed else active.record.runtime,
-        }
-        if size <= MAX_INLINE:
-            message = Work(**common, inputs=tensors)
-        else:
-            message = Work(**common, blob=self._catalog.keep(encode_tensors(tensors)))
+        message = job_leases.message(active, lease, artifact, self._catalog.keep)
+        job = active.record.id
         tick.save(
-            writes.put(
-                _shard(active.record.id, lease.shard, state="leased", attempt=lease.attempt, device=lease.device)
-            )
+            writes.put(shard_record(job, lease.shard, state="leased", attempt=lease.attempt, device=lease.device))
         )
         topic = topics.agent(lease.device, "work")
         tick.then(lambda: self._outbox.send(topic, message))
 
     def _accept(self, tick: Tick, active: RunningJob, accept: work.Accept, result: Result) -> None:
-        shard = accept.shard
-        offset, length = active.results.add(
-            ShardResult(shard.first, shard.last, accept.device, result.artifact, result.runtime, result.outputs)
-        )
+        tick.save(writes.put(job_leases.kept(active, accept, result)))
         tick.flush(active.results.file)
-        tick.save(
-            writes.put(
-                _shard(
-                    active.record.id,
-                    shard,
-                    state="accepted",
-                    attempt=accept.attempt,
-                    device=accept.device,
-                    artifact=result.artifact,
-                    runtime=result.runtime,
-                    busy_s=result.service_ms / 1000,
-                    result=f"jobs/{active.record.id}.results",
-                    offset=offset,
-                    length=length,
-                )
-            )
-        )
+
+    def _catch_up(self, tick: Tick, active: RunningJob) -> None:
+        """Reduce what came meanwhile, once it is on the disk, so that little is left to do at the end."""
+        count = len(active.results)
+        if active.reducing or count < active.reduction.taken + _WORTH_IT:
+            return
+        active.reducing = True
+
+        async def reduce() -> None:
+            try:
+                await asyncio.to_thread(active.reduction.catch_up, count)
+            finally:
+                active.reducing = False
+
+        broken = partial(Broken, active.record.id)
+        tick.then(lambda: self._background.start(reduce(), lambda error: self._deliver(broken(error))))
 
     def _finish(self, tick: Tick, active: RunningJob) -> None:
         active.record = msgspec.structs.replace(active.record, makespan_s=tick.now - active.began)
@@ -322,31 +361,22 @@ class Jobs:
         job = msgspec.structs.replace(active.counted(), state=state, error=error, finished_at=tick.wall)
         tick.save(writes.put(job))
         del self._active[job.id]
-        tick.then(active.results.remove)
+        tick.then(lambda: self._background.start(self._clean(active), log.error))
+        tick.then(partial(self.watchers.changed, job.id))
         log.info("job %s of %s: %s", job.id, job.model, state)
         self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
         return job
 
-    def _servers(self, wanted: records.Job, built: list[records.Artifact]) -> list[Server]:
-        """Every device that could take part."""
-        profiles = {artifact.digest: artifact.profile for artifact in built}
-        found = []
-        for known in self._devices.all():
-            state = known.serving(wanted.model)
-            if state is None or not known.online or known.record.drain or state.artifact not in profiles:
-                continue
-            if wanted.profile in (None, profiles[state.artifact]):
-                found.append(Server(known.name, state.artifact, family(state.runtime), known.row_ms(state.artifact)))
-        return found
-
     async def _reduce(self, active: RunningJob) -> None:
-        content, metrics = await asyncio.to_thread(job_data.reduce_scores, active.results.read(), active.data)
-        file = await self._catalog.put_bytes(content)
-        self._deliver(Reduced(active.record.id, file.digest, metrics))
+        path, reduced = await asyncio.to_thread(active.reduction.write, active.record.format, active.ranges())
+        file = await self._catalog.put_file(path, path.stat().st_size)
+        self._deliver(Reduced(active.record.id, file.digest, reduced.metrics))
 
-
-def _shard(job: str, shard: Shard, **fields: Any) -> records.Shard:
-    return records.Shard(job=job, number=shard.number, first=shard.first, last=shard.last, **fields)
+    async def _clean(self, active: RunningJob) -> None:
+        active.results.remove()
+        active.data.close()
+        await asyncio.to_thread(active.reduction.remove)
+        await self.inputs.forget({other.data.folder for other in self._active.values()})
 
 
 def _first(reasons: dict[int, str]) -> str:

@@ -17,7 +17,7 @@ from firmware_profiles.profile import Facts
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
 RolloutState = Literal["running", "done", "failed", "aborted"]
-JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 DeviceState = Literal["pending", "approved", "revoked"]
 ShardState = Literal["pending", "leased", "accepted", "quarantined"]
 
@@ -281,6 +281,15 @@ class Job(Record, frozen=True, kw_only=True):
     started_at: float | None = None
     finished_at: float | None = None
     makespan_s: float | None = None
+    priority: int = 0
+    """Of the jobs that want a device, those with the highest get it."""
+    canaries: int = 0
+    """Rows that are hidden in every shard, to find devices that compute wrongly."""
+    settings: dict[str, Any] = {}
+    """Of the reducer."""
+    format: Literal["npz", "parquet"] = "npz"
+    device_s: float = 0.0
+    """What it cost: seconds that devices computed, answers that counted for nothing included."""
 
 
 class Shard(Record, frozen=True, kw_only=True):

@@ -317,6 +317,13 @@ class Job(Reply, frozen=True, kw_only=True):
     makespan_s: float | None = None
     metrics: dict[str, float] | None = None
     error: str | None = None
+    reduce: str = ""
+    priority: int = 0
+    canaries: int = 0
+    settings: dict[str, Any] = {}
+    format: str = "npz"
+    device_s: float = 0.0
+    """Seconds that devices computed for it."""
 
 
 class Step(Reply, frozen=True, kw_only=True):

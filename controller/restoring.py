@@ -16,15 +16,15 @@ async def restore(tick: Tick, fleet: Fleet, store: Store, catalog: Catalog) -> N
     await _restore_releases(tick, fleet, store)
     fleet.runs.restore(tick, await store.read(reads.every(records.Run, state=("queued", "running"))))
     fleet.jobs.clear()
-    for job in await store.read(reads.every(records.Job, state=("queued", "running"))):
+    for job in await store.read(reads.every(records.Job, state=("queued", "running", "paused"))):
         built = await store.read(reads.every(records.Artifact, model=job.model, version=job.version))
         shards = await store.read(reads.every(records.Shard, job=job.id))
+        version = await store.read(reads.get(records.Version, job.model, job.version))
         try:
-            data = job_data.load_input(catalog.path(job.input), job_data.inputs_of(built[0]))
+            data = await fleet.jobs.inputs.open(catalog.path(job.input), job_data.wanted_of(version, built[0]))
+            fleet.jobs.restore(tick, job, built, shards, data)
         except (LeptaError, IndexError) as error:
             fleet.jobs.give_up(tick, job, f"it cannot go on after the restart: {error}")
-            continue
-        fleet.jobs.restore(tick, job, built, shards, data)
 
 
 async def _restore_releases(tick: Tick, fleet: Fleet, store: Store) -> None:

@@ -9,10 +9,12 @@ import msgspec
 from agent.contract.messages import Result
 from agent.contract.tensors import TensorError, rows_of
 from controller import records, work
-from controller.job_data import JobInput
-from controller.job_results import Results
+from controller.job_inputs.source import Source
+from controller.job_reduction import Reduction
+from controller.job_results import Entry, Results
 from controller.known import Known
-from controller.shards import Shard
+from controller.shards import Shard, split
+from controller.sharing import Claim
 
 
 @dataclass
@@ -21,14 +23,27 @@ class RunningJob:
 
     record: records.Job
     rules: work.Job
-    data: JobInput
+    data: Source
     artifacts: frozenset[str]
     """Digests that may compute for this job: one, unless it is mixed."""
     results: Results
+    reduction: Reduction
+    replicas: int
     began: float
     feasible: set[str] = field(default_factory=set)
     bytes_moved: int = 0
+    device_s: float = 0.0
+    reducing: bool = False
+    """A thread is taking results in, or writes the result."""
     without_device_since: float | None = None
+
+    @property
+    def paused(self) -> bool:
+        return self.record.state == "paused"
+
+    def claim(self) -> Claim:
+        """What it asks of the devices."""
+        return Claim(self.record.id, self.record.priority, self.rules.waiting, frozenset(self.feasible))
 
     def feasible_artifact(self, known: Known) -> str | None:
         """The artifact with which this device may compute for the job; None if it may not."""
@@ -46,7 +61,7 @@ class RunningJob:
             return f"computed with artifact {result.artifact[:12]}, the job is pinned to {self.record.artifact[:12]}"
         if not self.record.mixed and family(result.runtime) != self.record.runtime:
             return f"computed with {result.runtime}, the job is pinned to {self.record.runtime}"
-        rows = self._shard(result.shard).rows
+        rows = self._shard(result.shard).rows + self.record.canaries
         try:
             found = rows_of(result.outputs)
         except TensorError as error:
@@ -68,14 +83,37 @@ class RunningJob:
             duplicates_refused=rules.counters.duplicates_refused,
             bytes_moved=self.bytes_moved,
             devices=devices,
+            device_s=self.device_s,
         )
 
+    def remember(self, shard: Shard, kept: records.Shard) -> None:
+        """An accepted shard whose outputs are in the file."""
+        place = (kept.device, kept.artifact, kept.runtime, 1000 * kept.busy_s / shard.rows, kept.offset, kept.length)
+        self.results.remember(
+            Entry(shard.number, shard.first, shard.last, shard.number // self._of_one_replica(), *place)
+        )
+
+    def ranges(self) -> list[Shard]:
+        """The shards without replicas: they follow one another over all rows."""
+        return split(self.record.rows, self.record.shard_rows)
+
+    def computed_rows(self) -> int:
+        """Rows with at least one accepted answer."""
+        return sum({entry.first: entry.last - entry.first for entry in self.results.entries()}.values())
+
     def quarantined_rows(self) -> int:
-        return sum(self._shard(number).rows for number in self.rules.quarantined)
+        """Rows without any answer, because they were quarantined."""
+        answered = {entry.first for entry in self.results.entries()}
+        given_up = {shard.first: shard.rows for shard in map(self._shard, self.rules.quarantined)}
+        return sum(rows for first, rows in given_up.items() if first not in answered)
 
     def _shard(self, number: int) -> Shard:
         size, rows = self.record.shard_rows, self.record.rows
-        return Shard(number, number * size, min((number + 1) * size, rows))
+        first = number % self._of_one_replica() * size
+        return Shard(number, first, min(first + size, rows))
+
+    def _of_one_replica(self) -> int:
+        return max(1, self.record.shards // self.replicas)
 
 
 def family(runtime: str) -> str:

@@ -114,6 +114,8 @@ class Limits:
 
     # Jobs
     jobs_open: int = 100
+    job_scratch_bytes: int = 64 * 1024 * MIB
+    """What one job may take on the disk: its rows laid out, and the columns of its result."""
     job_stall_s: float = 600.0
     """A job whose artifact no device has served for this long fails."""
 

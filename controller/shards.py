@@ -27,6 +27,13 @@ def split(rows: int, shard_rows: int) -> list[Shard]:
     return [Shard(number, first, min(first + shard_rows, rows)) for number, first in enumerate(starts)]
 
 
+def replicated(shards: list[Shard], replicas: int) -> list[Shard]:
+    """Each shard so many times. Replica r of shard n has the number n + r * len(shards); those of the same rows stand
+    side by side, so that they are handed out together."""
+    count = len(shards)
+    return [Shard(s.number + replica * count, s.first, s.last) for s in shards for replica in range(replicas)]
+
+
 def shard_size(rows: int, row_s: float, devices: int, most: int, target_s: float) -> int:
     """Rows per shard: `target_s` of computing at `row_s` seconds a row, eight shards a device, at most `most`."""
     by_time = target_s / max(row_s, 1e-6)

@@ -48,6 +48,8 @@ class Simulation:
     """Computing time of one row."""
     accuracy: float = 1.0
     """What its probes report."""
+    wrong_every: int = 0
+    """Every so many-th row of a shard is answered with the next class, as a device does whose memory is bad."""
 
 
 class SimulatedWorkers:
@@ -88,7 +90,8 @@ class _SimulatedWorker:
         except TensorError:
             rows = 0
         busy_ms = self._simulation.row_ms * rows
-        self._order(busy_ms, lambda: _computed(order, self._start.outputs, rows, busy_ms))
+        wrong = self._simulation.wrong_every
+        self._order(busy_ms, lambda: _computed(order, self._start.outputs, rows, busy_ms, wrong))
 
     def promote(self) -> None:
         """A simulated worker takes no processor time."""
@@ -139,9 +142,11 @@ class _SimulatedWorker:
             self._listener(self, event)
 
 
-def simulated_outputs(inputs: Sequence[Tensor], specs: Sequence[TensorSpec], rows: int) -> tuple[Tensor, ...]:
+def simulated_outputs(
+    inputs: Sequence[Tensor], specs: Sequence[TensorSpec], rows: int, wrong_every: int = 0
+) -> tuple[Tensor, ...]:
     """One-hot rows: the class is the sum of the row's bytes, over all inputs, modulo the number of classes."""
-    sums = [0] * rows
+    sums = [int(bool(wrong_every) and row % wrong_every == 0) for row in range(rows)]
     for tensor in inputs:
         width = len(tensor.data) // rows
         for row in range(rows):
@@ -157,8 +162,10 @@ def _one_hot(spec: TensorSpec, sums: Sequence[int]) -> Tensor:
     return Tensor(spec.name, "float32", (len(sums), *spec.shape), values.tobytes())
 
 
-def _computed(order: frames.Compute, specs: Sequence[TensorSpec], rows: int, busy_ms: float) -> frames.Computed:
-    outputs = simulated_outputs(order.inputs, specs, rows) if rows else ()
+def _computed(
+    order: frames.Compute, specs: Sequence[TensorSpec], rows: int, busy_ms: float, wrong_every: int
+) -> frames.Computed:
+    outputs = simulated_outputs(order.inputs, specs, rows, wrong_every) if rows else ()
     return frames.Computed(id=order.id, outputs=outputs, rows=rows, service_ms=busy_ms)
 
 

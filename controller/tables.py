@@ -244,6 +244,11 @@ class Jobs(_Table, table=True):
     started_at: float | None
     finished_at: float | None
     makespan_s: float | None
+    priority: int
+    canaries: int
+    settings: Any = _json()
+    format: str
+    device_s: float
 
 
 class Shards(_Table, table=True):

@@ -155,6 +155,8 @@ def _jobs(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, recorde
         policy=work.Policy(),
         most_open=limits.jobs_open,
         stall_s=limits.job_stall_s,
+        scratch_bytes=limits.job_scratch_bytes,
+        watchers=limits.watchers,
         new_id=new_id,
         deliver=late.happened,
     )

@@ -10,114 +10,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from controller.leases import Accept as Accept
+from controller.leases import Action as Action
+from controller.leases import Answered as Answered
+from controller.leases import DeviceGone as DeviceGone
+from controller.leases import DeviceReady as DeviceReady
+from controller.leases import Event as Event
+from controller.leases import Finish as Finish
+from controller.leases import Lease as Lease
+from controller.leases import Policy as Policy
+from controller.leases import Quarantine as Quarantine
+from controller.leases import Refuse as Refuse
+from controller.leases import Ticked as Ticked
 from controller.shards import Shard
 
 PENDING, LEASED, ACCEPTED, QUARANTINED = "pending", "leased", "accepted", "quarantined"
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How a job is spread. Times in seconds."""
-
-    target_s: float = 0.25
-    """Computing time of one shard."""
-    cover_s: float = 0.6
-    """How much work may wait at a device: it covers the loop's pause between decisions, and the way."""
-    max_credit: int = 32
-    max_attempts: int = 8
-    """Leases of one shard before it is given up."""
-    max_failing_devices: int = 2
-    """A shard that failed on this many devices is poison: quarantined, and the rest goes on."""
-    lease_s: float = 30.0
-    """Least time to live of a lease; slow devices get more, by their measured speed."""
-    speculate_factor: float = 1.5
-    """An idle device copies a shard when it would be done this much earlier than where the shard waits."""
-    overdue_s: float = 2.0
-    """So much later than expected, a shard is copied whatever its device was measured at."""
-
-
-# -- events
-
-
-@dataclass(frozen=True)
-class DeviceReady:
-    """A device may compute for this job: it holds the pinned artifact. `row_s`: measured or estimated seconds a row."""
-
-    device: str
-    row_s: float
-
-
-@dataclass(frozen=True)
-class DeviceGone:
-    """Lost, draining, restarted, or it no longer holds the artifact."""
-
-    device: str
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A device's result for a lease. `error` empty: computed. `busy_s`: time inside the worker."""
-
-    device: str
-    shard: int
-    attempt: int
-    busy_s: float
-    error: str = ""
-    user_fault: bool = False
-    """The input itself is wrong: no other device can do better."""
-
-
-@dataclass(frozen=True)
-class Ticked:
-    pass
-
-
-Event = DeviceReady | DeviceGone | Answered | Ticked
-
-
-# -- actions
-
-
-@dataclass(frozen=True)
-class Lease:
-    device: str
-    shard: Shard
-    attempt: int
-    ttl_s: float
-    speculative: bool = False
-
-
-@dataclass(frozen=True)
-class Accept:
-    shard: Shard
-    attempt: int
-    device: str
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """A result that counts for nothing: a second copy, or of a lease that was taken back."""
-
-    shard: int
-    attempt: int
-    device: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Quarantine:
-    shard: Shard
-    reason: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Every shard is accepted or quarantined."""
-
-
-Action = Lease | Accept | Refuse | Quarantine | Finish
 
 
 # -- state
@@ -141,6 +51,8 @@ class _ShardState:
     attempts: int = 0
     held: list[_Held] = field(default_factory=list)
     failed_on: dict[str, str] = field(default_factory=dict)
+    blocked_since: float | None = None
+    """Since when every device that is ready has another replica of the same rows."""
 
 
 @dataclass(frozen=True)
@@ -168,16 +80,35 @@ class Counters:
 class Job:
     """The state of one job and its rules. Owned by the loop; feeding it the same events gives the same actions."""
 
-    def __init__(self, shards: list[Shard], policy: Policy, attempts: dict[int, int] | None = None) -> None:
-        """`attempts`: highest attempt number per shard used before a restart, so that old answers stay fenced."""
+    def __init__(
+        self,
+        shards: list[Shard],
+        policy: Policy,
+        attempts: dict[int, int] | None = None,
+        *,
+        apart: int = 0,
+        devices: dict[str, DeviceShare] | None = None,
+        accepted_by: dict[int, str] | None = None,
+    ) -> None:
+        """`attempts`: highest attempt number per shard used before a restart, so that old answers stay fenced.
+
+        `apart`: shards whose numbers differ by a multiple of it are replicas, and go to different devices; 0: there are
+        none. `devices` and `accepted_by` (device per shard): what was done before a restart.
+        """
         used = attempts or {}
+        self._apart = apart
+        self._accepted_by: dict[int, dict[int, str]] = {}
+        for number, device in (accepted_by or {}).items():
+            self._note_accepted(number, device)
         self._shards = {shard.number: _ShardState(shard, attempts=used.get(shard.number, 0)) for shard in shards}
         self._pending = deque(shard.number for shard in shards)
         self._leased: dict[int, _ShardState] = {}
         self._policy = policy
         self._open = len(shards)
-        self.devices: dict[str, DeviceShare] = {}
+        self._last = max(self._shards, default=0)
+        self.devices: dict[str, DeviceShare] = dict(devices or {})
         self.counters = Counters()
+        self._parts: Mapping[str, float] = {}
         self.accepted = 0
         self.quarantined: dict[int, str] = {}
 
@@ -200,13 +131,22 @@ class Job:
             case Ticked():
                 return self._expire(now)
 
-    def assign(self, now: float) -> list[Action]:
-        """Lease what is pending to devices with credit, fastest first; copy stragglers when nothing is pending."""
+    @property
+    def waiting(self) -> bool:
+        """Are there shards that nobody holds?"""
+        return bool(self._pending)
+
+    def assign(self, now: float, parts: Mapping[str, float] | None = None) -> list[Action]:
+        """Lease what is pending to devices with credit, fastest first; copy stragglers when nothing is pending.
+
+        `parts`: which part of a device's queue this job may fill, 1 where it is not named.
+        """
+        self._parts = parts or {}
         actions: list[Action] = []
         waiting: list[int] = []
         while self._pending and self._anyone_free():
             state = self._shards[self._pending.popleft()]
-            device = self._best_for(state)
+            device = self._best_for(state, now)
             if device is None:
                 waiting.append(state.shard.number)
             else:
@@ -234,6 +174,7 @@ class Job:
             return self._failed(state, event)
         self._credit_for(event, state.shard)
         state.state = ACCEPTED
+        self._note_accepted(event.shard, event.device)
         self.accepted += 1
         self._open -= 1
         done: list[Action] = [Accept(state.shard, event.attempt, event.device)]
@@ -339,43 +280,85 @@ class Job:
 
     def _anyone_free(self) -> bool:
         rows = self._shards[self._pending[0]].shard.rows
-        return any(share.ready and share.outstanding < self._credit(share, rows) for share in self.devices.values())
+        return any(share.ready and share.outstanding < self._credit(name, rows) for name, share in self.devices.items())
 
-    def _best_for(self, state: _ShardState) -> str | None:
+    def _best_for(self, state: _ShardState, now: float) -> str | None:
         """The device that would finish the shard first, among those with credit left that have not failed it."""
         if self._only_failed_devices_left(state):
             # Nobody else is there to prove the shard innocent: let it try again, up to max_attempts.
             state.failed_on.clear()
         rows = state.shard.rows
+        taken = self._taken(state, now)
         free = [
             (self._finish_s(share, rows), name)
             for name, share in self.devices.items()
-            if share.ready and share.outstanding < self._credit(share, rows) and name not in state.failed_on
+            if share.ready
+            and share.outstanding < self._credit(name, rows)
+            and name not in state.failed_on
+            and name not in taken
         ]
         return min(free)[1] if free else None
+
+    def _taken(self, state: _ShardState, now: float) -> set[str]:
+        """Devices that have another replica of the same rows; nobody, once it was waited long enough for others."""
+        taken = self._with_replicas(state.shard.number)
+        if any(share.ready and name not in taken for name, share in self.devices.items()):
+            state.blocked_since = None
+        elif state.blocked_since is None:
+            state.blocked_since = now
+        elif now - state.blocked_since >= self._policy.apart_s:
+            return set()
+        return taken
+
+    def _with_replicas(self, number: int) -> set[str]:
+        if not self._apart:
+            return set()
+        first = number % self._apart
+        others = {n: device for n, device in self._accepted_by.get(first, {}).items() if n != number}
+        held = {h.device for n in self._replicas(first) if n != number for h in self._shards[n].held}
+        return held | set(others.values())
+
+    def _replicas(self, first: int) -> list[int]:
+        """Numbers of the open replicas."""
+        return [n for n in range(first, self._last + 1, self._apart) if n in self._shards]
+
+    def _note_accepted(self, number: int, device: str) -> None:
+        if self._apart:
+            self._accepted_by.setdefault(number % self._apart, {})[number] = device
 
     def _only_failed_devices_left(self, state: _ShardState) -> bool:
         ready = [name for name, share in self.devices.items() if share.ready]
         return bool(ready) and all(name in state.failed_on for name in ready)
 
-    def _credit(self, share: DeviceShare, rows: int) -> int:
+    def _credit(self, device: str, rows: int) -> int:
         """Shards that may wait at a device: `cover_s` of work, spread evenly as the end comes near."""
+        part, share = self._parts.get(device, 1.0), self.devices[device]
+        if not part:
+            return 0
         ready = sum(1 for other in self.devices.values() if other.ready)
         shard_s = max(share.row_s * rows, 1e-6)
-        cover = max(2, math.ceil(self._policy.cover_s / shard_s))
+        # Two, so that it is busy while the next is on its way; jobs that share it see to that together.
+        cover = max(2 if part == 1.0 else 1, math.ceil(part * self._policy.cover_s / shard_s))
         fair = max(1, math.ceil((len(self._pending) + share.outstanding) / max(1, ready)))
         return min(cover, self._policy.max_credit, fair)
 
     def _straggler(self, now: float) -> tuple[_ShardState, str] | None:
         """A leased shard and an idle device that would finish it clearly earlier than where it waits."""
-        idle = [(share.row_s, name) for name, share in self.devices.items() if share.ready and not share.outstanding]
+        idle = [
+            (share.row_s, name)
+            for name, share in self.devices.items()
+            if share.ready and not share.outstanding and self._parts.get(name, 1.0)
+        ]
         if not idle:
             return None
         row_s, device = min(idle)
         late = [
             (self._wait_s(held, now), state.shard.number)
             for state in self._leased.values()
-            if len(state.held) == 1 and state.state == LEASED and device not in state.failed_on
+            if len(state.held) == 1
+            and state.state == LEASED
+            and device not in state.failed_on
+            and device not in self._with_replicas(state.shard.number)
             for held in state.held
         ]
         if not late:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
-import msgspec
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, Response
 
 from controller import reads, records, replies, views
+from controller.api import events
 from controller.api.access import READ, controller_of
 from controller.api.errors import reply
-from controller.errors import Busy, NotFound
-from controller.parts import Controller
+from controller.errors import NotFound
 
 router = APIRouter(tags=["runs"])
 _LIVE = ("queued", "running")
-_BEAT = b": still here\n\n"
 # The page carries its own style and pictures; whatever else stands in it, it can load nothing and speak to nobody.
 _ALONE = (
     "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -31,11 +26,13 @@ async def follow_run(request: Request, run_id: str) -> Response:
     One who was away needs nothing of what came meanwhile: the first event tells where the run is now.
     """
     controller = controller_of(request)
-    await _progress(controller, run_id)
-    if controller.fleet.runs.watchers.full:
-        raise Busy("too many callers follow runs", f"ask GET /api/v1/runs/{run_id} now and then")
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(controller, run_id), media_type="text/event-stream", headers=headers)
+
+    async def now() -> replies.RunProgress:
+        stored = await controller.store.read(reads.get(records.Run, run_id))
+        return views.run_progress(controller.fleet.runs.progress(stored))
+
+    watchers, beat_s = controller.fleet.runs.watchers, controller.settings.limits.watch_beat_s
+    return await events.stream(watchers, run_id, now, beat_s, f"/api/v1/runs/{run_id}")
 
 
 @router.get("/runs/{run_id}/report", dependencies=READ)
@@ -56,34 +53,6 @@ async def show_page(request: Request, run_id: str) -> Response:
     if run.report is None or not page.is_file():
         raise _no_report(run)
     return FileResponse(page, media_type="text/html", headers={"Content-Security-Policy": _ALONE})
-
-
-async def _events(controller: Controller, run_id: str) -> AsyncIterator[bytes]:
-    watchers, told, number = controller.fleet.runs.watchers, None, 0
-    with watchers.watch(run_id) as changed:
-        while not watchers.closed:
-            changed.clear()
-            now = await _progress(controller, run_id)
-            if now != told:
-                told, number = now, number + 1
-                yield _event(now, number)
-            if now.state not in _LIVE:
-                return
-            try:
-                async with asyncio.timeout(controller.settings.limits.watch_beat_s):
-                    await changed.wait()
-            except TimeoutError:
-                yield _BEAT
-
-
-def _event(now: replies.RunProgress, number: int) -> bytes:
-    kind = "progress" if now.state in _LIVE else "end"
-    return b"event: %s\nid: %d\ndata: %s\n\n" % (kind.encode(), number, msgspec.json.encode(now))
-
-
-async def _progress(controller: Controller, run_id: str) -> replies.RunProgress:
-    stored = await controller.store.read(reads.get(records.Run, run_id))
-    return views.run_progress(controller.fleet.runs.progress(stored))
 
 
 def _no_report(run: records.Run) -> NotFound:

@@ -142,10 +142,14 @@ class NewClient(Body):
 class NewJob(Body):
     model: Name
     input: Digest
-    reduce: Literal["score"] = "score"
+    reduce: Annotated[str, Field(min_length=1, max_length=100)] = "score"
+    settings: Annotated[dict[str, Any], Field(description="Of the reducer")] = {}
+    format: Annotated[Literal["npz", "parquet"], Field(description="Of the result")] = "npz"
     version: Annotated[int, Field(ge=1)] | None = None
     profile: Name | None = None
     mixed: bool = False
+    priority: Annotated[int, Field(ge=-100, le=100, description="Higher first; equals share")] = 0
+    canaries: Annotated[int, Field(ge=0, le=1000, description="Rows hidden in every shard to find bad devices")] = 0
     shard_rows: Annotated[int, Field(ge=1)] | None = None
 
 

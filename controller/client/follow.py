@@ -14,7 +14,10 @@ from controller.replies import Example, Job, Rollout, Run, RunProgress
 POLL_S = 0.2
 # A run that is to be rolled out names its rollout soon after it is done.
 ROLLOUT_BEGINS_S = 60.0
-_LIVE = ("queued", "running", "pending")
+# How long a job is watched before it is told how long it will take.
+ESTIMATE_AFTER_S = 2.0
+SHOWN_DEVICES = 6
+_LIVE = ("queued", "running", "paused", "pending")
 
 E = TypeVar("E", Example, Job, Rollout, Run)
 
@@ -100,8 +103,15 @@ def follow_rollout(
 def follow_job(client: Client, job: Job, shown: Shown, poll_s: float = POLL_S) -> Job:
     """The job, done. Raises WorkFailed."""
 
+    began = time.monotonic()
+
     def show(job: Job) -> None:
-        shown.update("job", job.accepted / max(1, job.shards), f"{job.accepted} of {job.shards} shards")
+        done = job.accepted / max(1, job.shards)
+        taken = time.monotonic() - began
+        left_s = taken * (1 - done) / done if done > 0 and taken > ESTIMATE_AFTER_S else None
+        shares = ", ".join(f"{name} {share.shards}" for name, share in sorted(job.devices.items())[:SHOWN_DEVICES])
+        detail = f"{job.accepted} of {job.shards} shards"
+        shown.update("job", done, detail_of(f"{detail}: {shares}" if shares else detail, left_s))
 
     ended = _until(lambda: client.job(job.id), show, poll_s)
     if ended.state != "done":

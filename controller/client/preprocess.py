@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,16 +17,18 @@ from controller.oip import datatype
 from controller.replies import TensorInfo
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 # A picture that unpacks to more is refused; PIL's own limit only warns below twice this.
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 1024 * 1024
 _DTYPES = {datatype(dtype): dtype for dtype in DTYPES}
 
 
-def image_to_array(path: Path, how: Preprocessing) -> Array:
+def image_to_array(path: Path | BinaryIO, how: Preprocessing, name: str = "") -> Array:
     """Resize to (height, width), take `channels`, invert if asked, then value * scale + offset.
 
-    Values are 0 to 255 before scaling. Returns float32 of shape (1, height, width, channels).
+    `name`: what to call it in errors. Values are 0 to 255 before scaling.
+    Returns float32 of shape (1, height, width, channels).
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -34,17 +36,17 @@ def image_to_array(path: Path, how: Preprocessing) -> Array:
     if mode is None:
         raise UserError(f"pictures with {how.channels} channels are not supported; 1 (grey) or 3 (RGB) are")
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise UserError(
-                    f"{path} has {picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are read"
+                    f"{name or path} has {picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are read"
                 )
             plain = _on_white(picture).convert(mode)
             if plain.size != (how.width, how.height):
                 plain = plain.resize((how.width, how.height), Image.Resampling.BILINEAR)
             values = np.asarray(plain, dtype=np.float32)
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no picture that can be read: {error}", "png and jpg are") from error
+        raise UserError(f"{name or path} is no picture that can be read: {error}", "png and jpg are") from error
     if how.invert:
         values = 255.0 - values
     scaled: Array = (values * how.scale + how.offset).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ from controller.client.pack import as_file
 from controller.errors import Preparing
 from controller.signing_desk import Floor, Paper, ReleaseKeys
 from controller.terms import Terms
+
+T = TypeVar("T")
 
 
 class Client(KeptCalls):
@@ -134,7 +136,7 @@ class Client(KeptCalls):
         """How far a run is, whenever that changes; over when the run is, or when the controller stops."""
         for line in self._lines(f"/runs/{part(run)}/events"):
             if line.startswith("data:"):
-                yield _event(line.removeprefix("data:"))
+                yield _event(line.removeprefix("data:"), replies.RunProgress)
 
     def run_report(self, run: str) -> dict[str, Any]:
         """The optimizer's report.json."""
@@ -239,15 +241,30 @@ class Client(KeptCalls):
     # -- jobs and requests
 
     def start_job(self, model: str, data: str, *, shard_rows: int | None = None, **options: object) -> replies.Job:
-        """`data` is the digest of the input; `options`: reduce, version, profile, mixed."""
-        body = {"model": model, "input": data, "reduce": "score", "shard_rows": shard_rows, **options}
-        return self._post("/jobs", body, replies.Job)
+        """`data` is the digest of the input; `options`: reduce, settings, format, version, profile, mixed."""
+        body = {"model": model, "input": data, "shard_rows": shard_rows, **options}
+        # What was uploaded is read through before this answers.
+        headers = {"Content-Type": "application/json"}
+        content, limit_s = msgspec.json.encode(body), self._limits.upload_s
+        return read(self._send("POST", f"{API}/jobs", content=content, headers=headers, timeout=limit_s), replies.Job)
 
     def jobs(self) -> list[replies.Job]:
         return self._get("/jobs", list[replies.Job])
 
     def job(self, job: str) -> replies.Job:
         return self._get(f"/jobs/{part(job)}", replies.Job)
+
+    def pause_job(self, job: str) -> replies.Job:
+        return self._post(f"/jobs/{part(job)}/pause", None, replies.Job)
+
+    def resume_job(self, job: str) -> replies.Job:
+        return self._post(f"/jobs/{part(job)}/resume", None, replies.Job)
+
+    def job_events(self, job: str) -> Iterator[replies.Job]:
+        """How far a job is, whenever that changes; over when the job is, or when the controller stops."""
+        for line in self._lines(f"/jobs/{part(job)}/events"):
+            if line.startswith("data:"):
+                yield _event(line.removeprefix("data:"), replies.Job)
 
     def cancel_job(self, job: str) -> replies.Job:
         return self._post(f"/jobs/{part(job)}/cancel", None, replies.Job)
@@ -292,11 +309,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _event(data: str) -> replies.RunProgress:
+def _event(data: str, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(data, type=replies.RunProgress)
+        return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise not_lepta(f"an event of a run: {error}") from error
+        raise not_lepta(f"an event: {error}") from error
 
 
 def _word(value: bool) -> str:

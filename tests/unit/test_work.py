@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.shards import shard_size, split
+from controller.shards import replicated, shard_size, split
 from controller.work import (
     Accept,
     Action,
     Answered,
     DeviceGone,
     DeviceReady,
+    DeviceShare,
     Finish,
     Job,
     Lease,
@@ -243,3 +244,42 @@ def test_an_idle_device_takes_over_from_one_that_has_stopped_answering() -> None
     copies = [a for a in job.assign(3.0) if isinstance(a, Lease)]
     assert {copy.device for copy in copies} == {"a"}
     assert all(copy.speculative for copy in copies)
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.integers(1, 500), size=st.integers(1, 100), dies=st.floats(0, 5), seed=st.integers(0, 99))
+def test_replicas_of_the_same_rows_are_computed_by_different_devices(
+    rows: int, size: int, dies: float, seed: int
+) -> None:
+    fleet = {"a": Device(0.002), "b": Device(0.01), "c": Device(0.001), "d": Device(0.001, dies_at=dies)}
+    once = split(rows, size)
+    outcome = simulate(Job(replicated(once, 3), Policy(), apart=len(once)), fleet, 0.1, seed)
+    by_rows: dict[int, list[str]] = {}
+    for accept in outcome.accepted:
+        by_rows.setdefault(accept.shard.first, []).append(accept.device)
+    assert sorted(by_rows) == [shard.first for shard in once]
+    assert all(len(devices) == len(set(devices)) == 3 for devices in by_rows.values())
+
+
+def test_a_replica_for_which_no_other_device_comes_is_computed_by_one_that_has_another_after_a_while() -> None:
+    once = split(10, 10)
+    outcome = simulate(Job(replicated(once, 2), Policy(apart_s=3.0), apart=1), {"a": Device(0.001)})
+    assert [a.device for a in outcome.accepted] == ["a", "a"]
+    assert 3.0 <= outcome.makespan < 4.0
+
+
+def test_who_answered_before_a_restart_gets_no_other_replica_after_it() -> None:
+    once = split(20, 10)
+    open_ = [shard for shard in replicated(once, 2) if shard.number != 0]
+    job = Job(open_, Policy(), {0: 1}, apart=2, accepted_by={0: "a"}, devices={"a": DeviceShare(0.001, ready=False)})
+    outcome = simulate(job, {"a": Device(0.001), "b": Device(0.001)})
+    assert {a.shard.number: a.device for a in outcome.accepted}[2] == "b"
+
+
+def test_a_job_fills_only_its_part_of_a_devices_queue_and_nothing_where_it_has_none() -> None:
+    def waiting(part: float) -> int:
+        job = Job(split(1000, 10), Policy())
+        job.handle(DeviceReady("a", 0.005), 0.0)
+        return len(job.assign(0.0, {"a": part}))
+
+    assert (waiting(1.0), waiting(0.5), waiting(0.0)) == (12, 6, 0)

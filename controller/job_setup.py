@@ -1,0 +1,48 @@
+"""What a job begins with: who could compute for it, and its reducer; and what it goes on with after a restart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controller import job_data, records, work
+from controller.devices import Devices
+from controller.errors import UserError
+from controller.job_inputs.source import Source
+from controller.job_plan import Server
+from controller.reducers.face import About, Reducer
+from controller.reducers.registry import make
+from controller.running_job import family
+
+
+def servers_of(devices: Devices, wanted: records.Job, built: list[records.Artifact]) -> list[Server]:
+    """Every device that could take part."""
+    profiles = {artifact.digest: artifact.profile for artifact in built}
+    found = []
+    for known in devices.all():
+        state = known.serving(wanted.model)
+        if state is None or not known.online or known.record.drain or state.artifact not in profiles:
+            continue
+        if wanted.profile in (None, profiles[state.artifact]):
+            found.append(Server(known.name, state.artifact, family(state.runtime), known.row_ms(state.artifact)))
+    return found
+
+
+def reducer_of(job: records.Job, artifact: records.Artifact, data: Source) -> Reducer[Any]:
+    """Raises UserError where the reducer does not suit the job."""
+    about = About(data.rows, job_data.outputs_of(artifact), data.labels, data.ids)
+    reducer = make(job.reduce, about, job.settings)
+    if job.format == "parquet" and not reducer.finish(reducer.empty()).per_row:
+        raise UserError(f"{job.reduce} gives no rows, which Parquet is for", "write to an .npz file")
+    return reducer
+
+
+def shares_of(accepted: list[records.Shard]) -> dict[str, work.DeviceShare]:
+    """What each device did before a restart."""
+    shares: dict[str, work.DeviceShare] = {}
+    for s in accepted:
+        share = shares.get(s.device, work.DeviceShare(0.0, ready=False))
+        rows, busy_s = share.rows + s.last - s.first, share.busy_s + s.busy_s
+        shares[s.device] = work.DeviceShare(
+            busy_s / rows, ready=False, shards=share.shards + 1, rows=rows, busy_s=busy_s
+        )
+    return shares
