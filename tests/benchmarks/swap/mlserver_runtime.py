@@ -1,4 +1,4 @@
-"""LiteRT as a runtime of MLServer, which imports this file from beside its model-settings.json, in its own environment."""
+"""LiteRT as a runtime of MLServer: lies beside its model-settings.json, and is imported in its environment."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from agent.contract.wire import no_delay
 from agent.runtime import Model, load, predict
 from tests.builders import RUNTIMES
 
-REFUSED = 503, {"error": "the model is being loaded"}
 Reply = tuple[int, dict[str, object]]
+REFUSED: Reply = 503, {"error": "the model is being loaded"}
 
 
 class Server:
