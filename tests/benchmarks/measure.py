@@ -97,6 +97,26 @@ def in_flight(samples: Iterable[Sample], spans: Sequence[Span]) -> list[Sample]:
     return [s for s in samples if any(s.due < span.end and s.due + s.latency > span.start for span in spans)]
 
 
+def longest_gap(samples: Iterable[Sample], spans: Sequence[Span]) -> float:
+    """The longest time without an answer that lies in any of the spans, if only in part; 0 where there is none."""
+    answered = sorted(s.due + s.latency for s in samples if s.ok)
+    gaps = [Span(*pair) for pair in itertools.pairwise(answered)]
+    return max(
+        (g.length for g in gaps if any(g.start < span.end and g.end > span.start for span in spans)), default=0.0
+    )
+
+
+def as_retried(samples: Iterable[Sample]) -> list[Sample]:
+    """By moment; a failed request lasts until the first answer to one that was due later: its asker tries again."""
+    found: list[Sample] = []
+    answered = math.inf
+    for sample in sorted(samples, reverse=True):
+        if sample.ok:
+            answered = min(answered, sample.due + sample.latency)
+        found.append(sample if sample.ok else sample._replace(latency=max(sample.latency, answered - sample.due)))
+    return found[::-1]
+
+
 def controls(swaps: Sequence[Span], asked: Sequence[float], gap: float = 0.05) -> list[Span]:
     """One control window per swap: as long as the swap and ending `gap` before it was asked for, in quiet time only.
 

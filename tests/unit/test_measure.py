@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.benchmarks import measure
-from tests.benchmarks.measure import MeasureError, Sample, Span
+from tests.benchmarks.measure import MeasureError, Sample, Span, as_retried
 
 values = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
 
@@ -43,6 +43,20 @@ def test_a_request_counts_in_a_window_if_it_was_under_way_there() -> None:
 
 def test_a_request_in_two_windows_counts_once() -> None:
     assert len(measure.in_flight([Sample(0, 10, True)], [Span(1, 2), Span(3, 4)])) == 1
+
+
+def test_the_longest_gap_is_the_time_without_a_right_answer_that_touches_a_window() -> None:
+    samples = [Sample(0, 1, True), Sample(1, 1, True), Sample(2, 1, False), Sample(4, 1, True), Sample(10, 1, True)]
+    assert measure.longest_gap(samples, [Span(2.5, 2.6)]) == 3
+    assert measure.longest_gap(samples, [Span(1.2, 1.3), Span(4.9, 5.1)]) == 6
+    assert measure.longest_gap(samples, [Span(20, 21)]) == 0
+
+
+def test_a_refused_request_lasts_until_an_answer_to_one_that_was_asked_for_after_it() -> None:
+    refused, answered = Sample(2, 0.1, False), Sample(3, 0.5, True)
+    late = Sample(1, 5, True)
+    assert as_retried([answered, refused, late]) == [late, refused._replace(latency=1.5), answered]
+    assert as_retried([Sample(9, 10, False)])[0].latency == math.inf
 
 
 def test_control_windows_are_as_long_as_their_swaps_and_end_before_they_were_asked_for() -> None:

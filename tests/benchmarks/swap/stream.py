@@ -55,13 +55,18 @@ class Recorded(NamedTuple):
 
 
 def figures(folder: Path, quick: bool) -> list[Figure]:
+    return _evaluate(record(folder, QUICK_SWAPS if quick else SWAPS, RATE))
+
+
+def record(folder: Path, count: int, rate: float) -> Recorded:
+    """`count` swaps under `rate` requests a second."""
     sys.setswitchinterval(SWITCH_S)
     folder.mkdir(exist_ok=True)
     broker = FakeBroker(folder)
     controller = FakeController(broker.broker, hears=("hello", "reported", "need"))
     try:
         with AgentProcess(folder, controller, DEVICE, CONFIG) as agent:
-            return _evaluate(_Swaps(controller, agent).record(QUICK_SWAPS if quick else SWAPS))
+            return _Swaps(controller, agent, rate).record(count)
     finally:
         controller.close()
         broker.stop()
@@ -70,8 +75,8 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
 class _Swaps:
     """Brings one model after the other to one agent."""
 
-    def __init__(self, controller: FakeController, agent: AgentProcess) -> None:
-        self._controller, self._agent = controller, agent
+    def __init__(self, controller: FakeController, agent: AgentProcess, rate: float) -> None:
+        self._controller, self._agent, self._rate = controller, agent, rate
         self._contents = [network(hidden) for hidden in (SMALL, LARGE)]
         self._golden = [golden_for(content) for content in self._contents]
         self._version = 0
@@ -81,7 +86,7 @@ class _Swaps:
         first = self._next()
         self._bring(first)
         zygote = self._agent.process.children()[0].pid
-        with _Stream(self._controller, first) as stream, ChildWatch(zygote) as watch:
+        with _Stream(self._controller, first, self._rate) as stream, ChildWatch(zygote) as watch:
             before = self._resources()
             for number in range(1, count + 1):
                 spans = self._after(watch, number - 1)
@@ -130,8 +135,8 @@ class _Swaps:
 class _Stream:
     """The process that asks."""
 
-    def __init__(self, controller: FakeController, first: DesiredModel) -> None:
-        arguments = ["-m", "tests.benchmarks.swap.asker", DEVICE, MODEL, first.artifact, str(RATE)]
+    def __init__(self, controller: FakeController, first: DesiredModel, rate: float) -> None:
+        arguments = ["-m", "tests.benchmarks.swap.asker", DEVICE, MODEL, first.artifact, str(rate)]
         self._process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
