@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import msgspec
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from agent import binding_queue, feeds, sound
 from agent.binding_queue import Came, Compute, Done, Due, Left, Queue, Wake, Wrong
 from agent.binding_windows import Windows, begin_anew, cut
+from agent.bindings import refusal
 from agent.contract.bindings import Audio, Binding, BindingError, check, check_own_topic
 from agent.contract.tensors import TensorError, TensorSpec
 from agent.frames import Feed
@@ -127,6 +130,15 @@ def test_sound_that_cannot_be_read_says_what_to_change(changes: dict[str, object
     audio = msgspec.structs.replace(Audio(rate=8000, window=64, hop=32), **changes)
     with pytest.raises(BindingError, match=says):
         check(msgspec.structs.replace(BINDING, format="pcm", audio=audio))
+
+
+def test_pictures_are_refused_where_pillow_is_missing_and_the_reason_says_what_to_install() -> None:
+    refused = refusal(msgspec.structs.replace(BINDING, format="image"))
+    assert refusal(BINDING) == ""
+    if importlib.util.find_spec("PIL") is None:
+        assert "pip install 'lepta[image]'" in refused
+    else:
+        assert refused == ""
 
 
 def feed(payload: bytes, **changes: object) -> tuple[str, list[object]]:
