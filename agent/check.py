@@ -89,6 +89,8 @@ def start_order(manifest: Manifest, blobs: Blobs, device: Device, extra_ms_per_r
         version=manifest.version,
         device=device.name,
         wait_ms=device.limits.batch_wait_ms,
+        labels=manifest.labels,
+        preprocessing=manifest.preprocessing,
     )
 
 

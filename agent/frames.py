@@ -11,7 +11,8 @@ from collections import deque
 
 import msgspec
 
-from agent.contract.messages import Fault, ProbeResult
+from agent.contract.manifest import Preprocessing
+from agent.contract.messages import Binding, Fault, Guess, ProbeResult
 from agent.contract.tensors import Tensor, TensorSpec
 
 MAX_FRAME = 256 * 1024 * 1024
@@ -40,6 +41,8 @@ class Start(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     device: str = ""
     wait_ms: float = 0.0
     """An answer may wait so long for the next one."""
+    labels: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
 
 
 class Probe(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -59,8 +62,15 @@ class Question(msgspec.Struct, frozen=True):
     gzip: bool = False
 
 
+class Feed(msgspec.Struct, frozen=True):
+    """What came on a bound topic, as it came, and what is declared about it."""
+
+    payload: bytes
+    binding: Binding
+
+
 class Compute(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Answer these inputs; from `blob` (a path, checked against `digest`) where it is named, or a question."""
+    """Answer these inputs; from `blob` (a path, checked against `digest`) where it is named, or a question or feed."""
 
     id: int
     inputs: tuple[Tensor, ...] = ()
@@ -68,7 +78,8 @@ class Compute(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     digest: str = ""
     question: Question | None = None
     tensors: bool = True
-    """Is more wanted than the answer to the question: its tensors?"""
+    """Is more wanted than the answer to the question, or what was found in the feed: its tensors?"""
+    feed: Feed | None = None
 
 
 class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -79,6 +90,7 @@ class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     blob: str = ""
     digest: str = ""
     question: Question | None = None
+    feed: Feed | None = None
 
 
 class Measure(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -123,6 +135,10 @@ class Computed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The answer to a question, as the protocol has it."""
     header_length: int = 0
     """Of its JSON, where raw tensors follow."""
+    top: tuple[Guess, ...] = ()
+    """Of a feed: its best classes."""
+    scores: tuple[float, ...] = ()
+    """Of a feed: the first output, where it is short enough to be told."""
 
 
 class Compared(msgspec.Struct, frozen=True, tag=True, kw_only=True):

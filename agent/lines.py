@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -23,10 +24,23 @@ class Ask(msgspec.Struct, eq=False):
         """Its inputs come with it."""
 
 
+class Fed(msgspec.Struct, eq=False):
+    """What came on a bound topic; only the worker looks into it."""
+
+    model: str
+    feed: frames.Feed
+    answered: Callable[[Waiting, frames.Computed, Any], None]
+    """Gets the member of `serving` that computed it, None if none did."""
+
+    @property
+    def blob(self) -> None:
+        """Its input comes with it."""
+
+
 class Waiting(msgspec.Struct, eq=False):
     """A request or shard on its way to a worker. Times in monotonic seconds."""
 
-    message: Infer | Work | Ask
+    message: Infer | Work | Ask | Fed
     received: float
     expires: float
     sent: float = 0.0

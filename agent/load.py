@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -42,9 +42,8 @@ class Sampler:
     def __init__(self, cpu: Callable[[], float] | None = None) -> None:
         self._cpu = cpu or _cpu_share
 
-    def sample(
-        self, queue: int, models: tuple[ModelLoad, ...], refused: int, refusals: Mapping[str, int] | None = None
-    ) -> Load:
+    def sample(self, queue: int, models: tuple[ModelLoad, ...], refused: int, **more: Any) -> Load:
+        """`more`: further fields of the message."""
         return Load(
             cpu=min(1.0, max(0.0, self._cpu())),
             memory=psutil.virtual_memory().percent / 100,
@@ -52,7 +51,7 @@ class Sampler:
             temperature=temperature(),
             models=models,
             refused=refused,
-            refusals=dict(refusals or {}),
+            **more,
         )
 
 

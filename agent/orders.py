@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from agent import frames
-from agent.lines import Ask, Waiting
+from agent.lines import Ask, Fed, Waiting
 
 
 def compute(number: int, item: Waiting, *, tensors: bool) -> frames.Compute:
-    """`tensors`: are those of an answer to a question wanted too?"""
+    """`tensors`: are those of an answer to a question or feed wanted too?"""
     message = item.message
     if isinstance(message, Ask):
         return frames.Compute(id=number, question=message.question, tensors=tensors)
+    if isinstance(message, Fed):
+        return frames.Compute(id=number, feed=message.feed, tensors=tensors)
     if item.blob:
         assert message.blob is not None
         return frames.Compute(id=number, blob=item.blob, digest=message.blob.digest)
@@ -21,5 +23,6 @@ def compare(item: Waiting, computed: frames.Computed) -> frames.Compare:
     """The same question for a candidate, with what the serving version answered."""
     asked = compute(0, item, tensors=True)
     return frames.Compare(
-        inputs=asked.inputs, blob=asked.blob, digest=asked.digest, question=asked.question, outputs=computed.outputs
-    )
+        inputs=asked.inputs, blob=asked.blob, digest=asked.digest, question=asked.question, feed=asked.feed,
+        outputs=computed.outputs,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from agent.contract.manifest import FileRef
-from agent.contract.messages import Desired, DesiredModel
+from agent.contract.messages import Binding, Desired, DesiredModel
 from agent.disk import Disk
 
 
@@ -60,6 +60,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
     mirrors: tuple[str, ...] = ()
     """Of which the controller told."""
     models: dict[str, ModelPointers] = {}
+    bindings: tuple[Binding, ...] = ()
 
     def of(self, model: str) -> ModelPointers:
         return self.models.get(model, ModelPointers())
@@ -91,6 +92,7 @@ class Pointers(msgspec.Struct, frozen=True, kw_only=True):
             minimum_sequence=desired.minimum_sequence,
             labels=desired.labels,
             mirrors=desired.mirrors,
+            bindings=desired.bindings,
             models=models,
         )
 

@@ -1,4 +1,4 @@
-"""PURE: what is published when a request or shard was computed, or could not be."""
+"""What is published when a request or shard was computed, or could not be."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import msgspec
 
 from agent import frames
 from agent.contract.messages import MAX_PAYLOAD, Answer, Fault, Infer, Result, Stamper
-from agent.lines import Ask, Waiting
+from agent.lines import Ask, Fed, Waiting
 from agent.serving import Member
+
+
+def told_here(item: Waiting, computed: frames.Computed, member: Member | None) -> bool:
+    """Was it asked for on this device? Then who asked is told."""
+    message = item.message
+    if isinstance(message, Ask):
+        message.answered(computed)
+    elif isinstance(message, Fed):
+        message.answered(item, computed, member)
+    return isinstance(message, Ask | Fed)
 
 
 def reply(item: Waiting, computed: frames.Computed, member: Member | None, now: float) -> Answer | Result:
     """The answer or result; `member` is the worker that computed it, None if none did."""
     message = item.message
-    assert not isinstance(message, Ask)  # Its worker has written the answer.
+    assert not isinstance(message, Ask | Fed)  # Who asked is told, and not the controller.
     queue_ms = max(0.0, (item.sent or now) - item.received) * 1000
     artifact = member.pointer.wanted.artifact if member else ""
     ready = member.ready if member else None

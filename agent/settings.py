@@ -42,6 +42,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     outbox_mb: int = 16
     finished: int = 1024
     """Shards and commands remembered so that none is done twice."""
+    bound_kb: int = 512
+    """Greatest payload that is read from a bound topic."""
     disk_mb: int = 1024
     """Quota of the blob store; blobs that nothing points to leave first."""
     reserve_mb: int = 16

@@ -10,6 +10,7 @@ from functools import cached_property
 import msgspec
 
 from agent import VERSION, frames, replies, session
+from agent.bindings import Bindings
 from agent.blobs import Blobs
 from agent.chunks import ChunkError
 from agent.clock import Clock
@@ -84,16 +85,11 @@ class Supervisor:
         clock: Clock | None = None,
         disk: Disk | None = None,
     ) -> None:
-        self._loop = loop
-        self._link = link
-        self._workers = workers
-        self._blobs = blobs
-        self._keeper = keeper
-        self._identity = identity
+        self._loop, self._link, self._workers, self._blobs = loop, link, workers, blobs
+        self._keeper, self._identity = keeper, identity
         self._limits = settings.limits
         self._facts = facts
-        self._new_id = new_id
-        self._random = random_
+        self._new_id, self._random = new_id, random_
         self._sampler = sampler or Sampler()
         self._standing = Standing(identity, facts, keeper, settings, clock, disk)
         self._stamper, self._seen = Stamper(new_id()), SeenWindow()
@@ -105,6 +101,7 @@ class Supervisor:
         self._ground = self._shared_by_slots(settings)
         self._slots: dict[str, Slot] = {}
         self._intake = Intake(self._ground, self._slots.get, self.answered)
+        self._bindings = Bindings(self._ground, link, self._stamper, identity.agent, self._intake, self._slots.get)
         self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slots.get, self._reply)
         self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
         self._handlers = self._handlers_by_topic()
@@ -177,6 +174,7 @@ class Supervisor:
         _log.warning("disconnected (%s); what is loaded keeps serving", reason)
         self.on_change()
         self._decide(session.Disconnected())
+        self._bindings.link_down()
         self._fetcher.link_down()
 
     def link_received(self, topic: str, payload: bytes) -> None:
@@ -185,7 +183,7 @@ class Supervisor:
         try:
             if handler is not None:
                 handler(payload)
-            else:
+            elif not self._bindings.take(topic, payload):
                 self._on_other(topic, payload)
         except (MessageError, SignatureError, ChunkError, topics.TopicError) as error:
             self._refuse(str(error))
@@ -297,6 +295,7 @@ class Supervisor:
                 del self._slots[model]
         for model, desired in wanted.items():
             self._slot_for(model).want(desired)
+        self._bindings.apply(pointers.bindings)
         self.report(None)
 
     # -- requests and shards
@@ -313,8 +312,7 @@ class Supervisor:
 
     def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None:
         """Publish an answer or result. (serving.Observer)"""
-        if isinstance(item.message, Ask):
-            item.message.answered(computed)
+        if replies.told_here(item, computed, member):
             return
         message = replies.reply(item, computed, member, self._loop.now())
         if item.is_shard:
@@ -341,7 +339,8 @@ class Supervisor:
         self._publish("reported", self._reported(None), qos=1)
 
     def _reported(self, record: SwapRecord | None) -> Reported:
-        return Reported(generation=self._keeper.current.generation, models=self.states(), swap=record)
+        generation, bindings = self._keeper.current.generation, self._bindings.states()
+        return Reported(generation=generation, models=self.states(), swap=record, bindings=bindings)
 
     def _reply(self, reply: Message) -> None:
         self._publish("reply", reply, qos=1, kept=True)
@@ -355,7 +354,8 @@ class Supervisor:
             for slot, member in serving
             if member is not None
         )
-        self._publish("load", self._sampler.sample(queue, models, self.refused, self._standing.refusals), qos=0)
+        more = {"refusals": dict(self._standing.refusals), "bindings": self._bindings.states()}
+        self._publish("load", self._sampler.sample(queue, models, self.refused, **more), qos=0)
         self._decide(session.Ticked())
         busy = queue or any(model.rate for model in models)
         self._load = self._loop.call_later(self._limits.load_every if busy else self._limits.load_idle, self._send_load)

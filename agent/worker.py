@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from agent import batching, frames, runtime
+from agent import batching, feeds, frames, runtime
 from agent.contract import golden
 from agent.contract.faults import fault
-from agent.contract.messages import Fault, MessageError, ProbeResult, decode_tensors
+from agent.contract.messages import Fault, Guess, MessageError, ProbeResult, decode_tensors
 from agent.contract.oip import ProtocolError
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
 from agent.local.questions import Desk
@@ -85,6 +85,7 @@ class Worker:
         _check_described(self._bare, start)
         if start.extra_ms_per_row:
             self._model = runtime.Slowed(self._bare, start.extra_ms_per_row)
+        self._start = start
         self._model.invoke(_zeros(self._model.inputs))
         del content
         self._desk = Desk(start, self._model.runtime)
@@ -111,7 +112,7 @@ class Worker:
         began = time.perf_counter()
         try:
             asked = self._desk.read(order.question) if order.question is not None else None
-            inputs = asked.tensors if asked is not None else _inputs(order)
+            inputs = asked.tensors if asked is not None else self._inputs(order)
             rows = rows_of(inputs)
             fault("worker.invoke")
             outputs = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
@@ -125,9 +126,11 @@ class Worker:
             return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)))
         took_ms = (time.perf_counter() - began) * 1000
         classes, level = character(next(iter(outputs.values())))
+        top, scores = self._found(order, outputs)
         return frames.Computed(
             id=order.id, outputs=tensors if order.tensors else (), rows=rows, service_ms=took_ms, classes=classes,
-            level=level, nonsense=self._nonsense(inputs, outputs), body=body, header_length=header,
+            level=level, nonsense=self._nonsense(inputs, outputs), body=body, header_length=header, top=top,
+            scores=scores,
         )  # fmt: skip
 
     def probe(self, order: frames.Probe) -> ProbeResult:
@@ -150,11 +153,23 @@ class Worker:
         expected = {tensor.name: to_array(tensor) for tensor in order.outputs}
         rows = len(next(iter(expected.values())))
         try:
-            inputs = self._desk.read(order.question).tensors if order.question is not None else _inputs(order)
+            inputs = self._desk.read(order.question).tensors if order.question is not None else self._inputs(order)
             found = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
             return frames.Compared(rows=rows, agreed=golden.agreeing(expected, found))
         except (TensorError, MessageError, ProtocolError, runtime.ModelError, golden.GoldenError, Damaged, OSError):
             return frames.Compared(rows=rows, agreed=0)
+
+    def _inputs(self, order: frames.Compute | frames.Compare) -> tuple[Tensor, ...]:
+        if order.feed is not None:
+            return feeds.inputs_of(order.feed, self._model.inputs, self._start.preprocessing)
+        return decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
+
+    def _found(
+        self, order: frames.Compute, outputs: dict[str, golden.Array]
+    ) -> tuple[tuple[Guess, ...], tuple[float, ...]]:
+        if order.feed is None:
+            return (), ()
+        return feeds.found(outputs, self._start.labels, order.feed.binding.top_k)
 
     def _nonsense(self, inputs: Iterable[Tensor], outputs: dict[str, golden.Array]) -> bool:
         """Is an answer not all finite numbers, though the question was?"""
@@ -200,11 +215,6 @@ def read_verified(path: str, digest: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != digest:
         raise Damaged(digest)
     return content
-
-
-def _inputs(order: frames.Compute | frames.Compare) -> tuple[Tensor, ...]:
-    """Those that came with it, or in a blob."""
-    return decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
 
 
 def to_array(tensor: Tensor) -> golden.Array:

@@ -20,6 +20,7 @@ from agent.contract.messages import (
     Reported,
 )
 from controller import records, writes
+from controller.bindings import Bindings
 from controller.errors import Conflict, Internal, NotFound, UserError
 from controller.identity.enrolment import revoked
 from controller.known import Known
@@ -54,6 +55,7 @@ class Devices:
         self._floors: dict[str, int] = {}
         self._silent_s = silent_s
         self._known: dict[str, Known] = {}
+        self.bindings = Bindings()
         self.on_lost: list[Callable[[Tick, str], None]] = []
         """Called when a device goes offline."""
         self.on_change: list[Callable[[Tick, str], None]] = []
@@ -210,7 +212,7 @@ class Devices:
         known = self._heard(name)
         if known is None:
             return
-        known.seen_at = tick.now
+        known.seen_at, known.bindings = tick.now, reported.bindings
         self._update(tick, known, reported_generation=reported.generation, reported=reported.models)
         if reported.swap is not None:
             swap = records.Swap(device=name, model=reported.swap.model, at=tick.wall, record=reported.swap)
@@ -221,7 +223,7 @@ class Devices:
         """A load sample: kept in memory only, exempt from saving. False if it comes from a device that counts as lost
         but is not: `returned` is due."""
         known = self._known[name]
-        known.load, known.seen_at = load, now
+        known.load, known.seen_at, known.bindings = load, now, load.bindings
         return known.online or load.boot != known.boot
 
     def returned(self, tick: Tick, name: str) -> None:
@@ -268,6 +270,14 @@ class Devices:
         self._set(tick, known, desired=desired, desired_generation=generation)
         tick.then(partial(self.send_desired, name))
 
+    def bind(self, tick: Tick, binding: records.Binding, *, bound: bool = True) -> None:
+        """From now on it is bound, or not any more; the devices that it concerns are told."""
+        self.bindings.put(binding) if bound else self.bindings.drop(binding.name)
+        tick.save(writes.put(binding) if bound else writes.remove(records.Binding, binding.name))
+        for known in self._known.values():
+            if binding.concerns(known.name, known.record.desired):
+                self._tell_anew(tick, known)
+
     def send_desired(self, name: str) -> None:
         """Publish the signed desired state, retained. What cannot be sent now is sent at the device's next hello."""
         known = self._heard(name)
@@ -283,6 +293,7 @@ class Devices:
             labels=record.labels,
             roots=self._roots_for(known),
             mirrors=self._mirrors,
+            bindings=self.bindings.of(name, record.desired),
         )
         known.told = True
         self._outbox.send_sealed(topics.agent(name, "desired"), desired, DESIRED_TYPE, retain=True)

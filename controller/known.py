@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.contract.messages import Load, ModelState, SeenWindow
+from agent.contract.messages import BindingState, Load, ModelState, SeenWindow
 from controller import records
 
 # States in which a model answers requests.
@@ -28,6 +28,8 @@ class Known:
     """Version of the root document that it says it holds."""
     told: bool = False
     """Its desired state was sent since this controller began: it may name other mirrors than the last one did."""
+    bindings: tuple[BindingState, ...] = ()
+    """Where its bindings stand, as it said last."""
     window: SeenWindow = field(default_factory=SeenWindow)
 
     @property

@@ -5,10 +5,12 @@ Times are seconds since 1970, for people; they decide nothing. Digests are SHA-2
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import msgspec
 
+from agent.contract import messages
 from agent.contract.manifest import FileRef, Preprocessing, Target
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
 from controller.policy import Override
@@ -217,7 +219,24 @@ class Client(Record, frozen=True, kw_only=True):
     """As the broker's password file has it: salted and hashed."""
     predictions: tuple[str, ...] = ()
     """Models whose predictions it may read; "+" for all."""
+    publishes: tuple[str, ...] = ()
+    """Topics of its own that it may publish on."""
     created_at: float
+
+
+class Binding(Record, frozen=True, kw_only=True):
+    """A model's input on some devices, or on all that are to run the model."""
+
+    name: str
+    devices: tuple[str, ...] = ()
+    """Empty: every device."""
+    spec: messages.Binding
+    """As devices are told; its topic may hold `{device}`."""
+    created_at: float
+
+    def concerns(self, device: str, desired: Collection[DesiredModel]) -> bool:
+        """Is this device to read it, which is to run these models?"""
+        return (not self.devices or device in self.devices) and any(m.model == self.spec.model for m in desired)
 
 
 class ApiKey(Record, frozen=True, kw_only=True):

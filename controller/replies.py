@@ -242,6 +242,7 @@ class BrokerClient(Reply, frozen=True, kw_only=True):
 
     name: str
     predictions: tuple[str, ...] = ()
+    publishes: tuple[str, ...] = ()
     created_at: float = 0.0
     host: str = ""
     port: int = 0

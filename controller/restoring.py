@@ -13,6 +13,7 @@ from controller.tick import Tick
 async def restore(tick: Tick, fleet: Fleet, store: Store, catalog: Catalog) -> None:
     """Give every part of the fleet what the store knows."""
     fleet.devices.restore(await store.read(reads.every(records.Device)))
+    fleet.devices.bindings.restore(await store.read(reads.every(records.Binding)))
     await _restore_releases(tick, fleet, store)
     fleet.runs.restore(tick, await store.read(reads.every(records.Run, state=("queued", "running"))))
     fleet.jobs.clear()

@@ -119,6 +119,9 @@ class Limits:
     job_stall_s: float = 600.0
     """A job whose artifact no device has served for this long fails."""
 
+    # Bindings
+    bindings: int = 1000
+
     # Bus
     bus_at_once: int = 100
     """QoS 1 messages sent without waiting for acknowledgements; a broker may ask for less."""

@@ -192,6 +192,15 @@ class Clients(_Table, table=True):
     name: str = Field(primary_key=True)
     password: str
     predictions: Any = _json()
+    publishes: Any = _json()
+    created_at: float
+
+
+class Bindings(_Table, table=True):
+    __tablename__ = "bindings"
+    name: str = Field(primary_key=True)
+    devices: Any = _json()
+    spec: Any = _json()
     created_at: float
 
 
@@ -337,6 +346,7 @@ TABLES: dict[type[Record], Table] = {
     records.Claim: METADATA.tables["claims"],
     records.Certificate: METADATA.tables["certificates"],
     records.Client: METADATA.tables["clients"],
+    records.Binding: METADATA.tables["bindings"],
     records.ApiKey: METADATA.tables["api_keys"],
     records.Swap: METADATA.tables["swaps"],
     records.Job: METADATA.tables["jobs"],

@@ -1,21 +1,28 @@
-"""Requests that users publish over MQTT: `models/{model}/infer` in, `clients/{client}/answer` out and nowhere else."""
+"""Requests that users publish over MQTT: `models/{model}/infer` in, `clients/{client}/answer` out and nowhere else.
+
+JSON, or MessagePack with raw tensors; the answer speaks as the request did.
+"""
 
 from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from agent.contract import topics
-from agent.contract.messages import MAX_PAYLOAD, MessageError, UserInfer, decode_user
+from agent.contract.messages import MAX_PAYLOAD, MessageError, UserInfer, UserTensor, decode_user, is_json
+from agent.contract.tensors import DTYPES, Tensor, TensorError, rows_of
 from controller import oip
 from controller.background import Background
 from controller.errors import BadRequest, LeptaError, Preparing
 from controller.inference import Inference
 from controller.outbox import Outbox
 
+Encode = Callable[[Any], bytes]
+_DTYPES = {oip.datatype(dtype): dtype for dtype in DTYPES}
 log = logging.getLogger("lepta.users")
 
 
@@ -39,14 +46,13 @@ class UserRequests:
             log.debug("dropped a request for %s: %s", model, error)
             return
         # What broke is in the log; the user's own deadline ends his wait.
-        self._background.start(self._answer(model, user, topic), lambda _: None)
+        encode = msgspec.json.encode if is_json(payload) else msgspec.msgpack.encode
+        self._background.start(self._answer(model, user, topic, encode), lambda _: None)
 
-    async def _answer(self, model: str, user: UserInfer, topic: str) -> None:
+    async def _answer(self, model: str, user: UserInfer, topic: str, encode: Encode) -> None:
         trace = self._inference.begin(model, secrets.token_hex(16))
         try:
-            tensors = _tensors(user)
-            answer = await self._inference.infer(trace, tensors)
-            request = oip.Request(user.id, tensors, (), {}, binary_by_default=False)
+            answer = await self._inference.infer(trace, _tensors(user))
             parameters = {"artifact": answer.artifact, "device": trace.device, "runtime": answer.runtime}
             extra: dict[str, Any] = {
                 "id": user.id or trace.id,
@@ -55,20 +61,40 @@ class UserRequests:
                 "model_version": str(answer.version),
                 "parameters": parameters,
             }
-            body, _ = oip.encode(request, answer.outputs, extra)
-            state = "answered"
+            body, state = _body(answer.outputs, extra, encode), "answered"
         except LeptaError as error:
             failure = {"id": user.id or trace.id, "error": error.message, "who": error.who, "hint": error.hint}
-            body, state = msgspec.json.encode(failure), "preparing" if isinstance(error, Preparing) else "failed"
+            body, state = encode(failure), "preparing" if isinstance(error, Preparing) else "failed"
             trace.error = error.message
         if len(body) > MAX_PAYLOAD:
-            body = msgspec.json.encode({"id": user.id, "error": "the answer is too large for MQTT", "hint": "use REST"})
+            too_large = "the answer is too large for MQTT"
+            body = encode({"id": user.id or trace.id, "error": too_large, "who": "user", "hint": "use REST"})
         self._outbox.send_raw(topic, body)
         self._inference.close(trace, state)
 
 
-def _tensors(user: UserInfer) -> Any:
+def _tensors(user: UserInfer) -> tuple[Tensor, ...]:
     try:
-        return oip.from_user(user.inputs)
-    except oip.ProtocolError as error:
+        tensors = tuple(_raw(t) if isinstance(t.data, bytes) else oip.from_user((t,))[0] for t in user.inputs)
+        rows_of(tensors)
+    except (oip.ProtocolError, TensorError) as error:
         raise BadRequest(str(error)) from error
+    return tensors
+
+
+def _raw(tensor: UserTensor) -> Tensor:
+    assert isinstance(tensor.data, bytes)
+    dtype = _DTYPES.get(tensor.datatype)
+    if dtype is None:
+        raise TensorError(f"input {tensor.name!r} has datatype {tensor.datatype!r}; allowed: {', '.join(_DTYPES)}")
+    return Tensor(tensor.name, dtype, tensor.shape, tensor.data)
+
+
+def _body(outputs: tuple[Tensor, ...], extra: dict[str, Any], encode: Encode) -> bytes:
+    if encode is msgspec.json.encode:
+        return oip.encode(oip.Request("", (), (), {}, binary_by_default=False), outputs, extra)[0]
+    described = [
+        {"name": each.name, "datatype": oip.datatype(each.dtype), "shape": each.shape, "data": each.data}
+        for each in outputs
+    ]
+    return encode({**extra, "outputs": described})

@@ -12,8 +12,12 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from agent.contract.bindings import MAX_BOUND
+from agent.contract.bindings import Binding as Binding
+from agent.contract.bindings import BindingState as BindingState
 from agent.contract.fields import Count, Milliseconds, Short, Text
 from agent.contract.manifest import Digest, FileRef, Shadow, Watch
+from agent.contract.predictions import Guess as Guess
 from agent.contract.seen import SeenWindow as SeenWindow
 from agent.contract.swaps import ProbeResult as ProbeResult
 from agent.contract.swaps import ShadowResult as ShadowResult
@@ -127,6 +131,7 @@ class Load(Message, frozen=True, kw_only=True):
     """Payloads dropped since the agent started: garbage, replays, wrong signatures."""
     refusals: dict[str, Count] = {}
     """Versions refused since the agent started, by cause."""
+    bindings: tuple[BindingState, ...] = ()
 
 
 # -- desired and reported ---------------------------------------------------------------------------------------
@@ -159,6 +164,7 @@ class Desired(Message, frozen=True, kw_only=True):
     """Envelopes of the root documents that follow the one it holds, oldest first."""
     mirrors: Annotated[tuple[Short, ...], Meta(max_length=8)] = ()
     """Addresses below which blobs lie under their digests, best first; a relative one belongs to the controller's."""
+    bindings: Annotated[tuple[Binding, ...], Meta(max_length=MAX_BOUND)] = ()
 
 
 class Reported(Message, frozen=True, kw_only=True):
@@ -166,6 +172,7 @@ class Reported(Message, frozen=True, kw_only=True):
     models: tuple[ModelState, ...] = ()
     swap: SwapRecord | None = None
     """Set once, when a swap ended."""
+    bindings: tuple[BindingState, ...] = ()
 
 
 # -- inference and work -----------------------------------------------------------------------------------------
@@ -203,6 +210,27 @@ class Answer(Message, frozen=True, kw_only=True):
     """From receipt to the worker."""
     service_ms: Milliseconds = 0.0
     """Inside the worker."""
+
+
+class Prediction(Message, frozen=True, kw_only=True):
+    """What a model found in one input of a binding; for everybody who may read it."""
+
+    binding: Short
+    model: Short
+    artifact: Digest
+    version: Count
+    runtime: Short = ""
+    label: Text = ""
+    """Of the best class; its number where the model names none; empty where the output has no classes."""
+    top: tuple[Guess, ...] = ()
+    scores: tuple[float, ...] = ()
+    """The first output of the row, flat; empty where it is longer than MAX_SCORES."""
+    latency_ms: Milliseconds = 0.0
+    """From receipt of the input to here."""
+    queue_ms: Milliseconds = 0.0
+    """Of those, until a worker had it."""
+    service_ms: Milliseconds = 0.0
+    """And inside the worker, decoding included."""
 
 
 class Work(Message, frozen=True, kw_only=True):
@@ -288,6 +316,7 @@ KINDS: dict[str, tuple[type[Message], bool]] = {
     "agents/answer": (Answer, True),
     "blobs": (Chunk, True),
     "agents/blobs": (Chunk, True),
+    "predictions": (Prediction, False),
 }
 _BINARY = {kind for kind, binary in KINDS.values() if binary}
 _DECODERS = {
@@ -332,11 +361,18 @@ def decode_as(type_: type[M], kind: str, payload: bytes) -> M:
 
 
 def decode_user(payload: bytes) -> UserInfer:
-    """Decode what a user published; raise MessageError saying what is wrong."""
+    """Decode what a user published, JSON or MessagePack; raise MessageError saying what is wrong."""
     try:
-        return msgspec.json.decode(payload, type=UserInfer)
+        if is_json(payload):
+            return msgspec.json.decode(payload, type=UserInfer)
+        return msgspec.msgpack.decode(payload, type=UserInfer)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MessageError(f"not a request: {error}") from error
+
+
+def is_json(payload: bytes) -> bool:
+    """Is it an object of JSON? One of MessagePack never begins like that."""
+    return payload.lstrip()[:1] == b"{"
 
 
 def encode_tensors(tensors: tuple[Tensor, ...]) -> bytes:

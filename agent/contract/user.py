@@ -11,12 +11,13 @@ Short = Annotated[str, Meta(max_length=200)]
 
 
 class UserTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """A tensor as the Open Inference Protocol writes it in JSON."""
+    """A tensor as the Open Inference Protocol writes it in JSON; in MessagePack its data may be raw."""
 
     name: Short
     shape: tuple[int, ...]
     datatype: Short = "FP32"
-    data: list[object] = []
+    data: list[object] | bytes = []
+    """Numbers; or bytes, little-endian in C order. JSON has those in base64."""
 
 
 class UserInfer(msgspec.Struct, frozen=True, kw_only=True):

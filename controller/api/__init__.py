@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 
 from controller.api import (
     answers,
+    bindings,
     clients,
     description,
     devices,
@@ -37,7 +38,7 @@ from controller.parts import Controller
 PREFIX = "/api/v1"
 _PARTS = (
     *(description, health, files, models, runs, run_views, rollouts, release),
-    *(devices, enrol, jobs, requests, examples, keys, clients, answers, policies),
+    *(devices, enrol, jobs, requests, examples, keys, clients, answers, policies, bindings),
 )
 # These read their body in pieces, up to limits of their own.
 _STREAMED = (("PUT", f"{PREFIX}/files"), ("POST", f"{PREFIX}/deploy"), ("POST", "/v2/models/"))

@@ -22,7 +22,9 @@ async def add_client(request: Request, body: NewClient) -> Response:
     """Credentials for a program: it may ask every model, and read its own answers and the predictions granted. The
     password is told once; only the broker's hash of it is kept."""
     controller = controller_of(request)
-    client, password = await _clients(controller).add(body.name, body.predictions, controller.fleet.wall())
+    client, password = await _clients(controller).add(
+        body.name, body.predictions, controller.fleet.wall(), body.publishes
+    )
     return reply(_reply(controller, client, password), 201, {"Cache-Control": "no-store"})
 
 
@@ -48,6 +50,7 @@ def _reply(controller: Controller, client: records.Client, password: str = "") -
     return replies.BrokerClient(
         name=client.name,
         predictions=client.predictions,
+        publishes=client.publishes,
         created_at=client.created_at,
         host=urlsplit(controller.public_url).hostname or "",
         port=controller.broker.clients_port,

@@ -137,6 +137,10 @@ class NewClient(Body):
         list[Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9._-]{0,62}|\+)$")]],
         Field(max_length=100, description="models whose predictions it may read; + for all"),
     ] = []
+    publishes: Annotated[
+        list[Annotated[str, Field(max_length=200)]],
+        Field(max_length=100, description="topics outside of lepta/ that it may publish on, such as those of bindings"),
+    ] = []
 
 
 class NewJob(Body):
@@ -169,6 +173,34 @@ class NewPolicy(Body):
     rate: Annotated[float | None, Field(ge=0, le=1)] = None
     days: Annotated[float | None, Field(gt=0, le=3650)] = None
     megabytes: Annotated[float | None, Field(ge=0, le=1_000_000)] = None
+
+
+class AudioBody(Body):
+    """Sizes in samples."""
+
+    rate: Annotated[int, Field(ge=1, le=1_000_000, description="samples per second")]
+    window: Annotated[int, Field(ge=1, le=1 << 20, description="samples of one prediction")]
+    hop: Annotated[int, Field(ge=1, le=1 << 24, description="samples from one window to the next")]
+    sample: Literal["int16", "float32"] = "int16"
+    features: Literal["samples", "log-mel", "mfcc"] = "samples"
+    frame: Annotated[int, Field(ge=0, le=1 << 16)] = 0
+    step: Annotated[int, Field(ge=0, le=1 << 16)] = 0
+    bands: Annotated[int, Field(ge=1, le=256)] = 40
+    coefficients: Annotated[int, Field(ge=1, le=256)] = 10
+
+
+class NewBinding(Body):
+    name: Name
+    model: Name
+    topic: Annotated[str, Field(max_length=200, description="one topic; {device} is the name of the device")]
+    format: Literal["tensor", "json", "image", "pcm"]
+    input: Annotated[str, Field(max_length=200, description="of the model; empty: its only one")] = ""
+    preprocessing: PreprocessingBody | None = None
+    audio: AudioBody | None = None
+    rate: Annotated[float, Field(ge=0, le=100_000, description="predictions per second at most; 0: no limit")] = 10.0
+    keep: Annotated[int, Field(ge=1, le=1024, description="inputs that wait; the oldest is dropped")] = 4
+    top_k: Annotated[int, Field(ge=1, le=100)] = 3
+    devices: Annotated[list[Name], Field(max_length=1000, description="empty: every device")] = []
 
 
 class NewKey(Body):

@@ -145,7 +145,7 @@ class _Mosquitto:
 
     def admit(self, admission: Admission) -> None:
         nobody = secrets.token_bytes(_SALT_BYTES)
-        self._write(config.AGENTS_ACL_FILE, config.agents_acl())
+        self._write(config.AGENTS_ACL_FILE, config.agents_acl(admission.bound))
         self._write(config.CLIENTS_ACL_FILE, config.clients_acl(admission.clients))
         self._write(config.CLIENTS_FILE, config.clients_passwords(admission.clients, nobody))
         self._write(config.CRL_FILE, admission.crl)

@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.contract import topics
-from controller.broker.port import ClientRight
+from agent.contract import bindings, topics
+from controller.broker.port import BoundTopic, ClientRight
 from controller.settings import Limits
 
 PASSWORD_FILE, CLIENTS_FILE = "mosquitto.passwd", "clients.passwd"
@@ -130,13 +130,30 @@ keyfile {lan.key}
 tls_version tlsv1.2"""
 
 
-def agents_acl() -> str:
+def agents_acl(bound: Iterable[BoundTopic] = ()) -> str:
     """Rights of devices: %u is the common name of the certificate. What is not named is denied."""
     up = [topics.agent("+", kind).replace("+", "%u") for kind in topics.AGENT_UP]
     down = [topics.agent("+", kind).replace("+", "%u") for kind in topics.AGENT_DOWN]
     write = [*up, f"{topics.predictions('+', '+').removesuffix('+')}%u"]
     read = [*down, topics.agent_blob("+", "+", "+").replace("+", "%u", 1), topics.blob("+", "+")]
-    return _patterns("write", write) + _patterns("read", [*read, topics.CONTROLLER_STATUS])
+    rights = _patterns("write", write) + _patterns("read", [*read, topics.CONTROLLER_STATUS])
+    return rights + _bound(list(bound))
+
+
+def _bound(bound: Sequence[BoundTopic]) -> str:
+    """Topics of bindings. No topic that passes the check can be taken for a pattern, or begin a line of its own."""
+    for each in bound:
+        bindings.check_topic(each.topic)
+    everybody = _patterns("read", dict.fromkeys(b.topic.replace(bindings.DEVICE, "%u") for b in bound if not b.devices))
+    named: dict[str, list[str]] = {}
+    for each in bound:
+        for device in each.devices:
+            named.setdefault(topics.check_name(device), []).append(each.topic.replace(bindings.DEVICE, device))
+    users = (
+        f"user {device}\n" + "".join(f"topic read {topic}\n" for topic in dict.fromkeys(wanted))
+        for device, wanted in sorted(named.items())
+    )
+    return everybody + "".join(users)
 
 
 def clients_acl(clients: Iterable[ClientRight]) -> str:
@@ -148,6 +165,9 @@ def clients_acl(clients: Iterable[ClientRight]) -> str:
 
 def _granted(client: ClientRight) -> str:
     lines = [f"topic read {topics.predictions(model, '+')}\n" for model in client.predictions]
+    for topic in client.publishes:
+        bindings.check_own_topic(topic)
+        lines.append(f"topic write {topic}\n")
     return f"user {topics.check_name(client.name)}\n" + "".join(lines)
 
 

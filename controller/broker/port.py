@@ -16,12 +16,22 @@ class BrokerError(Internal):
 
 @dataclass(frozen=True)
 class ClientRight:
-    """A user's program: it may ask every model, and read its own answers and the predictions of these models."""
+    """A user's program: it may ask every model, and read its own answers and the predictions of these models; it may
+    publish on topics of its own that were granted."""
 
     name: str
     password: str
     """As `config.client_password` makes it."""
     predictions: tuple[str, ...] = ()
+    publishes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoundTopic:
+    """A topic that devices may read beside the contract's. `devices` empty: each of them; `{device}` is the reader."""
+
+    topic: str
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,7 @@ class Admission:
     clients: tuple[ClientRight, ...]
     crl: str
     """PEM."""
+    bound: tuple[BoundTopic, ...] = ()
 
 
 class Broker(Protocol):

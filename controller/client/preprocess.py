@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from agent.contract import pictures
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
 from agent.contract.tensors import DTYPES
@@ -18,8 +19,6 @@ from controller.replies import TensorInfo
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-# A picture that unpacks to more is refused; PIL's own limit only warns below twice this.
-MAX_PIXELS = 50_000_000
 MAX_BYTES = 64 * 1024 * 1024
 _DTYPES = {datatype(dtype): dtype for dtype in DTYPES}
 
@@ -30,27 +29,10 @@ def image_to_array(path: Path | BinaryIO, how: Preprocessing, name: str = "") ->
     `name`: what to call it in errors. Values are 0 to 255 before scaling.
     Returns float32 of shape (1, height, width, channels).
     """
-    from PIL import Image, UnidentifiedImageError
-
-    mode = {1: "L", 3: "RGB"}.get(how.channels)
-    if mode is None:
-        raise UserError(f"pictures with {how.channels} channels are not supported; 1 (grey) or 3 (RGB) are")
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise UserError(
-                    f"{name or path} has {picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are read"
-                )
-            plain = _on_white(picture).convert(mode)
-            if plain.size != (how.width, how.height):
-                plain = plain.resize((how.width, how.height), Image.Resampling.BILINEAR)
-            values = np.asarray(plain, dtype=np.float32)
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        return pictures.to_array(path, how, _FORMATS)
+    except pictures.PictureError as error:
         raise UserError(f"{name or path} is no picture that can be read: {error}", "png and jpg are") from error
-    if how.invert:
-        values = 255.0 - values
-    scaled: Array = (values * how.scale + how.offset).astype(np.float32)
-    return scaled.reshape(1, how.height, how.width, how.channels)
 
 
 def read_inputs(path: Path, infos: tuple[TensorInfo, ...], how: Preprocessing | None) -> dict[str, Array]:
@@ -140,16 +122,6 @@ def _fitted(array: Array, info: TensorInfo, path: Path) -> Array:
         raise UserError(f"{path} holds {array.dtype} {list(array.shape)}; input {info.name!r} takes rows of [{shape}]")
     own = _DTYPES.get(info.datatype)
     return array if array.dtype.name == own else array.astype(np.float32)
-
-
-def _on_white(picture: Any) -> Any:
-    """Transparent pixels become paper, not ink."""
-    from PIL import Image
-
-    if not picture.has_transparency_data:
-        return picture
-    layered = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
 
 
 def _only(infos: tuple[TensorInfo, ...]) -> TensorInfo:

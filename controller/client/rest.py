@@ -12,6 +12,7 @@ import msgspec
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
 from controller import replies, terms
+from controller.binding_replies import Binding
 from controller.client.http import API as API
 from controller.client.http import ApiError as ApiError
 from controller.client.http import ClientLimits as ClientLimits
@@ -229,14 +230,29 @@ class Client(KeptCalls):
 
     # -- users' programs at the broker
 
-    def add_client(self, name: str, predictions: Sequence[str] = ()) -> replies.BrokerClient:
-        return self._post("/clients", {"name": name, "predictions": list(predictions)}, replies.BrokerClient)
+    def add_client(
+        self, name: str, predictions: Sequence[str] = (), publishes: Sequence[str] = ()
+    ) -> replies.BrokerClient:
+        body = {"name": name, "predictions": list(predictions), "publishes": list(publishes)}
+        return self._post("/clients", body, replies.BrokerClient)
 
     def clients(self) -> list[replies.BrokerClient]:
         return self._get("/clients", list[replies.BrokerClient])
 
     def remove_client(self, name: str) -> replies.BrokerClient:
         return read(self._send("DELETE", f"{API}/clients/{part(name)}"), replies.BrokerClient)
+
+    # -- bindings
+
+    def add_binding(self, binding: Mapping[str, Any]) -> Binding:
+        """`binding`: the fields of the route's body."""
+        return self._post("/bindings", binding, Binding)
+
+    def bindings(self) -> list[Binding]:
+        return self._get("/bindings", list[Binding])
+
+    def remove_binding(self, name: str) -> Binding:
+        return read(self._send("DELETE", f"{API}/bindings/{part(name)}"), Binding)
 
     # -- jobs and requests
 

@@ -24,6 +24,10 @@ def add(
     predictions: Annotated[
         list[str] | None, typer.Option(help="A model whose predictions it may read, + for all; several times.")
     ] = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOPIC", help="A topic of its own, such as a binding's, that it may publish on; several."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Write CA and options for mosquitto's tools into this folder, and show no password."),
@@ -33,7 +37,7 @@ def add(
     if out is not None:
         out = common.new_folder(out).resolve()
     with common.connect() as client:
-        made = client.add_client(name, predictions or [])
+        made = client.add_client(name, predictions or [], publish or [])
     screen = common.screen()
     if out is None:
         _show(made, client.place.ca)
@@ -56,8 +60,10 @@ def list_clients() -> None:
     """Every program that has credentials, and what it may read."""
     with common.connect() as client:
         clients = client.clients()
-    rows = [(c.name, ", ".join(c.predictions) or "-", day(c.created_at)) for c in clients]
-    common.screen().table(("client", "predictions", "made"), rows)
+    rows = [
+        (c.name, ", ".join(c.predictions) or "-", ", ".join(c.publishes) or "-", day(c.created_at)) for c in clients
+    ]
+    common.screen().table(("client", "predictions", "publishes on", "made"), rows)
 
 
 @app.command()
@@ -89,7 +95,8 @@ def examples(made: BrokerClient) -> list[str]:
     # Its -f and -s send nothing (mosquitto 2.0.11): the request goes through the shell.
     where = f"-t {topics.ROOT}/models/MODEL/infer -e {topics.client_answer(made.name)}"
     asking = f'mosquitto_rr {where} -m "$(cat REQUEST.json)"'
-    return [*listening, asking]
+    telling = [f"mosquitto_pub -t '{topic}' -f INPUT" for topic in made.publishes]
+    return [*listening, asking, *telling]
 
 
 def _show(made: BrokerClient, ca: Path | None) -> None:
@@ -125,6 +132,6 @@ def _write(made: BrokerClient, folder: Path) -> None:
 
 
 def _granted(made: BrokerClient) -> str:
-    if not made.predictions:
-        return ""
-    return f", and the predictions of {'every model' if '+' in made.predictions else ', '.join(made.predictions)}"
+    read = "every model" if "+" in made.predictions else ", ".join(made.predictions)
+    reads = f", and the predictions of {read}" if read else ""
+    return reads + (f"; it may publish on {', '.join(made.publishes)}" if made.publishes else "")

@@ -11,6 +11,7 @@ import typer
 from controller import endings
 from controller.commands import (
     answers,
+    binding,
     client,
     deploy,
     device,
@@ -64,6 +65,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(example.app, name="example")
 app.add_typer(key.app, name="key")
 app.add_typer(client.app, name="client")
+app.add_typer(binding.app, name="binding")
 
 
 @runtime_checkable

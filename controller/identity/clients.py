@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
+from agent.contract.bindings import BindingError, check_own_topic
 from controller import reads, writes
 from controller.broker.config import client_password
 from controller.errors import Conflict, NotFound, UserError
@@ -26,7 +27,9 @@ class Clients:
         self._port = port
         self._most = most
 
-    async def add(self, name: str, predictions: Sequence[str], now: float) -> tuple[Client, str]:
+    async def add(
+        self, name: str, predictions: Sequence[str], now: float, publishes: Sequence[str] = ()
+    ) -> tuple[Client, str]:
         """A new client and its password, which is kept only as the broker's hash. Raises UserError, Conflict, Busy."""
         if not self._port:
             raise UserError(
@@ -35,9 +38,15 @@ class Clients:
             )
         if name in RESERVED:
             raise Conflict(f"the name {name!r} is the controller's own", "choose another")
+        try:
+            for topic in publishes:
+                check_own_topic(topic)
+        except BindingError as error:
+            raise UserError(str(error)) from error
         password = secrets.token_urlsafe(_PASSWORD_BYTES)
         hashed = client_password(password, secrets.token_bytes(_SALT_BYTES))
-        client = Client(name=name, password=hashed, predictions=tuple(dict.fromkeys(predictions)), created_at=now)
+        granted = {"predictions": tuple(dict.fromkeys(predictions)), "publishes": tuple(dict.fromkeys(publishes))}
+        client = Client(name=name, password=hashed, created_at=now, **granted)
         await self._store.commit([writes.add_client(client, self._most)])
         self._gate.let_in(name)
         await self._gate.refresh()

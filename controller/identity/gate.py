@@ -10,7 +10,7 @@ from collections.abc import Callable
 from agent.contract import topics
 from controller import reads, records
 from controller.background import Background
-from controller.broker.port import Admission, Broker, ClientRight
+from controller.broker.port import Admission, BoundTopic, Broker, ClientRight
 from controller.identity.authority import Authority
 from controller.store import Store
 
@@ -59,8 +59,9 @@ class Gate:
             clients = await self._store.read(reads.every(records.Client))
             now = self._wall()
             serials = await self._store.read(reads.revoked_serials(now))
-            rights = tuple(ClientRight(c.name, c.password, c.predictions) for c in clients)
-            self._broker.admit(Admission(rights, self._authority.revocations(serials, now)))
+            rights = tuple(ClientRight(c.name, c.password, c.predictions, c.publishes) for c in clients)
+            bound = [BoundTopic(b.spec.topic, b.devices) for b in await self._store.read(reads.every(records.Binding))]
+            self._broker.admit(Admission(rights, self._authority.revocations(serials, now), tuple(bound)))
 
     async def shut_out(self, name: str) -> None:
         """Somebody whose rights the store has taken away: refuse, put out, clear what is retained. Returns when that

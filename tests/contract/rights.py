@@ -9,17 +9,18 @@ from pathlib import Path
 
 from agent.contract import topics
 from controller.broker import config as broker_config
-from controller.broker.port import ClientRight
+from controller.broker.port import BoundTopic, ClientRight
 
 PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
 BEGIN, END = "<!-- rights: python -m tests.contract.rights -->\n", "<!-- end of rights -->\n"
-_GRANTED = "granted"
+_GRANTED, _BOUND = "granted", "bound"
+_WORDS = (("%u", "{own name}"), (_GRANTED, "{granted model}"))
 
 
 def table() -> str:
     """Every topic that somebody on another machine may use; what is not named is denied."""
-    devices = _rights(broker_config.agents_acl())
-    clients = _rights(broker_config.clients_acl([ClientRight("someone", "", (_GRANTED,))]))
+    devices = _rights(broker_config.agents_acl([BoundTopic(_BOUND)]))
+    clients = _rights(broker_config.clients_acl([ClientRight("someone", "", (_GRANTED,), (_BOUND,))]))
     lines = ["| topic below `lepta/v1/` | a device | a user's program |", "|---|---|---|"]
     for topic in sorted({*devices, *clients}):
         lines.append(f"| `{topic}` | {devices.get(topic, '-')} | {clients.get(topic, '-')} |")
@@ -40,7 +41,11 @@ def _rights(acl: str) -> dict[str, str]:
         access, _, topic = rest.partition(" ")
         if kind not in ("pattern", "topic") or access not in ("read", "write"):
             raise ValueError(f"the table has no words for {line!r}")
-        shown = topic.removeprefix(f"{topics.ROOT}/").replace("%u", "{own name}").replace(_GRANTED, "{granted model}")
+        shown = topic.removeprefix(f"{topics.ROOT}/")
+        for word, meaning in _WORDS:
+            shown = shown.replace(word, meaning)
+        if topic == _BOUND:
+            shown = "{topic of a binding, outside}"
         found[shown] = "read" if access == "read" else "publish"
     return found
 

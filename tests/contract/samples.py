@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from agent.contract import manifest, messages, signing
+from agent.contract.bindings import Audio
 from agent.contract.manifest import (
     Acceptance,
     FileRef,
@@ -25,12 +26,15 @@ from agent.contract.manifest import (
 from agent.contract.messages import (
     AgentStatus,
     Answer,
+    Binding,
+    BindingState,
     Chunk,
     Cmd,
     ControllerStatus,
     Desired,
     DesiredModel,
     Fault,
+    Guess,
     Hello,
     Infer,
     Load,
@@ -38,6 +42,7 @@ from agent.contract.messages import (
     ModelLoad,
     ModelState,
     Need,
+    Prediction,
     ProbeResult,
     Reply,
     Reported,
@@ -175,6 +180,19 @@ SAMPLES: dict[str, Message] = {
         queue_ms=0.5,
         service_ms=0.25,
     ),
+    "predictions": Prediction(
+        binding="door",
+        model="digits",
+        artifact=_A,
+        version=2,
+        runtime="ai-edge-litert 2.3.0, XNNPACK",
+        label="seven",
+        top=(Guess(label="seven", score=0.75, number=7), Guess(label="one", score=0.25, number=1)),
+        scores=(0.0, 0.25, 0.0, 0.75),
+        latency_ms=4.5,
+        queue_ms=0.5,
+        service_ms=3.5,
+    ),
     "blobs": Chunk(size=200_000, data=bytes(range(256))),
     "agents/blobs": Chunk(size=90_000, data=bytes(range(9))),
 }
@@ -230,6 +248,51 @@ GROWN_AGAIN: dict[str, Message] = {
 }
 """And once more."""
 
+_BINDING = Binding(
+    name="door",
+    model="digits",
+    topic="doors/pi-7/camera",
+    format="image",
+    input="image",
+    preprocessing=Preprocessing(8, 8, 3, 1 / 16, 0.5, True),
+    rate=2.5,
+    keep=8,
+    top_k=5,
+)
+_LISTENING = Binding(
+    name="ear",
+    model="keyword",
+    topic="rooms/1/microphone",
+    format="pcm",
+    audio=Audio(
+        rate=16_000,
+        window=16_000,
+        hop=8000,
+        sample="float32",
+        features="mfcc",
+        frame=640,
+        step=320,
+        bands=32,
+        coefficients=12,
+    ),
+)
+_BOUND = BindingState(
+    name="door",
+    model="digits",
+    state="active",
+    reason="no picture that can be read",
+    received=9,
+    predicted=5,
+    dropped=3,
+    failed=1,
+)
+BOUND: dict[str, Message] = {
+    "agents/load": msgspec.structs.replace(GROWN["agents/load"], bindings=(_BOUND,)),
+    "agents/desired": msgspec.structs.replace(GROWN_AGAIN["agents/desired"], bindings=(_BINDING, _LISTENING)),
+    "agents/reported": msgspec.structs.replace(GROWN["agents/reported"], bindings=(_BOUND,)),
+}
+"""The same with bindings."""
+
 USER_SAMPLE = UserInfer(
     client="shop-3", inputs=(UserTensor(name="x", shape=(1, 2), datatype="FP32", data=[0.5, 1.5]),), id="q1"
 )
@@ -268,8 +331,8 @@ ROOT_SAMPLE = Root(version=2, root_key="PEM one", release_keys=("PEM two",), iss
 
 def path_of(kind: str) -> Path:
     """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` is what grew since, and
-    `.3` what grew after that."""
-    plain = kind.removesuffix(".2").removesuffix(".3")
+    `.3` what grew after that, and `.4` what has bindings, too."""
+    plain = kind.removesuffix(".2").removesuffix(".3").removesuffix(".4")
     binary = plain == "tensors" or (plain in messages.KINDS and messages.KINDS[plain][1])
     return GOLDEN / f"{kind.replace('/', '.')}.{'msgpack' if binary else 'json'}"
 
@@ -283,6 +346,7 @@ def encoded() -> dict[str, bytes]:
     found = {kind: messages.Stamper("boot-1").encode(message) for kind, message in SAMPLES.items()}
     found |= {f"{kind}.2": messages.Stamper("boot-1").encode(message) for kind, message in GROWN.items()}
     found |= {f"{kind}.3": messages.Stamper("boot-1").encode(message) for kind, message in GROWN_AGAIN.items()}
+    found |= {f"{kind}.4": messages.Stamper("boot-1").encode(message) for kind, message in BOUND.items()}
     return {
         **found,
         "user": msgspec.json.encode(USER_SAMPLE),

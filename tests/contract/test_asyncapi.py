@@ -18,7 +18,7 @@ def test_the_committed_document_is_what_the_contract_generates() -> None:
 def test_every_message_has_a_channel() -> None:
     described = {channel.kind for channel in asyncapi.CHANNELS}
     assert set(KINDS) <= described
-    assert described - set(KINDS) == {"models/infer", "clients/answer", "predictions"}
+    assert described - set(KINDS) == {"models/infer", "clients/answer"}
 
 
 def test_every_address_is_a_topic_of_the_contract() -> None:

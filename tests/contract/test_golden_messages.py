@@ -42,7 +42,8 @@ def test_every_kind_of_message_has_a_sample_and_a_golden_file() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_sets_every_field_so_that_the_golden_file_covers_it(kind: str) -> None:
-    sample = samples.GROWN_AGAIN.get(kind, samples.GROWN.get(kind, samples.SAMPLES[kind]))
+    older = samples.GROWN_AGAIN.get(kind, samples.GROWN.get(kind, samples.SAMPLES[kind]))
+    sample = samples.BOUND.get(kind, older)
     assert type(sample) is messages.KINDS[kind][0]
     for field in msgspec.structs.fields(type(sample)):
         if field.name not in ("v", "boot", "seq") and not field.required:
@@ -65,6 +66,12 @@ def test_a_golden_message_that_grew_decodes_to_what_was_meant(kind: str) -> None
 def test_a_golden_message_that_grew_again_decodes_to_what_was_meant(kind: str) -> None:
     decoded = messages.decode(kind, samples.path_of(f"{kind}.3").read_bytes())
     assert decoded == samples.stamped(samples.GROWN_AGAIN[kind])
+
+
+@pytest.mark.parametrize("kind", sorted(samples.BOUND))
+def test_a_golden_message_with_bindings_decodes_to_what_was_meant(kind: str) -> None:
+    decoded = messages.decode(kind, samples.path_of(f"{kind}.4").read_bytes())
+    assert decoded == samples.stamped(samples.BOUND[kind])
 
 
 @pytest.mark.parametrize("kind", sorted(samples.encoded()))

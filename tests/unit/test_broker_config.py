@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.contract.bindings import BindingError
 from agent.contract.topics import TopicError
 from controller import broker
 from controller.broker import Broker, ClientRight
 from controller.broker import config as broker_config
 from controller.broker.config import Lan, Listen
+from controller.broker.port import BoundTopic
 from controller.errors import Internal, UserError
 from controller.settings import Limits, Settings
 
@@ -79,6 +81,34 @@ def test_a_client_reads_its_answers_and_the_predictions_that_it_was_granted() ->
         "topic read lepta/v1/predictions/faces/+",
         "user till",
     ]
+
+
+def test_a_device_reads_what_is_bound_for_it_and_a_client_writes_what_it_was_granted() -> None:
+    bound = [
+        BoundTopic("doors/{device}/camera"),
+        BoundTopic("plant/numbers", ("pi-7", "pi-8")),
+        BoundTopic("lepta/v1/predictions/keyword/{device}", ("pi-7",)),
+    ]
+    before, after = (broker_config.agents_acl(each).splitlines() for each in ([], bound))
+    assert after[: len(before)] == before
+    assert after[len(before) :] == [
+        "pattern read doors/%u/camera",
+        "user pi-7",
+        "topic read plant/numbers",
+        "topic read lepta/v1/predictions/keyword/pi-7",
+        "user pi-8",
+        "topic read plant/numbers",
+    ]
+    text = broker_config.clients_acl([ClientRight("camera", HASH, (), ("doors/pi-7/camera",))])
+    assert text.splitlines()[-2:] == ["user camera", "topic write doors/pi-7/camera"]
+
+
+@pytest.mark.parametrize("topic", ["a\ntopic readwrite #", "#", "doors/+", "a%u", "lepta/v1/agents/x/cmd", "$SYS/x"])
+def test_no_topic_that_is_bound_or_granted_can_write_rights_of_its_own(topic: str) -> None:
+    with pytest.raises(BindingError):
+        broker_config.agents_acl([BoundTopic(topic)])
+    with pytest.raises(BindingError):
+        broker_config.clients_acl([ClientRight("camera", HASH, (), (topic,))])
 
 
 @pytest.mark.parametrize("name", ["a\ntopic readwrite #", "+", "#", "a/b", "", "Lepta", "$SYS"])

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
+from agent.contract import messages
 from agent.contract.children import environment
 from agent.contract.manifest import FileRef, Preprocessing
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
@@ -30,6 +31,7 @@ from controller.records import (
     Answer,
     ApiKey,
     Artifact,
+    Binding,
     Certificate,
     Claim,
     Client,
@@ -87,6 +89,7 @@ def _files(*digests: str) -> writes.Write[None]:
 
 
 # One of each, in an order that a database without deferred checks would refuse.
+BOUND = messages.Binding(name="b", model="digits", topic="doors/1", preprocessing=Preprocessing(8, 8), rate=2.0)
 ONE_OF_EACH: list[Record] = [
     Shard(job="j", number=0, first=0, last=10, state="accepted", attempt=2, device="pi-1", result=C, length=40),
     Job(
@@ -116,7 +119,8 @@ ONE_OF_EACH: list[Record] = [
     ),
     Claim(token_hash="t", expires_at=2.0, uses_left=1, labels={"a": "b"}, approve=False, hardware="f0", created_at=1.0),
     Certificate(serial="0f", subject="pi-1", issued_at=1.0, expires_at=9.0, revoked_at=2.0),
-    Client(name="shop", password="$7$", predictions=("digits",), created_at=1.0),
+    Client(name="shop", password="$7$", predictions=("digits",), publishes=("doors/1",), created_at=1.0),
+    Binding(name="b", devices=("pi-1",), spec=BOUND, created_at=1.0),
     ApiKey(id="k", hash="h", name="ci", scopes=("read",), created_at=1.0, expires_at=2.0, last_used=1.5),
     Request(
         id="q", trace_id="t", model="digits", state="done", received_at=1.0, steps=(Step(step="compute", ms=0.2),)
