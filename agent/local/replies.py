@@ -42,12 +42,12 @@ def error(status: int, message: str, *, keep: bool = True) -> bytes:
 def answer(computed: frames.Computed, *, keep: bool = True) -> list[bytes]:
     """What the worker answered, or why it could not; in pieces, so that a large body is not copied."""
     if computed.fault is not None:
-        return [fault(computed.fault, keep=keep)]
+        return [failure(computed.fault, keep=keep)]
     kind = _RAW % computed.header_length if computed.header_length else _JSON
     return [_head(200, kind, len(computed.body), keep), computed.body]
 
 
-def fault(found: Fault, *, keep: bool = True) -> bytes:
+def failure(found: Fault, *, keep: bool = True) -> bytes:
     """The user's own: 400. Anything else may be over in a moment: 503, and when to try again."""
     return error(400 if found.who == "user" else 503, found.message, keep=keep)
 

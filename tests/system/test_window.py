@@ -58,15 +58,19 @@ class Users:
         self._pool.shutdown()
 
 
-def test_in_the_window_of_a_fleet_of_one_requests_wait_or_get_a_503_that_says_when_to_come_again(world: World) -> None:
+@pytest.mark.parametrize(("on_demand", "statuses"), [("place", {200}), ("off", {200, 503})])
+def test_in_the_window_of_a_fleet_of_one_requests_wait_or_get_a_503_that_says_when_to_come_again(
+    world: World, on_demand: str, statuses: set[int]
+) -> None:
     world.roll_out(MODEL, world.bring(MODEL, builders.classifier(1)))
+    assert world.http.put(f"/api/v1/models/{MODEL}/policy", json={"on_demand": on_demand}).is_success
     following = world.bring(MODEL, builders.classifier(2), memory_mb=30)
     with Users(world) as users:
         world.roll_out(MODEL, following)
         until(lambda: any(_version(a) == following for a in users.answers), "the new version answers")
-    assert {answer.status_code for answer in users.answers} == {200, 503}
+    assert {answer.status_code for answer in users.answers} == statuses
     turned_away = [answer for answer in users.answers if answer.status_code == 503]
-    assert {answer.headers["Retry-After"] for answer in turned_away} == {"1"}
+    assert all(answer.headers["Retry-After"] == "1" for answer in turned_away)
     assert all("it left to make room for a new version" in answer.json()["error"] for answer in turned_away)
     assert {_version(answer) for answer in users.answers if answer.status_code == 200} == {following - 1, following}
     [swap] = [each for each in world.client.device("edge-1").swaps if each.to_version == following]

@@ -85,7 +85,7 @@ def test_a_new_client_is_told_how_to_use_what_it_got(
     controller: RestDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = _said(capsys, "client", "add", "shop", "--predictions", "digits")
-    assert controller.asked == {"name": "shop", "predictions": ["digits"]}
+    assert controller.asked == {"name": "shop", "predictions": ["digits"], "publishes": []}
     for expected in ("10.0.0.5", "8884", "password-of-the-test", "mosquitto_sub -v -t 'lepta/v1/predictions/digits/+'"):
         assert expected in said
     assert not any("mosquitto_" in line and "password-of-the-test" in line for line in said.splitlines())
