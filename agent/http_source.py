@@ -108,11 +108,12 @@ class HttpSource:
         return deliver
 
     def _over(self, digest: str, stop: threading.Event, result: Exception | None) -> None:
+        if isinstance(result, urllib.error.HTTPError):
+            result.close()  # It is a response, too: its socket is open.
         if self._running.get(digest) is not stop:
             return
         del self._running[digest]
         if isinstance(result, urllib.error.HTTPError):
-            result.close()
             reason = f"{self._base} refuses blob {digest[:12]}: HTTP {result.code}"
             self._failed(digest, reason, result.code < 500)
         elif isinstance(result, WrongFileError):
