@@ -1,11 +1,14 @@
-"""Forged, stale and misdirected manifests, as many as wanted from one seed, and whether an agent takes any of them.
+"""Forged, stale and misdirected manifests, and altered artifacts, as many as wanted from one seed, and whether an agent
+takes any of them.
 
 Each attack is what somebody could bring before an agent who has less than the right release key: the envelope, what is
-desired, and the cause that the refusal must name.
+desired, and the cause that the refusal must name. Or, under a genuine manifest, the bytes of the artifact: what a
+source sends, in chunks, for a digest and a size that are signed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import string
 from collections.abc import Callable, Iterator
@@ -13,10 +16,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from agent.blobs import Blobs, WrongBytesError
 from agent.check import Device, check_manifest, open_manifest
+from agent.chunks import ChunkError, Missing
 from agent.contract import manifest as contract
 from agent.contract.manifest import PAYLOAD_TYPE, FileRef, Manifest, ManifestError, Target
-from agent.contract.messages import DESIRED_TYPE, DesiredModel
+from agent.contract.messages import CHUNK_BYTES, DESIRED_TYPE, DesiredModel
 from agent.contract.signing import PrivateKey, SignatureError, seal
 from agent.settings import Limits
 from tests.contract.samples import MANIFEST_SAMPLE
@@ -66,6 +71,53 @@ def verdict(attack: Attack, device: Device = DEVICE) -> str:
     except (SignatureError, ManifestError) as error:
         return error.cause
     return ""
+
+
+class Altered(NamedTuple):
+    """`data` in the place of chunk `number`, in a blob that its source calls `says` bytes long."""
+
+    number: int
+    says: int
+    data: bytes
+    cause: str
+
+
+ARTIFACT = random.Random(0).randbytes(3 * CHUNK_BYTES + 1000)
+"""What is signed: four chunks, the last one short."""
+DIGEST = hashlib.sha256(ARTIFACT).hexdigest()
+
+
+def chunk_of(artifact: bytes, number: int) -> bytes:
+    return artifact[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
+
+
+def taken(attack: Altered, blobs: Blobs) -> str:
+    """The cause of the refusal of an artifact with one altered chunk, by the rules and the store of an agent that
+    fetches it; empty if the store holds it as whole. Leaves nothing in the store."""
+    missing = Missing(len(ARTIFACT), len(ARTIFACT), 1.0, 1)
+    here = blobs.begin(DIGEST, len(ARTIFACT), ())
+    missing.known(len(ARTIFACT), here)
+    try:
+        for number in range(len(here)):
+            altered = number == attack.number
+            data = attack.data if altered else chunk_of(ARTIFACT, number)
+            missing.check(number, attack.says if altered else len(ARTIFACT), len(data))
+            blobs.write(DIGEST, number, data)
+        blobs.seal(DIGEST, len(ARTIFACT))
+    except ChunkError:
+        return "size"
+    except WrongBytesError:
+        return "digest"
+    finally:
+        blobs.drop(DIGEST)
+    return ""
+
+
+def alterations(count: int, seed: int) -> Iterator[Altered]:
+    """Every kind in turn, each time in another place."""
+    chance = random.Random(seed)
+    for number in range(count):
+        yield _ALTERATIONS[number % len(_ALTERATIONS)](chance)
 
 
 def attacks(count: int, seed: int) -> Iterator[Attack]:
@@ -156,6 +208,50 @@ def _word(chance: random.Random) -> str:
     return "x" + "".join(chance.choices(string.ascii_lowercase, k=8))
 
 
+def _changed_bit(chance: random.Random) -> Altered:
+    number = chance.randrange(4)
+    data = bytearray(chunk_of(ARTIFACT, number))
+    data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+    return Altered(number, len(ARTIFACT), bytes(data), "digest")
+
+
+def _other_bytes(chance: random.Random) -> Altered:
+    number = chance.randrange(4)
+    return Altered(number, len(ARTIFACT), chance.randbytes(len(chunk_of(ARTIFACT, number))), "digest")
+
+
+def _another_chunk(chance: random.Random) -> Altered:
+    """A genuine chunk in another's place."""
+    number, other = chance.sample(range(3), 2)
+    return Altered(number, len(ARTIFACT), chunk_of(ARTIFACT, other), "digest")
+
+
+def _cut_chunk(chance: random.Random) -> Altered:
+    number = chance.randrange(4)
+    data = chunk_of(ARTIFACT, number)
+    return Altered(number, len(ARTIFACT), data[: chance.randrange(len(data))], "size")
+
+
+def _longer_chunk(chance: random.Random) -> Altered:
+    number = chance.randrange(4)
+    more = chance.randbytes(chance.randrange(1, 2000))
+    return Altered(number, len(ARTIFACT), chunk_of(ARTIFACT, number) + more, "size")
+
+
+def _another_size(chance: random.Random) -> Altered:
+    """The last chunk is longer, and so is the blob, by what its source says."""
+    more = chance.randbytes(chance.randrange(1, 2000))
+    return Altered(3, len(ARTIFACT) + len(more), chunk_of(ARTIFACT, 3) + more, "size")
+
+
+_ALTERATIONS: tuple[Callable[[random.Random], Altered], ...] = (
+    _changed_bit,
+    _other_bytes,
+    _another_chunk,
+    _cut_chunk,
+    _longer_chunk,
+    _another_size,
+)
 _KINDS: tuple[Callable[[random.Random], Attack], ...] = (
     _changed_byte,
     _forged,

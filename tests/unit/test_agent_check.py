@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent.blobs import Blobs
 from agent.check import check_manifest, usable_runtimes
 from agent.clock import RELEASED, Clock
 from agent.contract import root
@@ -16,7 +17,23 @@ from agent.contract.root import Root, RootError, seal_root
 from agent.contract.signing import PrivateKey
 from agent.disk import RealDisk
 from agent.roots import Roots
-from tests.attacks import DEVICE, FLOOR, KEY, NOW, SOUND, Attack, attacks, sealed, verdict, wanted
+from tests.attacks import (
+    ARTIFACT,
+    DEVICE,
+    FLOOR,
+    KEY,
+    NOW,
+    SOUND,
+    Altered,
+    Attack,
+    alterations,
+    attacks,
+    chunk_of,
+    sealed,
+    taken,
+    verdict,
+    wanted,
+)
 
 OLD, ROOT, NEXT_ROOT, FRESH = (PrivateKey.generate() for _ in range(4))
 DAY = 86400.0
@@ -30,6 +47,18 @@ def test_every_forged_stale_or_misdirected_manifest_is_refused_for_its_cause() -
     for attack in attacks(190, seed=int(os.environ.get("LEPTA_TEST_SEED", "1"))):
         assert verdict(attack) == attack.cause
         assert attack.cause in CAUSES
+
+
+def test_every_altered_artifact_is_refused_by_its_digest_or_its_size(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path, RealDisk(), 8 * len(ARTIFACT))
+    for altered in alterations(60, seed=int(os.environ.get("LEPTA_TEST_SEED", "1"))):
+        assert taken(altered, blobs) == altered.cause
+        assert blobs.held() == []
+
+
+def test_the_artifact_that_is_signed_is_taken(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path, RealDisk(), 8 * len(ARTIFACT))
+    assert taken(Altered(0, len(ARTIFACT), chunk_of(ARTIFACT, 0), ""), blobs) == ""
 
 
 def test_each_single_byte_of_an_envelope_that_is_changed_makes_it_refused() -> None:

@@ -1,22 +1,32 @@
-"""Forged, stale and misdirected manifests before the checks that an agent makes."""
+"""Forged, stale and misdirected manifests before the checks of an agent, and altered artifacts before its store."""
 
 from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
 
-from tests.attacks import attacks, verdict
+from agent.blobs import Blobs
+from agent.disk import RealDisk
+from tests.attacks import ARTIFACT, alterations, attacks, taken, verdict
 from tests.benchmarks.results import Figure
 
-COUNT, QUICK_COUNT, SEED = 2000, 200, 1
+MANIFESTS, QUICK_MANIFESTS, SEED = 2000, 200, 1
+ARTIFACTS, QUICK_ARTIFACTS = 1200, 60
 
 
-def figures(_: Path, quick: bool) -> list[Figure]:
-    count = QUICK_COUNT if quick else COUNT
-    causes = Counter(verdict(attack) for attack in attacks(count, SEED))
-    accepted = causes.pop("", 0)
-    note = "refused by cause: " + ", ".join(f"{cause} {times}" for cause, times in causes.most_common())
+def figures(folder: Path, quick: bool) -> list[Figure]:
+    manifests, artifacts = (QUICK_MANIFESTS, QUICK_ARTIFACTS) if quick else (MANIFESTS, ARTIFACTS)
+    folder.mkdir(exist_ok=True)
+    blobs = Blobs(folder, RealDisk(), 8 * len(ARTIFACT))
+    refused = Counter(verdict(attack) for attack in attacks(manifests, SEED))
+    kept_out = Counter(taken(altered, blobs) for altered in alterations(artifacts, SEED))
+    accepted = refused.pop("", 0) + kept_out.pop("", 0)
+    note = f"manifests refused by cause: {_counted(refused)}; altered artifacts: {_counted(kept_out)}"
     return [
-        Figure("attacks", count, note=note),
+        Figure("attacks", manifests + artifacts, note=note),
         Figure("attacks_accepted", accepted, "", "0", accepted == 0, always=True),
     ]
+
+
+def _counted(causes: Counter[str]) -> str:
+    return ", ".join(f"{cause} {times}" for cause, times in causes.most_common())

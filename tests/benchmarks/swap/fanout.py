@@ -65,8 +65,10 @@ def _one(fleet: Fleet, content: bytes) -> list[Figure]:
     """Alone: what others ask for comes to every agent that is still fetching."""
     size, chunks = len(content), -(-len(content) // CHUNK_BYTES)
     with Cutter(fleet.client.broker().port, file_ref(content).digest, chunks // 2) as cutter:
-        _behind(fleet, cutter.port)
+        agent = _behind(fleet, cutter.port)
         fleet.roll_out("large", fleet.push("large", content))
+        # A rollout may end at the cut, with a device that is lost; the device goes on by itself.
+        agent.until(lambda: fleet.serves(CUT, "large"), "the model serving after the cut")
     if cutter.cut_at is None:
         raise RuntimeError(f"the agent's connection was not cut: {len(cutter.came)} chunks came")
     again = cutter.asked_again()
