@@ -198,7 +198,6 @@ def test_a_model_is_loaded_and_unloaded_and_the_answer_is_true(world: World) -> 
     refused(http.post("/v2/repository/models/comes/load"), 422, "no version of comes was released")
     world.client.release("comes", 1)
     assert index(world)["comes", "1"] == ("UNAVAILABLE", "no device is to run it")
-    refused(http.post("/v2/models/comes/infer", json=body()), 503, "does not serve this model")
     answer = http.post("/v2/repository/models/comes/load", json={})
     assert (answer.status_code, answer.json()) == (200, {"name": "comes", "version": "1", "state": "READY"})
     assert http.post("/v2/models/comes/infer", json=body()).status_code == 200
@@ -209,7 +208,7 @@ def test_a_model_is_loaded_and_unloaded_and_the_answer_is_true(world: World) -> 
     assert len(world.client.rollouts()) == rollouts
     gone = http.post("/v2/repository/models/comes/unload", json={"parameters": {"unload_dependents": False}})
     assert (gone.status_code, gone.json()["state"]) == (200, "UNAVAILABLE")
-    refused(http.post("/v2/models/comes/infer", json=body()), 503, "does not serve this model")
+    refused(http.post("/v2/models/comes/infer", json=body()), 503, "was unloaded from all devices")
     assert http.get("/v2/models/comes/ready").status_code == 503
     assert http.post("/v2/repository/models/comes/unload").status_code == 200
     refused(http.post("/v2/repository/models/none/unload"), 404, "no model is called")
