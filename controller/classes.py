@@ -9,15 +9,12 @@ import msgspec
 import numpy as np
 
 from agent.contract.golden import Array
+from agent.contract.predictions import best_of
 
 
 def scores_of(outputs: Mapping[str, Array]) -> Array | None:
     """The output that has classes, shape (rows, classes); None where there is none."""
     return next((array for array in outputs.values() if array.ndim == 2 and array.shape[1] > 1), None)
-
-
-def label_of(index: int, labels: Sequence[str]) -> str:
-    return labels[index] if index < len(labels) else str(index)
 
 
 def told(outputs: Mapping[str, Array], labels: Sequence[str], top: int) -> dict[str, Any]:
@@ -37,7 +34,5 @@ def encoded(value: object) -> bytes:
 def _row(scores: Array, labels: Sequence[str], top: int) -> dict[str, Any]:
     if not np.isfinite(scores).all():
         return {"label": None, "score": None, "top": []}
-    # Stable, so that equal scores keep the order of their classes.
-    best = [int(index) for index in np.argsort(-scores, kind="stable")[:top]]
-    ranked = [{"class": i, "label": label_of(i, labels), "score": float(scores[i])} for i in best]
-    return {"label": ranked[0]["label"], "score": ranked[0]["score"], "top": ranked}
+    ranked = best_of(scores, labels, top)
+    return {"label": ranked[0].label, "score": ranked[0].score, "top": ranked}

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from agent.contract.golden import Array
-from controller.classes import label_of, scores_of
+from agent.contract.predictions import label_of
+from controller.classes import scores_of
 from controller.client.oip import Answer
 from controller.replies import Version
 

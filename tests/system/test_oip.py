@@ -246,7 +246,7 @@ def test_a_picture_is_answered_with_labels_best_first(world: World) -> None:
         assert [entry["label"] for entry in row["top"]][:1] == [row["label"]]
         assert len(row["top"]) == 2
         assert row["top"][0]["score"] >= row["top"][1]["score"]
-        assert LABELS[row["top"][0]["class"]] == row["label"]
+        assert LABELS[row["top"][0]["number"]] == row["label"]
         assert (told["version"], told["device"]) == (2, "one")
         assert told["artifact"]
         assert told["runtime"]
