@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import version as release_of
+from math import prod
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from agent.contract.tensors import TensorSpec
+from agent.contract.oip_names import TO_NUMPY
+from agent.contract.tensors import DTYPES, TensorSpec
 from controller import oip, reads, records, replies, repository, stored_numbers
 from controller.api.access import controller_of, needs
 from controller.api.errors import reply
@@ -16,7 +18,8 @@ from controller.parts import Controller
 
 router = APIRouter(prefix="/v2", tags=["inference"])
 _TOLD = needs("read", "infer")
-_EXTENSIONS = ("binary_tensor_data", "statistics", "model_repository")
+_EXTENSIONS = ("binary_tensor_data", "statistics", "model_repository", "model_configuration")
+_PLATFORM = "tflite_int8"
 
 
 @router.get("", dependencies=_TOLD)
@@ -55,6 +58,16 @@ async def metadata(request: Request, model: str) -> Response:
 @router.get("/models/{model}/versions/{version}", dependencies=_TOLD)
 async def version_metadata(request: Request, model: str, version: str) -> Response:
     return await _metadata(request, model, str(version_number(version)))
+
+
+@router.get("/models/{model}/config", dependencies=_TOLD)
+async def config(request: Request, model: str) -> Response:
+    return await _config(request, model, "serving")
+
+
+@router.get("/models/{model}/versions/{version}/config", dependencies=_TOLD)
+async def version_config(request: Request, model: str, version: str) -> Response:
+    return await _config(request, model, str(version_number(version)))
 
 
 @router.get("/models/{model}/ready", dependencies=_TOLD)
@@ -120,11 +133,36 @@ async def _metadata(request: Request, model: str, version: str) -> Response:
         replies.Metadata(
             name=model,
             versions=versions,
-            platform="tflite_int8",
+            platform=_PLATFORM,
             inputs=tensor_infos(artifacts, "inputs"),
             outputs=tensor_infos(artifacts, "outputs"),
         )
     )
+
+
+async def _config(request: Request, model: str, version: str) -> Response:
+    """What Triton's tools read of its model configuration. A batch is what fits into a request with raw tensors."""
+    controller = controller_of(request)
+    artifacts = await artifacts_of(controller, await find_version(controller, model, version))
+    inputs, outputs = tensor_infos(artifacts, "inputs"), tensor_infos(artifacts, "outputs")
+    row = sum(_width(info.datatype) * prod(info.shape[1:]) for info in inputs)
+    told = {
+        "name": model,
+        "platform": _PLATFORM,
+        "backend": "lepta",
+        "max_batch_size": controller.settings.limits.infer_bytes // max(1, row),
+        "input": [_configured(info) for info in inputs],
+        "output": [_configured(info) for info in outputs],
+    }
+    return reply(told)
+
+
+def _width(datatype: str) -> int:
+    return DTYPES[TO_NUMPY[datatype]]
+
+
+def _configured(info: replies.TensorInfo) -> dict[str, object]:
+    return {"name": info.name, "data_type": f"TYPE_{info.datatype}", "dims": info.shape[1:]}
 
 
 def _served(request: Request, model: str) -> set[int]:

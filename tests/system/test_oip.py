@@ -111,6 +111,14 @@ def test_several_inputs_and_outputs_have_names(world: World) -> None:
     )
 
 
+def test_the_configuration_tells_tools_what_they_ask_for(world: World) -> None:
+    told = world.http.get("/v2/models/pair/config").json()
+    assert [(t["name"], t["data_type"], t["dims"]) for t in told["input"]] == [(n, "TYPE_FP32", [3]) for n in "ab"]
+    assert [t["name"] for t in told["output"]] == ["sum", "product"]
+    assert told["max_batch_size"] == 64 * 1024 * 1024 // 24
+    assert world.http.get("/v2/models/pair/versions/1/config").json() == told
+
+
 def test_a_version_in_the_path_answers_or_nobody_does(world: World) -> None:
     answer = world.http.post("/v2/models/toy/versions/2/infer", json=body())
     assert np.array_equal(scores_of(answer), SCORES)

@@ -124,6 +124,7 @@ def test_health_and_metadata(triton: Triton) -> None:
     assert not triton.is_model_ready("toy", "1")
     assert not triton.is_model_ready("none")
     assert {"binary_tensor_data", "statistics", "model_repository"} <= set(triton.get_server_metadata()["extensions"])
+    assert triton.get_model_config("toy")["input"][0]["data_type"] == "TYPE_FP32"
     told = triton.get_model_metadata("toy")
     assert told["versions"] == ["2"]
     assert [(t["name"], t["datatype"], t["shape"]) for t in told["outputs"]] == [("scores", "FP32", [-1, 4])]
