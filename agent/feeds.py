@@ -13,7 +13,7 @@ from agent import sound
 from agent.contract import pictures
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
-from agent.contract.predictions import MAX_SCORES, Guess
+from agent.contract.predictions import MAX_SCORES, Guess, best_of
 from agent.contract.tensors import Tensor, TensorError, TensorSpec
 from agent.frames import Feed
 from agent.runtime import ModelError
@@ -50,12 +50,7 @@ def found(
     scores = tuple(float(score) for score in row.ravel()) if row.size <= MAX_SCORES else ()
     if row.ndim != 1 or row.size < 2:
         return (), scores
-    best = np.argsort(-row, kind="stable")[:top_k].tolist()
-    return tuple(Guess(label=_label(labels, n), score=float(row[n]), number=n) for n in best), scores
-
-
-def _label(labels: Sequence[str], number: int) -> str:
-    return labels[number] if number < len(labels) else str(number)
+    return best_of(row, labels, top_k), scores
 
 
 def _raw(payload: bytes, spec: TensorSpec) -> Tensor:

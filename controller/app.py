@@ -99,6 +99,7 @@ class Assembly:
                 wall=time.time,
             ),
             profiles=profiles,
+            pictures=asyncio.Semaphore(settings.limits.pictures_at_once),
         )
 
     @contextlib.asynccontextmanager

@@ -27,6 +27,8 @@ class Situation:
     """A device answers for it."""
     why_not: str
     """In words, device by device, when none does."""
+    withdrawn: bool = False
+    """Somebody took the model off all devices."""
     rollout: str | None = None
     """Of the model, under way."""
     last_rollout: tuple[str, str] | None = None
@@ -88,6 +90,8 @@ def decide(s: Situation) -> Decision:
         return Refuse(f"no device can answer for {s.model}: {s.why_not}", "lepta device ls")
     if s.rollout is not None:
         return Wait("rollout", s.rollout)
+    if s.withdrawn:
+        return Refuse(f"{s.model} was unloaded from all devices", f"lepta rollout start {s.model}")
     if s.run is not None:
         return Wait("run", s.run)
     if any(state not in _GIVEN_UP for state in s.told.values()):
@@ -133,4 +137,4 @@ def _named(s: Situation) -> str:
 
 
 def _ended(state: str) -> str:
-    return "was aborted" if state == "aborted" else "failed"
+    return f"was {state}" if state in ("aborted", "withdrawn") else "failed"

@@ -325,6 +325,7 @@ class Devices:
             cpu=load.cpu if load else 0.0,
             draining=known.record.drain,
             away=known.away(model),
+            version=state.version if state else 0,
         )
 
     def _tell_anew(self, tick: Tick, known: Known) -> None:

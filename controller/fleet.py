@@ -39,6 +39,7 @@ from controller.devices import Devices
 from controller.errors import Internal, LeptaError
 from controller.inference import Inference
 from controller.jobs import Broken, Jobs, Reduced
+from controller.model_stats import Statistics
 from controller.policies import Policies
 from controller.recorder import Recorder
 from controller.releases import Releases
@@ -94,6 +95,7 @@ class Fleet:
         self._requests: list[tuple[records.Request, float]] = []
         self._flushed_at = 0.0
         self._loop: asyncio.Task[None] | None = None
+        self.statistics = Statistics()
         self.refused = 0
         """Messages dropped: garbage, repeats, strangers, overflow."""
 

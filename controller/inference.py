@@ -70,6 +70,12 @@ class Trace:
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
     """With `inputs`, for the store, which keeps what its policy says."""
+    only: int = 0
+    """The one version that may answer; 0 for any."""
+    rows: int = 0
+    queue_ms: float = 0.0
+    service_ms: float = 0.0
+    """On the device that answered."""
     steps: list[tuple[str, float, str]] = field(default_factory=list)
     _mark: float = field(default_factory=time.perf_counter)
 
@@ -134,6 +140,7 @@ class Inference:
             raise Busy("too many requests are waiting", "try again in a second, or add devices")
         trace.inputs = tensors
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
+        trace.rows = tensors[0].shape[0]
         deadline = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
         tried: set[str] = set()
         fault = ""
@@ -153,7 +160,7 @@ class Inference:
                 fault = f"{route.device}: {answer.fault.message}"
             tried.add(route.device)
             trace.step("result?", f"no: {fault}; retry")
-            route = await self._route(trace.model, frozenset(tried))
+            route = await self._route(trace, frozenset(tried))
         if time.monotonic() >= deadline:
             raise Timeout(f"no device answered in time; last: {fault or 'nothing'}")
         raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
@@ -183,22 +190,27 @@ class Inference:
         done = ""
         try:
             try:
-                route = await self._route(trace.model, frozenset())
+                route = await self._route(trace, frozenset())
             except Busy as error:
+                if trace.only:
+                    raise  # What would be prepared need not be that version.
                 done = f"not yet: {await self._directory.prepare(trace.model, wait_s, error)}; then "
-                route = await self._route(trace.model, frozenset())
+                route = await self._route(trace, frozenset())
         except LeptaError as error:
             trace.step("optimized?", f"no: {error.message}")
             raise
         trace.step("optimized?", f"{done}yes: artifact {route.artifact[:12]}")
         return route
 
-    async def _route(self, model: str, tried: frozenset[str]) -> Route:
-        route = routing.choose(self._directory.candidates(model), tried, self._draw())
+    async def _route(self, trace: Trace, tried: frozenset[str]) -> Route:
+        model = trace.model
+        candidates = routing.of_version(self._directory.candidates(model), trace.only)
+        route = routing.choose(candidates, tried, self._draw())
         if isinstance(route, NoRoute):
             if not await self._directory.exists(model):
                 raise NotFound(f"no model is called {model[:80]!r}", "lepta model ls")
-            raise Busy(f"no device can answer for {model}: {'; '.join(route.reasons)}", "lepta device ls")
+            asked = f"{model} version {trace.only}" if trace.only else model
+            raise Busy(f"no device can answer for {asked}: {'; '.join(route.reasons)}", "lepta device ls")
         return route
 
     async def _attempt(self, trace: Trace, route: Route, tensors: tuple[Tensor, ...], left_s: float) -> Answer | str:
@@ -224,6 +236,8 @@ class Inference:
         finally:
             del self._waiting[attempt], self._at[attempt]
             self._outstanding[route.device] -= 1
+        if answer.fault is None and trace.only not in (0, answer.version):
+            return f"{route.device} serves version {answer.version} by now"
         self._note(trace, route, answer, (time.perf_counter() - sent) * 1000)
         return answer
 
@@ -243,6 +257,7 @@ class Inference:
         trace.version, trace.artifact = answer.version, answer.artifact
         trace.device, trace.runtime = route.device, answer.runtime
         trace.outputs = answer.outputs
+        trace.queue_ms, trace.service_ms = answer.queue_ms, answer.service_ms
         compute = answer.queue_ms + answer.service_ms
         trace.step("distribute", f"to {route.device}, both ways by MQTT: {route.reason}", max(0.0, total_ms - compute))
         trace.step(

@@ -227,6 +227,7 @@ class OnDemand:
             self._policies.of(model).on_demand,
             ready=self._serves(model),
             why_not=self._why_not(model),
+            withdrawn=self._releases.withdrawn(model),
             rollout=seen.rollout,
             last_rollout=(ended.id, ended.state) if ended else None,
             run=next((run.id for run in runs if run.id in seen.runs), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Controller:
     gate: Gate
     on_demand: OnDemand
     profiles: dict[str, Profile]
+    pictures: asyncio.Semaphore
+    """Who unpacks pictures."""
     server: ServerFiles | None = None
     """What TLS is served with; None: plain HTTP."""
     on_certificate: list[Callable[[], None]] = field(default_factory=list)

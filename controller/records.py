@@ -18,7 +18,7 @@ from controller.terms import Terms
 from firmware_profiles.profile import Facts
 
 RunState = Literal["queued", "running", "done", "failed", "cancelled"]
-RolloutState = Literal["running", "done", "failed", "aborted"]
+RolloutState = Literal["running", "done", "failed", "aborted", "withdrawn"]
 JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 DeviceState = Literal["pending", "approved", "revoked"]
 ShardState = Literal["pending", "leased", "accepted", "quarantined"]

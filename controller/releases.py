@@ -64,7 +64,7 @@ class Releases:
         self._new_id = new_id
         self._open: dict[str, _Open] = {}
         self._current: dict[str, dict[str, records.Artifact]] = {}
-        """Per model the artifacts, by profile, that a device which joins now is to get."""
+        """Per model the artifacts, by profile, that a device which joins now is to get; none if it was withdrawn."""
         devices.on_lost.append(self._lost)
         devices.on_change.append(self._device_changed)
 
@@ -114,9 +114,7 @@ class Releases:
         self, tick: Tick, release: records.Release, artifacts: list[records.Artifact], extra: Extra = _NOTHING
     ) -> records.Rollout:
         """Bring a release to every enrolled device. One rollout per model at a time."""
-        busy = self.running(release.model)
-        if busy is not None:
-            raise Conflict(f"rollout {busy} of {release.model} is still running", f"lepta rollout abort {busy}")
+        self._check_none_runs(release.model)
         record = records.Rollout(
             id=self._new_id("rollout"),
             release=release.id,
@@ -141,6 +139,26 @@ class Releases:
             raise NotFound(f"no running rollout is called {rollout_id!r}", "lepta rollout ls")
         self._step(tick, opened, rollout.Aborted())
         return opened.record
+
+    def withdraw(self, tick: Tick, release: records.Release) -> records.Rollout:
+        """Take a model off every device, and give it to none that joins, until it is rolled out again. `release` is
+        its newest. Kept as a rollout, so that its history tells of it."""
+        self._check_none_runs(release.model)
+        record = records.Rollout(
+            id=self._new_id("rollout"),
+            release=release.id,
+            model=release.model,
+            version=release.version,
+            state="withdrawn",
+            created_at=tick.wall,
+            finished_at=tick.wall,
+        )
+        tick.save(writes.put(record))
+        self._current[release.model] = {}
+        for known in self._devices.all():
+            self._devices.set_desired(tick, known.name, release.model, None)
+        log.info("%s is withdrawn from all devices", release.model)
+        return record
 
     def tick(self, tick: Tick) -> None:
         for opened in list(self._open.values()):
@@ -171,6 +189,10 @@ class Releases:
             if placement.profile is not None:
                 self._devices.set_desired(tick, device, model, desired_of(built[placement.profile]))
 
+    def withdrawn(self, model: str) -> bool:
+        """No device is to have it until it is rolled out again."""
+        return self._current.get(model) == {}
+
     def running(self, model: str) -> str | None:
         """The rollout of a model that is under way."""
         return next((opened.record.id for opened in self._open.values() if opened.record.model == model), None)
@@ -189,6 +211,11 @@ class Releases:
         if profile is None or built[profile].target.takes(device, self._devices.require(device).labels):
             return placement
         return Placement(device, None, (f"the version is signed for {built[profile].target}",))
+
+    def _check_none_runs(self, model: str) -> None:
+        busy = self.running(model)
+        if busy is not None:
+            raise Conflict(f"rollout {busy} of {model} is still running", f"lepta rollout abort {busy}")
 
     # -- deciding
 

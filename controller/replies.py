@@ -365,11 +365,13 @@ class Example(Reply, frozen=True, kw_only=True):
 
 
 class TensorInfo(Reply, frozen=True, kw_only=True):
-    """`shape` starts with the rows axis, -1 for any number."""
+    """`shape` starts with the rows axis, -1 for any number. `parameters` of an input say how the model stores it, where
+    all artifacts of the version do it alike."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    parameters: dict[str, Any] = {}
 
 
 class Metadata(Reply, frozen=True, kw_only=True):

@@ -40,7 +40,8 @@ async def _restore_releases(tick: Tick, fleet: Fleet, store: Store) -> None:
         shares = await store.read(reads.every(records.RolloutDevice, rollout=record.id))
         running.append((record, shares, await artifacts(record)))
     current: dict[str, list[records.Artifact]] = {}
-    for record in await store.read(reads.every(records.Rollout, newest=True, state=("running", "done"))):
+    for record in await store.read(reads.every(records.Rollout, newest=True, state=("running", "done", "withdrawn"))):
         if record.model not in current:
-            current[record.model] = await artifacts(record)
+            # Of a model that was withdrawn, devices that join get nothing.
+            current[record.model] = [] if record.state == "withdrawn" else await artifacts(record)
     fleet.releases.restore(running, current, tick.now)

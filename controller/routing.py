@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Candidate:
     draining: bool = False
     away: str = ""
     """Why it does not answer for a while, as it says itself: it makes room for another version."""
+    version: int = 0
+    """Of the artifact; 0 while none serves."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ def choose(candidates: Iterable[Candidate], tried: frozenset[str], draw: float) 
     return Route(chosen.device, chosen.artifact or "", expected_ms(chosen), reason)
 
 
+def of_version(candidates: list[Candidate], only: int) -> list[Candidate]:
+    """What the devices could do for one version of the model; `only` 0: for any."""
+    if not only:
+        return candidates
+    return [c if c.version == only else replace(c, artifact=None) for c in candidates]
+
+
 def expected_ms(candidate: Candidate) -> float:
     """Expected finish of a request sent now, in milliseconds."""
     service = candidate.service_ms or _UNKNOWN_SERVICE_MS
@@ -82,7 +91,8 @@ def infeasible(candidate: Candidate) -> str | None:
     if not candidate.online:
         return "offline"
     if candidate.artifact is None:
-        return candidate.away or "does not serve this model"
+        other = f"serves version {candidate.version}" if candidate.version else ""
+        return candidate.away or other or "does not serve this model"
     if candidate.draining:
         return "draining"
     return None

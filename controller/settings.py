@@ -95,6 +95,10 @@ class Limits:
     request_attempts: int = 3
     request_attempt_s: float = 10.0
     request_deadline_s: float = 30.0
+    repository_wait_s: float = 30.0
+    """How long a caller of /v2/repository waits for the devices; Triton's clients give up after 60 s."""
+    pictures_at_once: int = 2
+    """Pictures that are unpacked at the same time, each in a thread: one may take 200 MB."""
     requests_flush_s: float = 1.0
     """How often finished requests are written to the log."""
 

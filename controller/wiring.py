@@ -23,6 +23,7 @@ from controller.fleet import Event, Fleet
 from controller.inference import Inference, InferenceLimits, Trace
 from controller.jobs import Jobs
 from controller.keys import Keys
+from controller.model_stats import Statistics
 from controller.on_demand import OnDemand
 from controller.outbox import Outbox
 from controller.policies import Policies
@@ -201,11 +202,28 @@ class _Directory:
         return await self._on_demand.ready(model, wait_s)
 
 
+def _count(statistics: Statistics, trace: Trace) -> None:
+    whole_ms = sum(ms for _, ms, _ in trace.steps)
+    if trace.state in ("failed", "refused"):
+        statistics.failed(trace.model, trace.version, trace.only, whole_ms)
+    elif trace.state == "answered":
+        statistics.answered(
+            trace.model,
+            trace.version,
+            rows=trace.rows,
+            at_ms=round((trace.received_at * 1000) + whole_ms),
+            whole_ms=whole_ms,
+            queue_ms=trace.queue_ms,
+            service_ms=trace.service_ms,
+        )
+
+
 def _finished(fleet: Fleet, trace: Trace) -> None:
     """A request is over: log it, and let routing learn how long its device took."""
     compute = next((ms for step, ms, _ in reversed(trace.steps) if step == "compute"), 0.0)
     if trace.artifact and compute:
         fleet.devices.note_service(trace.device, trace.artifact, compute)
+    _count(fleet.statistics, trace)
     kept = fleet.answers.offer(trace)
     steps = (*trace.steps, ("store", 0.0, kept))
     fleet.log_request(

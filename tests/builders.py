@@ -74,6 +74,17 @@ def two_inputs() -> bytes:
 
 
 @cache
+def two_outputs() -> bytes:
+    """A float model with inputs `a` and `b` (3,) and outputs `sum` and `product` (3,)."""
+    graph = Graph()
+    a, b = graph.tensor("a", (1, 3), "float32"), graph.tensor("b", (1, 3), "float32")
+    total, product = graph.tensor("sum", (1, 3), "float32"), graph.tensor("product", (1, 3), "float32")
+    graph.operator("ADD", [a.at, b.at], [total.at], schema.AddOptionsT())
+    graph.operator("MUL", [a.at, b.at], [product.at], schema.MulOptionsT())
+    return graph.finish({"a": a, "b": b}, {"sum": total, "product": product})
+
+
+@cache
 def custom_operator(name: str = "LeptaUnknown") -> bytes:
     """A well-formed file whose operator no runtime knows."""
     graph = Graph()

@@ -68,6 +68,7 @@ def decode(body: bytes, header_length: str | None) -> Request:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ProtocolError(f"not an inference request: {error}") from error
     raw = memoryview(body)[size:]
+    _refuse_others(header)
     tensors = []
     for item in header.inputs:
         tensor, raw = _take(item, raw)
@@ -115,6 +116,16 @@ def datatype(dtype: str) -> str:
     return FROM_NUMPY[dtype]
 
 
+def _refuse_others(header: _Header) -> None:
+    """What other servers do and we do not would else go unnoticed."""
+    told = [(item.name, item.parameters) for item in header.inputs]
+    for name, parameters in told + [(item.name, item.parameters) for item in header.outputs]:
+        if "shared_memory_region" in parameters:
+            raise ProtocolError(f"{name!r} is in shared memory, which is not supported: send it along")
+        if parameters.get("classification"):
+            raise ProtocolError(f"{name!r}: classification is not supported; ask /api/v1/models/M/predict for labels")
+
+
 def _header_size(body: bytes, header_length: str | None) -> int:
     if header_length is None:
         return len(body)
@@ -138,10 +149,23 @@ def _from_json(name: str, shape: list[int], protocol_type: str, data: Any) -> Te
     if data is None:
         raise ProtocolError(f"input {name!r} has neither data nor binary_data_size")
     try:
-        array = np.asarray(data, dtype=dtype).reshape(shape)
-    except (ValueError, TypeError, OverflowError) as error:
+        array = _exactly(np.asarray(data), dtype).reshape(shape)
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise ProtocolError(f"input {name!r}: data does not fill {protocol_type} {shape}: {error}") from error
     return Tensor(name, dtype, tuple(shape), array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+
+def _exactly(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    """As `dtype`; what would become another number is refused. null is the NaN that JSON lacks."""
+    if array.dtype == object and np.dtype(dtype).kind == "f":
+        array = array.astype(dtype)
+    if array.size and array.dtype.kind not in "fiub":
+        raise ValueError("it holds something else than numbers")
+    with np.errstate(over="raise"):
+        wanted = array.astype(dtype)
+    if wanted.dtype.kind in "iu" and not np.array_equal(wanted, array):
+        raise ValueError("a number does not fit the type")
+    return wanted
 
 
 def _numpy_name(name: str, protocol_type: str) -> str:
@@ -152,6 +176,9 @@ def _numpy_name(name: str, protocol_type: str) -> str:
 
 
 def _checked(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    names = [tensor.name for tensor in tensors]
+    if len(set(names)) < len(names):
+        raise ProtocolError(f"an input comes twice: {', '.join(names)}")
     try:
         wire.rows_of(tuple(tensors))
     except wire.TensorError as error:

@@ -23,7 +23,10 @@ from controller.api import (
     jobs,
     keys,
     models,
+    oip_models,
+    oip_repository,
     policies,
+    predict,
     release,
     requests,
     rollouts,
@@ -38,10 +41,15 @@ from controller.parts import Controller
 PREFIX = "/api/v1"
 _PARTS = (
     *(description, health, files, models, runs, run_views, rollouts, release),
-    *(devices, enrol, jobs, requests, examples, keys, clients, answers, policies, bindings),
+    *(devices, enrol, jobs, requests, examples, keys, clients, answers, policies, bindings, predict),
 )
 # These read their body in pieces, up to limits of their own.
-_STREAMED = (("PUT", f"{PREFIX}/files"), ("POST", f"{PREFIX}/deploy"), ("POST", "/v2/models/"))
+_STREAMED = (
+    ("PUT", f"{PREFIX}/files"),
+    ("POST", f"{PREFIX}/deploy"),
+    ("POST", "/v2/models/"),
+    ("POST", f"{PREFIX}/models/{{model}}/predict"),
+)
 
 
 class Declared(NamedTuple):
@@ -61,6 +69,8 @@ def add_routes(app: FastAPI, controller: Controller) -> None:
     add_error_handlers(app)
     # Routes are looked through in this order: inference first, it is asked most.
     app.include_router(infer.router)
+    app.include_router(oip_models.router)
+    app.include_router(oip_repository.router)
     app.include_router(health.probes)
     for part in _PARTS:
         app.include_router(part.router, prefix=PREFIX)

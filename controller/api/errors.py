@@ -67,8 +67,11 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = f"nothing is at {request.url.path}" if error.status_code == 404 else str(error.detail)
-    return reply(error_body(message, "user", "see /api/v1/openapi.json"), error.status_code)
+    path = request.url.path
+    told = {404: f"nothing is at {path}", 405: f"{request.method} does nothing at {path}"}
+    message = told.get(error.status_code, str(error.detail))
+    headers = dict(error.headers or {})
+    return reply(error_body(message, "user", "see /api/v1/openapi.json"), error.status_code, headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
@@ -36,13 +37,14 @@ class Guard:
 
 class Bodies:
     """Refuses bodies beyond `limit` bytes before they are read whole, but for routes that read their own in pieces:
-    (method, path), or the beginning of a path that ends in a slash."""
+    (method, path), where a path may be one with a {name} in it, or the beginning of one, which ends in a slash."""
 
     def __init__(self, app: ASGIApp, limit: int, own: Collection[tuple[str, str]]) -> None:
         self._app = app
         self._limit = limit
         self._own = frozenset(own)
         self._below = tuple(path for _, path in own if path.endswith("/"))
+        self._around = tuple(re.compile(re.sub("{[^}]*}", "[^/]+", path)) for _, path in own if "{" in path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in _BODILESS or self._reads_its_own(scope):
@@ -65,7 +67,8 @@ class Bodies:
 
     def _reads_its_own(self, scope: Scope) -> bool:
         path: str = scope["path"]
-        return path.startswith(self._below) or (scope["method"], path) in self._own
+        known = path.startswith(self._below) or (scope["method"], path) in self._own
+        return known or any(around.fullmatch(path) for around in self._around)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"this request has at most {self._limit:,} bytes", "PUT big files to /api/v1/files")

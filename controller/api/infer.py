@@ -1,80 +1,64 @@
-"""The Open Inference Protocol v2: metadata, readiness, and inference routed to an agent."""
+"""The Open Inference Protocol v2: inference, routed to an agent. What is told about models is in `oip_models`."""
 
 from __future__ import annotations
 
 import secrets
-import zlib
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from agent.contract.messages import Answer
-from agent.contract.tensors import TensorSpec
-from controller import oip, replies, tracing
-from controller.api.access import INFER, controller_of, needs
-from controller.api.errors import reply
-from controller.api.models import artifacts_of, find_version
+from agent.contract.tensors import Tensor
+from controller import oip, stored_numbers, tracing
+from controller.api import bodies
+from controller.api.access import INFER, controller_of
+from controller.api.models import artifacts_of, find_version, version_number
 from controller.api.policies import wait_of
-from controller.errors import BadRequest, LeptaError, Preparing, TooLarge
+from controller.errors import BadRequest, Busy, LeptaError, Preparing
 from controller.inference import Trace
+from controller.parts import Controller
 
 router = APIRouter(prefix="/v2", tags=["inference"])
-
-
-@router.get("", dependencies=needs("read", "infer"))
-async def server() -> Response:
-    return reply({"name": "lepta", "version": version("lepta"), "extensions": ["binary_tensor_data"]})
-
-
-@router.get("/health/live", dependencies=needs("read", "infer"))
-async def live() -> Response:
-    return reply({"live": True})
-
-
-@router.get("/health/ready", dependencies=needs("read", "infer"))
-async def ready(request: Request) -> Response:
-    controller = controller_of(request)
-    is_ready = controller.bus.connected
-    return reply({"ready": is_ready}, 200 if is_ready else 503)
-
-
-@router.get("/models/{model}", dependencies=needs("read", "infer"))
-async def metadata(request: Request, model: str) -> Response:
-    controller = controller_of(request)
-    record = await find_version(controller, model, "serving")
-    built = await artifacts_of(controller, record)
-    report = built[0].report if built else {"inputs": [], "outputs": []}
-    return reply(
-        replies.Metadata(
-            name=model,
-            versions=(str(record.version),),
-            platform="tflite_int8",
-            inputs=_infos(report["inputs"]),
-            outputs=_infos(report["outputs"]),
-        )
-    )
-
-
-@router.get("/models/{model}/ready", dependencies=needs("read", "infer"))
-async def model_ready(request: Request, model: str) -> Response:
-    fleet = controller_of(request).fleet
-    serving = [c for c in fleet.candidates(model) if c.online and c.artifact]
-    return reply({"name": model, "ready": bool(serving)}, 200 if serving else 503)
 
 
 @router.post("/models/{model}/infer", dependencies=INFER)
 async def infer(request: Request, model: str) -> Response:
     """One request, as JSON or with binary tensors; `parameters` of the answer say who computed it with what."""
+    return await _infer(request, model, 0)
+
+
+@router.post("/models/{model}/versions/{version}/infer", dependencies=INFER)
+async def infer_version(request: Request, model: str, version: str) -> Response:
+    """The same, answered by this version or not at all."""
+    return await _infer(request, model, version_number(version))
+
+
+async def _infer(request: Request, model: str, only: int) -> Response:
     controller = controller_of(request)
-    inference = controller.fleet.inference
-    trace = inference.begin(model, tracing.parse(request.headers.get("traceparent")) or secrets.token_hex(16))
-    try:
-        body = await _body(request, controller.settings.limits.infer_bytes)
+    with traced(request, model, only) as trace:
+        body = await bodies.read(request, controller.settings.limits.infer_bytes)
         decoded = oip.decode(body, request.headers.get(oip.HEADER_LENGTH))
-        answer = await inference.infer(trace, decoded.tensors, prepare_s=wait_of(request.headers.get("prefer")))
-        response = _respond(trace, decoded, answer)
+        await _check_stored(controller, trace, decoded)
+        answer = await answer_of(request, trace, decoded.tensors)
+        encoded, header = oip.encode(decoded, answer.outputs, _told(trace, decoded, answer))
+        headers = {"traceparent": trace.traceparent}
+        if header is None:
+            return await bodies.respond(request, encoded, "application/json", headers)
+        headers[oip.HEADER_LENGTH] = str(header)
+        return await bodies.respond(request, encoded, "application/octet-stream", headers)
+
+
+@contextmanager
+def traced(request: Request, model: str, only: int) -> Iterator[Trace]:
+    """A request from its arrival to its answer; however it ends, its trace is closed. `only`: the one version that may
+    answer, 0 for any."""
+    inference = controller_of(request).fleet.inference
+    trace = inference.begin(model, tracing.parse(request.headers.get("traceparent")) or secrets.token_hex(16))
+    trace.only = only
+    try:
+        yield trace
     except oip.ProtocolError as error:
         inference.close(trace, "refused")
         raise BadRequest(str(error), "https://kserve.github.io/website, Open Inference Protocol") from error
@@ -84,44 +68,39 @@ async def infer(request: Request, model: str) -> Response:
         error.headers |= {"traceparent": trace.traceparent, "Lepta-Request": trace.id}
         raise
     inference.close(trace, "answered")
-    return response
 
 
-def _respond(trace: Trace, decoded: oip.Request, answer: Answer) -> Response:
+async def answer_of(request: Request, trace: Trace, tensors: tuple[Tensor, ...]) -> Answer:
+    """A device's answer. Where no device has the version asked for, there may be none: that is told first."""
+    controller = controller_of(request)
+    try:
+        return await controller.fleet.inference.infer(trace, tensors, prepare_s=wait_of(request.headers.get("prefer")))
+    except Busy:
+        if trace.only:
+            await find_version(controller, trace.model, str(trace.only))
+        raise
+
+
+async def _check_stored(controller: Controller, trace: Trace, decoded: oip.Request) -> None:
+    if stored_numbers.possible(decoded.tensors):
+        version = await find_version(controller, trace.model, str(trace.only or "serving"))
+        fault = stored_numbers.fault(decoded.tensors, await artifacts_of(controller, version), trace.only)
+        if fault:
+            raise oip.ProtocolError(fault)
+
+
+def _told(trace: Trace, decoded: oip.Request, answer: Answer) -> dict[str, object]:
+    """What an answer says beside its tensors. `parameters.request` is for `lepta trace`."""
     parameters = {
         "version": answer.version,
         "artifact": answer.artifact,
         "device": trace.device,
         "runtime": answer.runtime,
+        "request": trace.id,
     }
-    extra = {"model_name": trace.model, "model_version": str(answer.version), "id": trace.id, "parameters": parameters}
-    body, header = oip.encode(decoded, answer.outputs, extra)
-    headers = {"traceparent": trace.traceparent}
-    if header is None:
-        return Response(body, headers=headers, media_type="application/json")
-    return Response(body, headers={**headers, oip.HEADER_LENGTH: str(header)}, media_type="application/octet-stream")
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The body, gzip undone, never more than `limit` bytes of it in memory."""
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding not in ("identity", "gzip"):
-        raise BadRequest(f"Content-Encoding {encoding[:40]!r} is not understood", "send identity or gzip")
-    inflate = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-    body = bytearray()
-    async for piece in request.stream():
-        try:
-            body += inflate.decompress(piece, limit + 1 - len(body)) if inflate else piece
-        except zlib.error as error:
-            raise BadRequest(f"the body is not gzip: {error}") from error
-        if len(body) > limit:
-            raise TooLarge(f"an inference request has at most {limit:,} bytes", "send a batch as a job: lepta job run")
-    if inflate is not None and not inflate.eof:
-        raise BadRequest("the gzip body is cut off")
-    return bytes(body)
-
-
-def _infos(specs: object) -> tuple[replies.TensorInfo, ...]:
-    """Users send and get real numbers; the artifact's own scales turn them into int8 and back on the device."""
-    parsed = msgspec.convert(specs, tuple[TensorSpec, ...])
-    return tuple(replies.TensorInfo(name=s.name, datatype="FP32", shape=(-1, *s.shape)) for s in parsed)
+    return {
+        "model_name": trace.model,
+        "model_version": str(answer.version),
+        "id": decoded.id or trace.id,
+        "parameters": parameters,
+    }

@@ -138,6 +138,14 @@ async def _model(controller: Controller, model: str) -> replies.Model:
     return replies.Model(name=model, versions=numbers, latest=max(numbers, default=None), serving=serving)
 
 
+def version_number(text: str) -> int:
+    """A version in a path. Raises NotFound for what is no number above 0."""
+    number = _number(text)
+    if not number:
+        raise NotFound(f"version {text[:40]!r} is no number", "versions are 1, 2, 3, ...")
+    return number
+
+
 def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 10 else None
 

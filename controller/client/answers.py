@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from agent.contract.golden import Array
+from agent.contract.predictions import label_of
+from controller.classes import scores_of
 from controller.client.oip import Answer
 from controller.replies import Version
 
@@ -16,7 +18,7 @@ _SHOWN = 8
 
 def describe(answer: Answer, labels: Sequence[str]) -> list[str]:
     """One line per row: the best class with its score where the model classifies, else the numbers."""
-    scores = scores_of(answer)
+    scores = scores_of(answer.outputs)
     if scores is not None:
         return [_best(row, labels) for row in scores]
     rows = len(next(iter(answer.outputs.values()), ()))
@@ -26,7 +28,7 @@ def describe(answer: Answer, labels: Sequence[str]) -> list[str]:
 def object_of(answer: Answer, version: Version, file: Path | None) -> dict[str, object]:
     """An answer as a JSON object, with every output."""
     about: dict[str, object] = {"file": str(file)} if file else {}
-    scores = scores_of(answer)
+    scores = scores_of(answer.outputs)
     if scores is not None:
         best = scores.argmax(axis=1)
         fits = version.version == answer.version
@@ -34,15 +36,6 @@ def object_of(answer: Answer, version: Version, file: Path | None) -> dict[str, 
         about["scores"] = [float(row[i]) for row, i in zip(scores, best, strict=True)]
     told = {"version": answer.version, "artifact": answer.artifact, "device": answer.device, "runtime": answer.runtime}
     return {**about, **told, "request": answer.id, "outputs": {n: a.tolist() for n, a in answer.outputs.items()}}
-
-
-def scores_of(answer: Answer) -> Array | None:
-    """The output that has classes, shape (rows, classes); None where there is none."""
-    return next((array for array in answer.outputs.values() if array.ndim == 2 and array.shape[1] > 1), None)
-
-
-def label_of(index: int, labels: Sequence[str]) -> str:
-    return labels[index] if index < len(labels) else str(index)
 
 
 def _best(row: Array, labels: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from controller.client.preprocess import PICTURES, image_to_array
 from controller.errors import UserError
+from controller.inputs import PICTURES, image_to_array
 from controller.job_inputs.source import Layout
 from controller.job_inputs.spool import Spool
 from controller.job_inputs.wanted import Wanted

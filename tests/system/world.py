@@ -39,9 +39,11 @@ class World(Fleet):
         self.controller = Program("controller.cli", arguments, self.folder / "up-again.log")
         self.controller.until(self._is_ready, "the controller's second start")
 
-    def bring(self, model: str, content: bytes, *, judged_by: bytes | None = None, memory_mb: float = 0) -> int:
+    def bring(
+        self, model: str, content: bytes, *, judged_by: bytes | None = None, memory_mb: float = 0, **told: object
+    ) -> int:
         """A new version of .tflite bytes; its acceptance set is `judged_by`'s, where that is given. It says that it
-        needs `memory_mb`."""
+        needs `memory_mb`. `told`: more that the report says, such as labels."""
         parity, acceptance = golden_for(content)
         if judged_by is not None:
             _, acceptance = golden_for(judged_by)
@@ -61,7 +63,7 @@ class World(Fleet):
             "threads": 1,
             "limits": {"memory_mb": memory_mb},
         }
-        report = {"source": source, "artifacts": [artifact]}
+        report = {"source": source, "artifacts": [artifact], **told}
         digests = {str(each["file"]): str(each["digest"]) for each in (*files.values(), source)}
         return self.client.import_version(model, report, digests).version
 

@@ -16,9 +16,10 @@ from agent.contract.signing import PrivateKey, seal
 from controller.client.answers import describe
 from controller.client.mqtt import readable
 from controller.client.oip import Answer
-from controller.client.preprocess import image_to_array, read_inputs
+from controller.client.preprocess import read_inputs
 from controller.commands.layout import aligned
 from controller.errors import UserError
+from controller.inputs import image_to_array
 from controller.replies import TensorInfo
 
 IMAGE = (TensorInfo(name="image", datatype="INT8", shape=(-1, 8, 8, 1)),)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from agent.contract.manifest import Preprocessing
-from controller.client.preprocess import image_to_array
+from controller.inputs import image_to_array
 from optimizer.data import Splits
 from optimizer.dataset.step import prepare_data
 from optimizer.sources import InputSpec

@@ -25,8 +25,10 @@ SITUATIONS = st.builds(
     policy=st.sampled_from(ON_DEMAND),
     ready=st.booleans(),
     why_not=st.just("no"),
+    withdrawn=st.booleans(),
     rollout=st.none() | st.just("rollout-1"),
-    last_rollout=st.none() | st.tuples(st.just("rollout-0"), st.sampled_from(["done", "failed", "aborted"])),
+    last_rollout=st.none()
+    | st.tuples(st.just("rollout-0"), st.sampled_from(["done", "failed", "aborted", "withdrawn"])),
     run=st.none() | st.just("run-1"),
     fits=st.dictionaries(st.sampled_from("ab"), st.none() | _NAMES),
     calls_for=st.dictionaries(st.sampled_from("ab"), st.none() | _NAMES),
@@ -44,6 +46,7 @@ def test_a_request_never_begins_what_its_policy_forbids_or_what_failed_before(si
     if isinstance(decision, Place | Optimize):
         assert situation.policy != "off"
         assert (situation.rollout, situation.run) == (None, None)
+        assert not situation.withdrawn
         assert situation.last_rollout is None or situation.last_rollout[1] == "done"
     if isinstance(decision, Optimize):
         assert situation.policy == "optimize"

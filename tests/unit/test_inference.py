@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -63,6 +64,7 @@ class Devices:
                 queue=n,
                 service_ms=1.0,
                 cpu=0.0,
+                version=1 if serves else 0,
             )
             for n, name in enumerate(self.behaviour)
         ]
@@ -86,8 +88,9 @@ class Devices:
         self.blobs["b" * 64] = content
         return FileRef("b" * 64, len(content))
 
-    async def ask(self, model: str = "digits", tensors: tuple[Tensor, ...] = ROW) -> Answer:
+    async def ask(self, model: str = "digits", tensors: tuple[Tensor, ...] = ROW, only: int = 0) -> Answer:
         trace = self.inference.begin(model, "t")
+        trace.only = only
         try:
             answer = await self.inference.infer(trace, tensors)
         except LeptaError:
@@ -177,6 +180,20 @@ def test_an_unknown_model_and_one_that_nobody_serves_are_told_apart() -> None:
         asyncio.run(devices.ask("nonsense"))
     with pytest.raises(Busy, match="a: does not serve this model"):
         asyncio.run(devices.ask("resting"))
+
+
+def test_one_version_is_asked_for_where_it_serves_and_nowhere_else() -> None:
+    devices = Devices(a=good)
+    assert asyncio.run(devices.ask(only=1)).version == 1
+    with pytest.raises(Busy, match="digits version 2: a: serves version 1"):
+        asyncio.run(devices.ask(only=2))
+    assert len(devices.sent) == 1
+
+
+def test_an_answer_of_a_version_that_took_over_meanwhile_is_not_taken_for_the_one_asked_for() -> None:
+    devices = Devices(a=lambda infer: msgspec.structs.replace(good(infer), version=2), b=good)
+    assert asyncio.run(devices.ask(only=1)).version == 1
+    assert [device for device, _ in devices.sent] == ["a", "b"]
 
 
 def test_too_many_at_once_are_refused_and_leave_room_again() -> None:

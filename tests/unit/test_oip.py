@@ -79,6 +79,11 @@ def test_one_output_can_be_asked_for_and_an_unknown_one_is_refused_by_name() -> 
         oip.encode(unknown, outputs, {})
 
 
+def test_null_is_read_as_the_number_that_json_lacks() -> None:
+    [tensor] = oip.decode(json_body(ONE).replace(b"1.0, 1.0", b"null, 1.0"), None).tensors
+    assert np.array_equal(np.frombuffer(tensor.data, np.float32), [np.nan, 1], equal_nan=True)
+
+
 def test_numbers_that_json_lacks_become_null() -> None:
     array = np.array([[np.nan, np.inf, 1.0]], np.float32)
     request = oip.decode(json_body(np.ones((1, 1), np.float32)), None)
@@ -102,6 +107,13 @@ ONE = np.ones((1, 2), np.float32)
         (json_body(ONE).replace(b"[1, 2]", b"[1, 3]"), None, "does not fill FP32"),
         (json_body(ONE).replace(b"1.0, 1.0", b'"a", "b"'), None, "does not fill FP32"),
         (json_body(ONE).replace(b"[1, 2]", b"[-1, 2]").replace(b"1.0, 1.0", b"1.0, 1.0, 1.0"), None, "does not fill"),
+        (json_body(ONE).replace(b"FP32", b"INT8").replace(b"1.0, 1.0", b"1.5, 1.0"), None, "does not fit the type"),
+        (json_body(ONE).replace(b"FP32", b"INT8").replace(b"1.0, 1.0", b"1, 300"), None, "does not fit the type"),
+        (json_body(ONE).replace(b"FP32", b"UINT8").replace(b"1.0, 1.0", b"1, -1"), None, "does not fit the type"),
+        (json_body(ONE).replace(b"1.0, 1.0", b"1.0, 1e300"), None, "does not fill FP32"),
+        (json_body(ONE, outputs=[{"name": "y", "parameters": {"classification": 3}}]), None, "for labels"),
+        (json_body(ONE, outputs=[{"name": "y", "parameters": {"shared_memory_region": "r"}}]), None, "shared memory"),
+        (b'{"inputs": [%b, %b]}' % ((json_body(ONE)[12:-2],) * 2), None, "an input comes twice"),
         (binary_body(ONE)[0] + b"x", binary_body(ONE)[1], "1 bytes follow"),
         (binary_body(ONE)[0][:-1], binary_body(ONE)[1], "7 bytes are left"),
     ],
