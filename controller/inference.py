@@ -1,22 +1,24 @@
-"""Inference requests: route, send, await the answer, retry elsewhere. In memory only, logged in batches.
+"""Inference requests: admit, route, send, await the answer, try elsewhere. In memory only, logged in batches.
 
-One request has one effect for its caller: the first answer is taken, and what comes later is dropped.
+One request has one effect for its caller: the first good answer is taken, and what comes later is dropped.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from agent.contract import topics
 from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
 from controller import routing
-from controller.errors import BadRequest, Busy, DeviceError, NotFound, Timeout
+from controller.admission import AdmissionLimits, Room, Spare, over_share
+from controller.errors import BadRequest, Busy, DeviceError, NotFound, Timeout, TooMany
+from controller.flights import Callers, Flight, Flights
+from controller.race import Landed, Race
 from controller.routing import Candidate, NoRoute, Route
 
 # The seven steps of the article's flow, as `lepta trace` shows them.
@@ -33,18 +35,24 @@ class Bus(Protocol):
 class Directory(Protocol):
     """What inference needs to know of the fleet."""
 
-    def candidates(self, model: str) -> list[Candidate]: ...
+    def candidates(self, model: str) -> list[Candidate]:
+        """What every device could do for a model, nothing included."""
+
+    def serving(self, model: str) -> list[Candidate]:
+        """Devices that serve a model; of many, a few by chance."""
+
     async def exists(self, model: str) -> bool: ...
 
 
 @dataclass(frozen=True)
 class InferenceLimits:
     most_waiting: int = 1024
-    """Requests in flight; more are refused with 503."""
+    """Requests in the house; more are refused with 503."""
     attempts: int = 3
     attempt_s: float = 10.0
-    """How long one device may take before another one is tried."""
+    """How long one attempt may take before it is given up; one that is late is tried elsewhere long before."""
     deadline_s: float = 30.0
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
 
 
 @dataclass
@@ -56,6 +64,8 @@ class Trace:
     model: str
     received_at: float
     """Seconds since 1970, for people."""
+    caller: str = ""
+    """Who shares with whom when there is not enough room."""
     version: int = 0
     artifact: str = ""
     device: str = ""
@@ -70,10 +80,6 @@ class Trace:
         now = time.perf_counter()
         self.steps.append((name, (now - self._mark) * 1000 if ms is None else ms, detail))
         self._mark = now
-
-
-class _Lost(Exception):
-    """The device went away with the request."""
 
 
 class Inference:
@@ -98,99 +104,163 @@ class Inference:
         self._draw = draw
         self._keep_blob = keep_blob
         self._finished = finished
-        self._waiting: dict[str, asyncio.Future[Answer]] = {}
-        self._at: dict[str, str] = {}
-        self._outstanding: dict[str, int] = {}
+        self._callers = Callers()
+        self._spare = Spare()
+        self.flights = Flights(limits.admission, limits.attempt_s)
+        self.refused = 0
+        """Requests that found no room; they are counted and not logged."""
 
-    def outstanding(self, device: str) -> int:
-        return self._outstanding.get(device, 0)
-
-    def begin(self, model: str, trace_id: str) -> Trace:
+    def begin(self, model: str, trace_id: str, caller: str = "") -> Trace:
         """Open a trace when the request arrives, before its body is decoded."""
-        return Trace(self._new_id(), trace_id, model, time.time())
+        return Trace(self._new_id(), trace_id, model, time.time(), caller)
 
     async def infer(self, trace: Trace, tensors: tuple[Tensor, ...], deadline_s: float | None = None) -> Answer:
-        """One device's answer. Raises BadRequest, NotFound, Busy, DeviceError or Timeout; the caller calls `close`."""
-        if len(self._waiting) >= self._limits.most_waiting:
-            raise Busy("too many requests are waiting", "try again in a second, or add devices")
+        """One device's answer. Raises BadRequest, NotFound, TooMany, Busy, DeviceError or Timeout; the caller calls
+        `close`."""
+        if self._callers.total >= self._limits.most_waiting:
+            self._refuse(trace, "too many requests are waiting", 1.0)
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
-        deadline = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
-        tried: set[str] = set()
-        fault = ""
-        route = await self._route(trace.model, frozenset())
-        trace.step("optimized?", f"yes: artifact {route.artifact[:12]}")
-        for _ in range(self._limits.attempts):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            answer = await self._attempt(trace, route, tensors, left)
-            fault = answer if isinstance(answer, str) else ""
-            if isinstance(answer, Answer):
-                if answer.fault is None:
-                    return answer
-                if answer.fault.who == "user":
-                    raise BadRequest(answer.fault.message)
-                fault = f"{route.device}: {answer.fault.message}"
-            tried.add(route.device)
-            trace.step("result?", f"no: {fault}; retry")
-            route = await self._route(trace.model, frozenset(tried))
-        if time.monotonic() >= deadline:
-            raise Timeout(f"no device answered in time; last: {fault or 'nothing'}")
-        raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
+        until = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
+        self._callers.enter(trace.caller)
+        self._spare.request()
+        race = Race()
+        try:
+            route = await self._route(trace, frozenset())
+            trace.step("optimized?", f"yes: artifact {route.artifact[:12]}")
+            return await self._run(race, trace, route, tensors, until)
+        finally:
+            race.over()
+            self._callers.leave(trace.caller)
 
     def close(self, trace: Trace, state: str) -> None:
-        """The response is out: hand the trace to the log."""
+        """The response is out: hand the trace to the log. Requests that found no room are not logged: an overload
+        would only grow by that."""
+        if trace.state == "no room":
+            return
         trace.state = state
         trace.step("response", state)
         self._finished(trace)
 
     def answered(self, device: str, answer: Answer) -> None:
         """An answer came in; one that nobody waits for (late, repeated, foreign) is dropped."""
-        if self._at.get(answer.request) == device:
-            future = self._waiting.get(answer.request)
-            if future is not None and not future.done():
-                future.set_result(answer)
+        computed = answer.queue_ms + answer.service_ms if answer.fault is None else None
+        flight = self.flights.answered(answer.request, device, time.monotonic(), computed)
+        if flight is not None and flight.landed is not None:
+            flight.landed(answer)
 
     def lost(self, device: str) -> None:
         """A device went away: what it held is tried elsewhere at once."""
-        for request, at in list(self._at.items()):
-            future = self._waiting.get(request)
-            if at == device and future is not None and not future.done():
-                future.set_exception(_Lost(f"{device} was lost"))
+        for flight in self.flights.lost(device):
+            if flight.landed is not None:
+                flight.landed(f"{device} was lost")
 
-    async def _route(self, model: str, tried: frozenset[str]) -> Route:
-        route = routing.choose(self._directory.candidates(model), tried, self._draw())
-        if isinstance(route, NoRoute):
-            if not await self._directory.exists(model):
-                raise NotFound(f"no model is called {model[:80]!r}", "lepta model ls")
-            raise Busy(f"no device can answer for {model}: {'; '.join(route.reasons)}", "lepta device ls")
-        return route
+    # -- one request
 
-    async def _attempt(self, trace: Trace, route: Route, tensors: tuple[Tensor, ...], left_s: float) -> Answer | str:
-        """Ask one device; a string says why there is no answer."""
+    async def _run(self, race: Race, trace: Trace, route: Route, tensors: tuple[Tensor, ...], until: float) -> Answer:
+        """Attempts one after the other, and a second one beside the first when that is late."""
+        fault = self._send(race, trace, route, tensors, until)
+        while (left := until - time.monotonic()) > 0:
+            if not race.flying:
+                if trace.attempts >= self._limits.attempts:
+                    raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
+                trace.step("result?", f"no: {fault}; retry")
+                again = await self._route(trace, frozenset(race.tried))
+                fault = self._send(race, trace, again, tensors, until)
+                continue
+            news = await race.next(min(left, self._patience_s(race, trace)))
+            if news is None:
+                fault = self._late(race, trace, tensors, until) or fault
+                continue
+            flight, taken, how = news
+            if isinstance(how, Answer) and how.fault is None:
+                self._note(trace, taken, how, (time.monotonic() - flight.sent) * 1000)
+                return how
+            fault = self._failed(race, flight, how)
+        raise Timeout(f"no device answered in time; last: {fault or 'nothing'}")
+
+    def _send(self, race: Race, trace: Trace, route: Route, tensors: tuple[Tensor, ...], until: float) -> str:
+        """Ask one device; not empty if that was not possible."""
         # Each attempt has an id of its own, so that a late answer of the first device cannot pass for the second's.
         trace.attempts += 1
+        now = time.monotonic()
         attempt = trace.id if trace.attempts == 1 else f"{trace.id}.{trace.attempts}"
-        message = self._message(attempt, route, trace.model, tensors, left_s)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[attempt] = future
-        self._at[attempt] = route.device
-        self._outstanding[route.device] = self.outstanding(route.device) + 1
-        sent = time.perf_counter()
-        try:
-            if not self._bus.publish(topics.agent(route.device, "infer"), message):
-                return "the broker is not connected"
-            async with asyncio.timeout(min(left_s, self._limits.attempt_s)):
-                answer = await future
-        except TimeoutError:
-            return f"{route.device} did not answer in time"
-        except _Lost as error:
-            return str(error)
-        finally:
-            del self._waiting[attempt], self._at[attempt]
-            self._outstanding[route.device] -= 1
-        self._note(trace, route, answer, (time.perf_counter() - sent) * 1000)
-        return answer
+        message = self._message(attempt, route, trace.model, tensors, until - now)
+        race.tried.add(route.device)
+        if not self._bus.publish(topics.agent(route.device, "infer"), message):
+            return "the broker is not connected"
+        flight = Flight(attempt, route.device, trace.model, now, None)
+        race.add(flight, route)
+        self.flights.begin(flight)
+        return f"{route.device} did not answer in time"
+
+    def _patience_s(self, race: Race, trace: Trace) -> float:
+        """How long to wait for the newest attempt before something is done: until it is late, or given up."""
+        flight, _ = next(reversed(race.flying.values()))
+        late = self.flights.pace(flight.device, trace.model).late_ms()
+        age = time.monotonic() - flight.sent
+        if late is not None and len(race.flying) == 1 and age < late / 1000:
+            return min(late / 1000, self._limits.attempt_s) - age
+        oldest, _ = next(iter(race.flying.values()))
+        return max(0.0, oldest.sent + self._limits.attempt_s - time.monotonic()) + 0.001
+
+    def _late(self, race: Race, trace: Trace, tensors: tuple[Tensor, ...], until: float) -> str:
+        """Nothing came in time: give up what is too old, else ask another device as well, if one is free for it."""
+        oldest, _ = next(iter(race.flying.values()))
+        if time.monotonic() - oldest.sent >= self._limits.attempt_s:
+            del race.flying[oldest.id]
+            oldest.landed = None
+            return f"{oldest.device} did not answer in time"
+        if trace.attempts >= self._limits.attempts:
+            return ""
+        fresh = [c for c in self._directory.serving(trace.model) if c.device not in race.tried]
+        route = routing.choose(fresh, frozenset(), self._draw())
+        if isinstance(route, NoRoute) or not self._spare.take():
+            return ""
+        trace.step("result?", f"not yet: {oldest.device} is late; {route.device} is asked as well")
+        return self._send(race, trace, route, tensors, until)
+
+    def _failed(self, race: Race, flight: Flight, how: Landed) -> str:
+        """An attempt ended without an answer; returns why. Raises BadRequest where no other device could do better."""
+        if isinstance(how, str):
+            return how
+        assert how.fault is not None
+        if how.fault.who == "user":
+            raise BadRequest(how.fault.message)
+        return f"{flight.device}: {how.fault.message}"
+
+    async def _route(self, trace: Trace, tried: frozenset[str]) -> Route:
+        self.flights.forget_old(time.monotonic())
+        model, draw = trace.model, self._draw()
+        some = self._directory.serving(model)
+        route = routing.choose(some, tried, draw, admitted=bool(tried))
+        if isinstance(route, NoRoute):
+            route = routing.choose(self._directory.candidates(model), tried, draw, admitted=bool(tried))
+        if isinstance(route, Route):
+            if not tried:
+                self._check_share(trace, some)
+            return route
+        if route.full:
+            drain_ms = min((self.flights.pace(c.device, model).drain_ms(c.service_ms) for c in some), default=1000.0)
+            self._refuse(trace, f"the devices that serve {model} have all that they can do in time", drain_ms / 1000)
+        if not await self._directory.exists(model):
+            raise NotFound(f"no model is called {model[:80]!r}", "lepta model ls")
+        raise Busy(f"no device can answer for {model}: {'; '.join(route.reasons)}", "lepta device ls")
+
+    def _check_share(self, trace: Trace, devices: list[Candidate]) -> None:
+        """Raises TooMany for a caller who has more than his share while there is little room for others."""
+        if len(self._callers) < 2:
+            return
+        room, held = sum(c.window for c in devices), sum(c.held for c in devices)
+        mine = self._callers.of(trace.caller)
+        if over_share(Room(room, held, mine, self._callers.total, len(self._callers))):
+            self.refused += 1
+            trace.state = "no room"
+            raise TooMany("you have more requests under way than your share of what the devices can do", retry_s=1.0)
+
+    def _refuse(self, trace: Trace, message: str, retry_s: float) -> NoReturn:
+        self.refused += 1
+        trace.state = "no room"
+        raise Busy(message, "wait as long as Retry-After says, or add devices", retry_s=retry_s)
 
     def _message(self, attempt: str, route: Route, model: str, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
         small = sum(len(t.data) for t in tensors) <= MAX_INLINE
@@ -213,5 +283,4 @@ class Inference:
             f"{answer.runtime}: {answer.queue_ms:.2f} ms queued, {answer.service_ms:.2f} ms computed",
             compute,
         )
-        if answer.fault is None:
-            trace.step("result?", "yes")
+        trace.step("result?", "yes")

@@ -42,7 +42,7 @@ class UserRequests:
         self._background.start(self._answer(model, user, topic), lambda _: None)
 
     async def _answer(self, model: str, user: UserInfer, topic: str) -> None:
-        trace = self._inference.begin(model, secrets.token_hex(16))
+        trace = self._inference.begin(model, secrets.token_hex(16), f"client {user.client}")
         try:
             tensors = _tensors(user)
             answer = await self._inference.infer(trace, tensors)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from agent.contract.messages import Stamper
 from controller import reads, records, work
+from controller.admission import AdmissionLimits
 from controller.artifacts import Signer
 from controller.bus import Bus
 from controller.catalog import Catalog
@@ -106,8 +107,11 @@ class _Late:
     def happened(self, event: Event) -> None:
         self.fleet.happened(event)
 
-    def outstanding(self, device: str) -> int:
-        return self.fleet.outstanding(device)
+    def candidates(self, model: str) -> list[Candidate]:
+        return self.fleet.candidates(model)
+
+    def serving(self, model: str) -> list[Candidate]:
+        return self.fleet.serving(model)
 
 
 def _runs(ground: Ground, late: _Late, signer: Signer, releases: Releases) -> Runs:
@@ -143,10 +147,14 @@ def _jobs(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, recorde
 def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox) -> Inference:
     limits = ground.settings.limits
     inference = Inference(
-        _Directory(ground.store, devices, late.outstanding),
+        _Directory(ground.store, late),
         outbox,
         limits=InferenceLimits(
-            limits.requests_waiting, limits.request_attempts, limits.request_attempt_s, limits.request_deadline_s
+            limits.requests_waiting,
+            limits.request_attempts,
+            limits.request_attempt_s,
+            limits.request_deadline_s,
+            AdmissionLimits(wait_ms=limits.request_wait_ms),
         ),
         new_id=partial(new_id, "request"),
         draw=random.random,
@@ -165,13 +173,10 @@ def new_id(kind: str) -> str:
 class _Directory:
     """What inference asks of the fleet and the store."""
 
-    def __init__(self, store: Store, devices: Devices, outstanding: Any) -> None:
+    def __init__(self, store: Store, late: _Late) -> None:
         self._store = store
-        self._devices = devices
-        self._outstanding = outstanding
-
-    def candidates(self, model: str) -> list[Candidate]:
-        return self._devices.candidates(model, self._outstanding)
+        self.candidates = late.candidates
+        self.serving = late.serving
 
     async def exists(self, model: str) -> bool:
         return await self._store.read(reads.find(records.Model, model)) is not None

@@ -35,14 +35,16 @@ def error_body(message: str, who: str, hint: str | None) -> dict[str, str | None
 
 async def _ours(_: Request, error: Exception) -> Response:
     assert isinstance(error, LeptaError)
+    return respond(error)
+
+
+def respond(error: LeptaError) -> Response:
     return reply(error_body(error.message, error.who, error.hint), error.status, _headers(error))
 
 
 def _headers(error: LeptaError) -> dict[str, str] | None:
-    if isinstance(error, TooMany):
+    if isinstance(error, TooMany | Busy):
         return {"Retry-After": str(max(1, math.ceil(error.retry_s)))}
-    if isinstance(error, Busy):
-        return {"Retry-After": "1"}
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from agent.contract.messages import Answer
 from agent.contract.tensors import TensorSpec
 from controller import oip, replies
-from controller.api.access import INFER, controller_of, needs
+from controller.api.access import INFER, caller_of, controller_of, needs
 from controller.api.errors import reply
 from controller.api.models import artifacts_of, find_version
 from controller.errors import BadRequest, LeptaError, TooLarge
@@ -70,11 +70,11 @@ async def infer(request: Request, model: str) -> Response:
     """One request, as JSON or with binary tensors; `parameters` of the answer say who computed it with what."""
     controller = controller_of(request)
     inference = controller.fleet.inference
-    trace = inference.begin(model, _trace_id(request.headers.get("traceparent")))
+    trace = inference.begin(model, _trace_id(request.headers.get("traceparent")), caller_of(request).name)
     try:
         body = await _body(request, controller.settings.limits.infer_bytes)
         decoded = oip.decode(body, request.headers.get(oip.HEADER_LENGTH))
-        answer = await inference.infer(trace, decoded.tensors)
+        answer = await inference.infer(trace, decoded.tensors, decoded.timeout_s)
         response = _respond(trace, decoded, answer)
     except oip.ProtocolError as error:
         inference.close(trace, "refused")

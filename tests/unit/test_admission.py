@@ -1,0 +1,111 @@
+"""How many requests may be under way, and who is refused."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.admission import AdmissionLimits, Pace, Room, Spare, over_share
+
+LIMITS = AdmissionLimits()
+
+
+def answer(pace: Pace, now: float, took_ms: float = 1.0, way_ms: float = 0.0) -> None:
+    pace.answered(now, took_ms, way_ms)
+
+
+def keep_busy(pace: Pace, service_ms: float, answers: int, now: float = 0.0) -> float:
+    """A device that answers one request every `service_ms`, with as many waiting as it may have. Returns the end."""
+    for _ in range(answers):
+        while pace.held < pace.window(service_ms):
+            pace.sent(now)
+        now += service_ms / 1000
+        answer(pace, now, pace.held * service_ms)
+    return now
+
+
+@given(service_ms=st.floats(0.2, 500))
+def test_what_waits_at_a_busy_device_is_bounded_in_time(service_ms: float) -> None:
+    pace = Pace(LIMITS)
+    keep_busy(pace, service_ms, 200)
+    allowed = max(LIMITS.wait_ms, LIMITS.wait_runs * service_ms)
+    least = LIMITS.least * service_ms
+    assert pace.window(service_ms) * service_ms <= max(1.3 * allowed, least) + 1.3 * service_ms
+
+
+@given(before_ms=st.floats(0.5, 5), slower=st.floats(3, 20))
+def test_a_device_that_becomes_slower_gets_less(before_ms: float, slower: float) -> None:
+    pace = Pace(LIMITS)
+    now = keep_busy(pace, before_ms, 200)
+    before = pace.window(before_ms)
+    keep_busy(pace, before_ms * slower, 400, now)
+    assert pace.window(0.0) <= max(LIMITS.least, before)
+    assert pace.drain_ms(0.0) <= 2 * max(LIMITS.wait_ms, LIMITS.wait_runs * before_ms * slower)
+
+
+def test_little_to_do_does_not_make_a_device_look_slow() -> None:
+    pace = Pace(LIMITS)
+    before, now = pace.window(1.0), 0.0
+    for _ in range(200):
+        pace.sent(now)
+        now += 0.5
+        answer(pace, now, 3.0)
+        now += 0.5
+    assert pace.window(1.0) >= before
+
+
+@given(st.lists(st.sampled_from(["send", "answer", "lose", "overfull"]), max_size=200), st.floats(0, 100))
+def test_a_window_stays_within_its_bounds_whatever_happens(events: list[str], service_ms: float) -> None:
+    pace, now, held = Pace(LIMITS), 0.0, 0
+    for event in events:
+        now += 0.001
+        if event == "send":
+            pace.sent(now)
+            held += 1
+        elif event == "overfull":
+            pace.overfull()
+        elif held:
+            held -= 1
+            pace.gone() if event == "lose" else answer(pace, now, 5.0, 1.0)
+        assert pace.held == held
+        assert LIMITS.least <= pace.window(service_ms) <= LIMITS.most
+
+
+def test_late_is_measured_by_what_answers_take() -> None:
+    pace = Pace(LIMITS)
+    assert pace.late_ms() is None
+    for number in range(64):
+        pace.sent(number)
+        answer(pace, number + 0.5, 100.0)
+    assert pace.late_ms() == LIMITS.late_factor * 100.0
+
+
+rooms = st.builds(
+    lambda room, share, others: Room(room, round(room * share), others[0], sum(others), len(others)),
+    st.integers(1, 200),
+    st.floats(0, 1),
+    st.lists(st.integers(1, 50), min_size=1, max_size=6),
+)
+
+
+@given(rooms)
+def test_who_holds_no_more_than_others_is_never_refused_for_his_share(at: Room) -> None:
+    if over_share(at):
+        assert at.mine > at.all / at.callers
+        assert at.held >= 0.75 * at.room
+
+
+def test_one_caller_may_have_all_the_room_and_two_share_it() -> None:
+    assert not over_share(Room(room=16, held=15, mine=16, all=16, callers=1))
+    assert over_share(Room(room=16, held=15, mine=14, all=16, callers=2))
+    assert not over_share(Room(room=16, held=15, mine=2, all=16, callers=2))
+    assert not over_share(Room(room=16, held=4, mine=4, all=5, callers=2))
+
+
+def test_second_tries_are_a_small_share_of_all_requests() -> None:
+    spare, taken = Spare(), 0
+    for _ in range(1000):
+        spare.request()
+        taken += spare.take()
+    assert taken <= 60
+    assert taken >= 40
