@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
+import uvloop
 
 from controller import serving
 from controller.app import Assembly, create_app
@@ -43,7 +44,7 @@ def run(settings: Settings) -> int:
     sys.setswitchinterval(_SWITCH_S)
     serving.check(settings)
     with _data_folder(settings.data), serving.listening(settings) as listener:
-        asyncio.run(_run(settings, listener))
+        (asyncio.run if os.environ.get('NOUV') else uvloop.run)(_run(settings, listener))
     return 0
 
 

@@ -264,7 +264,7 @@ def test_when_all_devices_have_their_fill_the_rest_is_refused_at_once() -> None:
     devices = Devices(a=silent)
     devices.windows["a"] = 1
 
-    async def crowd() -> list[object]:
+    async def crowd() -> tuple[object, object]:
         return await asyncio.gather(devices.ask(), devices.ask(), return_exceptions=True)
 
     first, second = asyncio.run(crowd())
