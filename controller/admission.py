@@ -3,20 +3,21 @@
 A device's *window* is what it answers in the time of the way and of a wait that is tolerable (Little's law), by the
 rate at which it was seen to answer. As in BBR, a rate counts as the device's own only if requests were waiting there;
 seen with less to do, it may raise the estimate but not lower it. So a slow, hot or busy device gets fewer requests,
-what waits is bounded in time and not in number, and an overload is refused instead of queued.
+what waits is bounded in time and not in number, and an overload is refused instead of queued. The controller itself,
+which may be the slowest of all, has a window by the same rule.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Answers after which rate and quantile are looked at anew.
 _STRETCH = 16
 # Round trips that the quantile is taken of.
 _REMEMBERED = 128
-# A window counts as used when this share of it is.
+# The controller's window counts as used when this share of it is.
 _USED = 0.5
 # From this share of all room on, who holds more than others is refused, so that these still find some.
 _CROWDED = 0.75
@@ -32,6 +33,10 @@ class AdmissionLimits:
     least: int = 2
     most: int = 256
     """No more than an agent's queue holds."""
+    house_first: int = 64
+    """In the controller, before its rate is known."""
+    house_least: int = 16
+    """That the controller always takes."""
     late_factor: float = 3.0
     """An answer that takes this many times the 99th percentile is late."""
     late_least_ms: float = 100.0
@@ -43,16 +48,18 @@ class Pace:
     def __init__(self, limits: AdmissionLimits) -> None:
         self._limits = limits
         self._took: deque[float] = deque(maxlen=_REMEMBERED)
+        self._ways: deque[float] = deque(maxlen=_REMEMBERED)
         self._gap_ms = 0.0
         self._counted = 0
         self._busy_ms = 0.0
-        self._most_held = 0
+        self._waited = 0
         self._since = 0.0
         self._service_ms = 0.0
         self.held = 0
         """Requests under way there."""
         self.way_ms = 0.0
-        """Both ways by the network, without queue and compute; smoothed."""
+        """Both ways by the network, without queue and compute: the shortest of late, for the others waited somewhere
+        on it, and what waits is not to make room for more."""
         self.p99_ms: float | None = None
         """Of the last round trips, queue and compute included; None before there are enough."""
 
@@ -60,15 +67,17 @@ class Pace:
         if not self.held:
             self._since = now
         self.held += 1
-        self._most_held = max(self._most_held, self.held)
 
-    def answered(self, now: float, took_ms: float, way_ms: float) -> None:
-        """One answer came, `took_ms` after its request left; of that, `way_ms` were neither queue nor compute."""
-        self.way_ms = way_ms if not self._took else self.way_ms + 0.1 * (way_ms - self.way_ms)
+    def answered(self, now: float, took_ms: float, way_ms: float, *, waited: bool) -> None:
+        """One answer came, `took_ms` after its request left; of that, `way_ms` were neither queue nor compute.
+        `waited`: others were before it, so that the device was what held it up."""
+        self.way_ms = way_ms if not self._took else min(self.way_ms, way_ms)
+        self._ways.append(way_ms)
         self._took.append(took_ms)
         self._busy_ms += (now - self._since) * 1000
         self._since = now
         self._counted += 1
+        self._waited += waited
         self.gone()
         if self._counted >= _STRETCH:
             self._look()
@@ -105,12 +114,45 @@ class Pace:
 
     def _look(self) -> None:
         gap = max(self._busy_ms / self._counted, 1e-3)
-        used = self._most_held >= _USED * self.window(self._service_ms)
-        if used or (self._gap_ms and gap < self._gap_ms):
+        if 2 * self._waited > self._counted or (self._gap_ms and gap < self._gap_ms):
             self._gap_ms = gap if not self._gap_ms else 0.5 * (self._gap_ms + gap)
+        self.way_ms = min(self._ways)
         ordered = sorted(self._took)
         self.p99_ms = ordered[math.ceil(0.99 * len(ordered)) - 1]
-        self._counted, self._busy_ms, self._most_held = 0, 0.0, self.held
+        self._counted, self._busy_ms, self._waited = 0, 0.0, 0
+
+
+class House:
+    """The controller's own window: all requests that are in it, whatever device they are at."""
+
+    def __init__(self, limits: AdmissionLimits, most: int) -> None:
+        first, least = min(limits.house_first, most), min(limits.house_least, most)
+        self._pace = Pace(replace(limits, first=first, least=least, most=most))
+
+    @property
+    def held(self) -> int:
+        return self._pace.held
+
+    @property
+    def window(self) -> int:
+        return self._pace.window(0.0)
+
+    @property
+    def full(self) -> bool:
+        return self._pace.held >= self.window
+
+    def enter(self, now: float) -> None:
+        self._pace.sent(now)
+
+    def leave(self, now: float, took_ms: float | None, compute_ms: float) -> None:
+        """A request is over; `took_ms` is None if it was not answered. What its model itself computes is no queue."""
+        if took_ms is None:
+            self._pace.gone()
+        else:
+            self._pace.answered(now, took_ms, compute_ms, waited=self._pace.held >= _USED * self.window)
+
+    def drain_ms(self) -> float:
+        return self._pace.drain_ms(0.0)
 
 
 @dataclass(frozen=True)

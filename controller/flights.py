@@ -58,18 +58,19 @@ class Flights:
         self._at[flight.device] += 1
         self.pace(flight.device, flight.model).sent(flight.sent)
 
-    def answered(self, attempt: str, device: str, now: float, compute_ms: float | None) -> Flight | None:
-        """The attempt that this answers; None for one that is late, repeated or foreign. `compute_ms`: queue and
-        compute on the device; None if it computed nothing."""
+    def answered(self, attempt: str, device: str, now: float, spent: tuple[float, float] | None) -> Flight | None:
+        """The attempt that this answers; None for one that is late, repeated or foreign. `spent`: milliseconds in the
+        device's queue and in its worker; None if it computed nothing."""
         flight = self._flying.get(attempt)
         if flight is None or flight.device != device:
             return None
         pace = self.pace(device, flight.model)
-        if compute_ms is None:
+        if spent is None:
             pace.gone()
         else:
+            queue_ms, service_ms = spent
             took = (now - flight.sent) * 1000
-            pace.answered(now, took, max(0.0, took - compute_ms))
+            pace.answered(now, took, max(0.0, took - queue_ms - service_ms), waited=queue_ms > 0.5 * service_ms)
         self._remove(flight)
         return flight
 
@@ -106,7 +107,6 @@ class Callers:
 
     def __init__(self) -> None:
         self._held: Counter[str] = Counter()
-        self.total = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -116,10 +116,8 @@ class Callers:
 
     def enter(self, caller: str) -> None:
         self._held[caller] += 1
-        self.total += 1
 
     def leave(self, caller: str) -> None:
         self._held[caller] -= 1
-        self.total -= 1
         if not self._held[caller]:
             del self._held[caller]

@@ -15,7 +15,7 @@ from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
 from controller import routing
-from controller.admission import AdmissionLimits, Room, Spare, over_share
+from controller.admission import AdmissionLimits, House, Room, Spare, over_share
 from controller.errors import BadRequest, Busy, DeviceError, NotFound, Timeout, TooMany
 from controller.flights import Callers, Flight, Flights
 from controller.race import Landed, Race
@@ -23,6 +23,10 @@ from controller.routing import Candidate, NoRoute, Route
 
 # The seven steps of the article's flow, as `lepta trace` shows them.
 STEPS = ("user request", "optimized?", "distribute", "compute", "result?", "response", "store")
+
+
+FULL = "the controller has all the requests that it can answer in time"
+_LATER = "wait as long as Retry-After says, or add devices"
 
 
 class Bus(Protocol):
@@ -107,6 +111,7 @@ class Inference:
         self._callers = Callers()
         self._spare = Spare()
         self.flights = Flights(limits.admission, limits.attempt_s)
+        self.house = House(limits.admission, limits.most_waiting)
         self.refused = 0
         """Requests that found no room; they are counted and not logged."""
 
@@ -117,20 +122,27 @@ class Inference:
     async def infer(self, trace: Trace, tensors: tuple[Tensor, ...], deadline_s: float | None = None) -> Answer:
         """One device's answer. Raises BadRequest, NotFound, TooMany, Busy, DeviceError or Timeout; the caller calls
         `close`."""
-        if self._callers.total >= self._limits.most_waiting:
-            self._refuse(trace, "too many requests are waiting", 1.0)
+        if self.house.full:
+            self._refuse(trace, FULL, self.house.drain_ms() / 1000)
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
-        until = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
+        began = time.monotonic()
+        until = began + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
         self._callers.enter(trace.caller)
+        self.house.enter(began)
         self._spare.request()
         race = Race()
+        took_ms: float | None = None
+        compute_ms = 0.0
         try:
             route = await self._route(trace, frozenset())
             trace.step("optimized?", f"yes: artifact {route.artifact[:12]}")
-            return await self._run(race, trace, route, tensors, until)
+            answer = await self._run(race, trace, route, tensors, until)
+            took_ms, compute_ms = (time.monotonic() - began) * 1000, answer.queue_ms + answer.service_ms
+            return answer
         finally:
             race.over()
             self._callers.leave(trace.caller)
+            self.house.leave(time.monotonic(), took_ms, compute_ms)
 
     def close(self, trace: Trace, state: str) -> None:
         """The response is out: hand the trace to the log. Requests that found no room are not logged: an overload
@@ -143,8 +155,8 @@ class Inference:
 
     def answered(self, device: str, answer: Answer) -> None:
         """An answer came in; one that nobody waits for (late, repeated, foreign) is dropped."""
-        computed = answer.queue_ms + answer.service_ms if answer.fault is None else None
-        flight = self.flights.answered(answer.request, device, time.monotonic(), computed)
+        spent = (answer.queue_ms, answer.service_ms) if answer.fault is None else None
+        flight = self.flights.answered(answer.request, device, time.monotonic(), spent)
         if flight is not None and flight.landed is not None:
             flight.landed(answer)
 
@@ -153,6 +165,14 @@ class Inference:
         for flight in self.flights.lost(device):
             if flight.landed is not None:
                 flight.landed(f"{device} was lost")
+
+    def turn_away(self) -> Busy | None:
+        """Why a request cannot be taken in now, before anything was done for it; None if it can. To refuse must cost
+        little, or an overload would leave nothing for those who were let in."""
+        if not self.house.full:
+            return None
+        self.refused += 1
+        return Busy(FULL, _LATER, retry_s=self.house.drain_ms() / 1000)
 
     # -- one request
 
@@ -194,14 +214,17 @@ class Inference:
         return f"{route.device} did not answer in time"
 
     def _patience_s(self, race: Race, trace: Trace) -> float:
-        """How long to wait for the newest attempt before something is done: until it is late, or given up."""
-        flight, _ = next(reversed(race.flying.values()))
-        late = self.flights.pace(flight.device, trace.model).late_ms()
-        age = time.monotonic() - flight.sent
-        if late is not None and len(race.flying) == 1 and age < late / 1000:
-            return min(late / 1000, self._limits.attempt_s) - age
+        """How long to wait before something is done: until the newest attempt is late, again each time that it is so
+        late once more, or until the oldest is given up."""
+        newest, _ = next(reversed(race.flying.values()))
         oldest, _ = next(iter(race.flying.values()))
-        return max(0.0, oldest.sent + self._limits.attempt_s - time.monotonic()) + 0.001
+        now = time.monotonic()
+        given_up = max(0.0, oldest.sent + self._limits.attempt_s - now) + 0.001
+        late_ms = self.flights.pace(newest.device, trace.model).late_ms()
+        if late_ms is None or trace.attempts >= self._limits.attempts:
+            return given_up
+        late = late_ms / 1000
+        return min(given_up, late - (now - newest.sent) % late + 0.001)
 
     def _late(self, race: Race, trace: Trace, tensors: tuple[Tensor, ...], until: float) -> str:
         """Nothing came in time: give up what is too old, else ask another device as well, if one is free for it."""
@@ -252,7 +275,7 @@ class Inference:
             return
         room, held = sum(c.window for c in devices), sum(c.held for c in devices)
         mine = self._callers.of(trace.caller)
-        if over_share(Room(room, held, mine, self._callers.total, len(self._callers))):
+        if over_share(Room(room, held, mine, self.house.held, len(self._callers))):
             self.refused += 1
             trace.state = "no room"
             raise TooMany("you have more requests under way than your share of what the devices can do", retry_s=1.0)
@@ -260,7 +283,7 @@ class Inference:
     def _refuse(self, trace: Trace, message: str, retry_s: float) -> NoReturn:
         self.refused += 1
         trace.state = "no room"
-        raise Busy(message, "wait as long as Retry-After says, or add devices", retry_s=retry_s)
+        raise Busy(message, _LATER, retry_s=retry_s)
 
     def _message(self, attempt: str, route: Route, model: str, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
         small = sum(len(t.data) for t in tensors) <= MAX_INLINE

@@ -22,6 +22,7 @@ import uvloop
 
 from controller import serving
 from controller.app import Assembly, create_app
+from controller.door import door
 from controller.errors import Conflict, Internal
 from controller.keys import API_TOKEN
 from controller.parts import Controller
@@ -44,7 +45,7 @@ def run(settings: Settings) -> int:
     sys.setswitchinterval(_SWITCH_S)
     serving.check(settings)
     with _data_folder(settings.data), serving.listening(settings) as listener:
-        (asyncio.run if os.environ.get('NOUV') else uvloop.run)(_run(settings, listener))
+        (asyncio.run if os.environ.get("NOUV") else uvloop.run)(_run(settings, listener))
     return 0
 
 
@@ -94,7 +95,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(controller),
-                loop="asyncio",
+                http=door(controller.fleet.inference.turn_away),
                 lifespan="off",
                 ws="none",
                 access_log=False,

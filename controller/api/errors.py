@@ -52,6 +52,7 @@ async def refuse(send: Send, error: LeptaError) -> None:
     """Answer before any route was asked."""
     body = msgspec.json.encode(error_body(error.message, error.who, error.hint))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in (_headers(error) or {}).items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.admission import AdmissionLimits, Pace, Room, Spare, over_share
+from controller.admission import AdmissionLimits, House, Pace, Room, Spare, over_share
 
 LIMITS = AdmissionLimits()
 
 
-def answer(pace: Pace, now: float, took_ms: float = 1.0, way_ms: float = 0.0) -> None:
-    pace.answered(now, took_ms, way_ms)
+def answer(pace: Pace, now: float, took_ms: float = 1.0, way_ms: float = 0.0, *, waited: bool = True) -> None:
+    pace.answered(now, took_ms, way_ms, waited=waited)
 
 
 def keep_busy(pace: Pace, service_ms: float, answers: int, now: float = 0.0) -> float:
@@ -49,7 +49,7 @@ def test_little_to_do_does_not_make_a_device_look_slow() -> None:
     for _ in range(200):
         pace.sent(now)
         now += 0.5
-        answer(pace, now, 3.0)
+        answer(pace, now, 3.0, waited=False)
         now += 0.5
     assert pace.window(1.0) >= before
 
@@ -69,6 +69,24 @@ def test_a_window_stays_within_its_bounds_whatever_happens(events: list[str], se
             pace.gone() if event == "lose" else answer(pace, now, 5.0, 1.0)
         assert pace.held == held
         assert LIMITS.least <= pace.window(service_ms) <= LIMITS.most
+
+
+def test_the_house_takes_what_it_answers_in_time_and_always_a_few() -> None:
+    house, now = House(LIMITS, 1024), 0.0
+    assert not house.full
+    for _ in range(400):
+        while not house.full:
+            house.enter(now)
+        now += 0.001
+        house.leave(now, house.held * 1.0, 0.5)
+    assert 20 <= house.window <= 80
+    slow, now = House(LIMITS, 1024), 0.0
+    for _ in range(400):
+        while not slow.full:
+            slow.enter(now)
+        now += 0.05
+        slow.leave(now, slow.held * 50.0, 0.5)
+    assert slow.window == LIMITS.house_least
 
 
 def test_late_is_measured_by_what_answers_take() -> None:

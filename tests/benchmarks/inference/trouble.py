@@ -15,6 +15,9 @@ from controller.client.oip import HEADER_LENGTH, encode_request
 from tests.benchmarks import measure
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.http import Pool
+from tests.benchmarks.inference import hey
+from tests.benchmarks.inference.hey import Answered
+from tests.benchmarks.inference.wrk import Target
 from tests.benchmarks.measure import Sample
 from tests.benchmarks.models import variant
 from tests.benchmarks.program import PATIENCE_S
@@ -24,7 +27,8 @@ from tests.builders import RUNTIMES, dscnn, random_inputs
 MODEL, DEVICES = "keywords", ("pi-1", "pi-2", "pi-3")
 CALLERS = 16
 """That take all that the fleet gives: what "capacity" and "steady" are measured with."""
-OVERLOAD = 4
+OVERLOAD, CROWD = 4, 256
+"""Times capacity, and by how many callers."""
 OVERLOAD_S, STEADY_S, LOAD_S, SWAPS = 60.0, 10.0, 10.0, 6
 QUICK_S = 4.0
 _REFUSED = (429, 503)
@@ -33,7 +37,7 @@ _SETTLED = 10
 
 
 class Asker:
-    """Asks for one row, and counts the answers by status; True for a good one."""
+    """Asks for one row: True for a good answer. Remembers what the others said."""
 
     def __init__(self, fleet: Fleet) -> None:
         body, length = encode_request(random_inputs(load(dscnn(), runtimes=RUNTIMES), 1))
@@ -42,42 +46,34 @@ class Asker:
             "Content-Type": "application/octet-stream",
             HEADER_LENGTH: str(length),
         }
-        self._body = body
-        self._pool = Pool(f"{fleet.client.place.url}/v2/models/{MODEL}/infer", headers)
-        self.statuses: Counter[int] = Counter()
-        self.said: dict[int, bytes] = {}
+        self.target = Target(f"{fleet.client.place.url}/v2/models/{MODEL}/infer", headers, body)
+        self._pool = Pool(self.target.url, headers)
+        self._said: dict[int, bytes] = {}
 
     async def __call__(self, number: int) -> bool:
         try:
-            response = await self._pool.post(self._body)
+            response = await self._pool.post(self.target.body)
         except (OSError, asyncio.IncompleteReadError) as error:
-            self._note(0, repr(error).encode())
+            self._said.setdefault(0, repr(error).encode())
             return False
-        self._note(response.status, response.body)
+        if response.status != 200:
+            self._said.setdefault(response.status, response.body)
         return response.status == 200
 
-    def take(self) -> Counter[int]:
-        """The counts since the last time."""
-        taken, self.statuses = self.statuses, Counter()
-        return taken
+    def forget(self) -> None:
+        self._said.clear()
 
-    def first(self, *, but: tuple[int, ...] = ()) -> str:
-        """The first answer of each kind that is neither good nor in `but`."""
-        return "; ".join(f"{s}: {b[:200]!r}" for s, b in self.said.items() if s not in (200, *but))
+    def first(self) -> str:
+        """The first answer of each kind that was not good."""
+        return "; ".join(f"{status}: {body[:200]!r}" for status, body in self._said.items())
 
     async def close(self) -> None:
         await self._pool.close()
 
-    def _note(self, status: int, body: bytes) -> None:
-        self.statuses[status] += 1
-        self.said.setdefault(status, body)
-
 
 class Overload(NamedTuple):
-    capacity: float
-    steady: list[Sample]
-    samples: list[Sample]
-    statuses: Counter[int]
+    steady: list[Answered]
+    overload: list[Answered]
     crashes: int
     growth_mb: float
     peak_mb: float
@@ -98,33 +94,40 @@ async def _all(fleet: Fleet, versions: list[int], quick: bool) -> list[Figure]:
     try:
         await measure.closed_loop(asker, 1.0, CALLERS)
         overload = await _overload(fleet, asker, quick)
-        found = _of_overload(overload, asker)
-        found.append(await _swaps(fleet, asker, versions, 1 if quick else SWAPS, overload.capacity / 2))
-        found.append(await _kill(fleet, asker, QUICK_S if quick else LOAD_S, overload.capacity / 2))
+        rate = _rate(overload.steady) / 2
+        found = _of_overload(overload)
+        found.append(await _swaps(fleet, asker, versions, 1 if quick else SWAPS, rate))
+        found.append(await _kill(fleet, asker, QUICK_S if quick else LOAD_S, rate))
         return found
     finally:
         await asker.close()
 
 
 async def _overload(fleet: Fleet, asker: Asker, quick: bool) -> Overload:
-    seconds = QUICK_S if quick else OVERLOAD_S
-    steady = await measure.closed_loop(asker, QUICK_S if quick else STEADY_S, CALLERS)
-    capacity = sum(sample.ok for sample in steady) / (steady[-1].due - steady[0].due)
+    target = asker.target
+    steady = await asyncio.to_thread(hey.load, target, CALLERS, QUICK_S if quick else STEADY_S, fleet.folder)
     pids = _pids(fleet)
-    asker.take()
     before = measure.pss_mb(pids)
-    stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, stop.set)
+    rate = OVERLOAD * _rate(steady)
     with measure.Peak(lambda: measure.pss_mb(pids), every_s=1.0) as peak:
-        samples = await measure.open_loop(asker, OVERLOAD * capacity, stop)
+        seconds = QUICK_S if quick else OVERLOAD_S
+        overload = await asyncio.to_thread(hey.load, target, CROWD, seconds, fleet.folder, rate)
     ended = time.monotonic()
-    statuses = asker.take()
-    limit = 2 * measure.milliseconds(_good(steady), 0.99) / 1000
-    recovered = await _recovered(asker, limit) - ended
+    recovered = await _recovered(asker, 2 * _p99_ms(steady) / 1000) - ended
     await asyncio.sleep(2)  # What was in flight for the log is written.
     growth = measure.pss_mb(pids) - before
     crashes = len(set(pids) - set(_pids(fleet)))
-    return Overload(capacity, steady, samples, statuses, crashes, growth, peak.growth, recovered)
+    return Overload(steady, overload, crashes, growth, peak.growth, recovered)
+
+
+def _rate(answers: list[Answered]) -> float:
+    """Good answers per second."""
+    return sum(answer.status == 200 for answer in answers) / max(answer.at for answer in answers)
+
+
+def _p99_ms(answers: list[Answered]) -> float:
+    """Of the good ones."""
+    return measure.percentile((answer.latency for answer in answers if answer.status == 200), 0.99) * 1000
 
 
 def _pids(fleet: Fleet) -> list[int]:
@@ -143,33 +146,29 @@ async def _recovered(asker: Asker, limit_s: float) -> float:
     return row[0] if row else float("inf")
 
 
-def _of_overload(seen: Overload, asker: Asker) -> list[Figure]:
-    good = _good(seen.samples)
-    p99, steady = measure.milliseconds(good, 0.99), measure.milliseconds(_good(seen.steady), 0.99)
-    offered = len(seen.samples) / (seen.samples[-1].due - seen.samples[0].due)
-    refused = sum(seen.statuses[status] for status in _REFUSED)
-    failed = sum(seen.statuses.values()) - refused - seen.statuses[200]
+def _of_overload(seen: Overload) -> list[Figure]:
+    statuses = Counter(answer.status for answer in seen.overload)
+    p99, steady = _p99_ms(seen.overload), _p99_ms(seen.steady)
+    offered = len(seen.overload) / max(answer.at for answer in seen.overload)
+    refused = sum(statuses[status] for status in _REFUSED)
+    failed = sum(statuses.values()) - refused - statuses[200]
     note = (
-        f"p99 {p99:.1f} ms of {len(good):,} accepted, {steady:.1f} ms with {CALLERS} callers before; "
-        f"{offered:,.0f} a second offered, {seen.capacity:,.0f} is capacity; {refused:,} refused"
+        f"p99 {p99:.1f} ms of {statuses[200]:,} accepted, {steady:.1f} ms with {CALLERS} callers before; "
+        f"{offered:,.0f} a second offered, {_rate(seen.steady):,.0f} is capacity; {refused:,} refused"
     )
     return [
         at_most("overload_p99_ratio", p99 / steady, 2, note=note),
-        Figure("overload_accepted_share", len(good) / len(seen.samples) * offered / seen.capacity, note="of capacity"),
-        Figure("overload_failed", failed, "", "0", failed == 0, asker.first(but=_REFUSED), always=True),
+        Figure("overload_goodput_share", _rate(seen.overload) / _rate(seen.steady), note="of capacity"),
+        Figure("overload_failed", failed, "", "0", failed == 0, "neither answered nor refused", always=True),
         Figure("overload_crashes", seen.crashes, "", "0", seen.crashes == 0, always=True),
         Figure("overload_memory_growth_mb", seen.growth_mb, "MB", note=f"{seen.peak_mb:.1f} MB at its peak; all PSS"),
         at_most("overload_recovery_s", seen.recovery_s, 5, "s", f"until {_SETTLED} quick answers in a row begin"),
     ]
 
 
-def _good(samples: list[Sample]) -> list[Sample]:
-    return [sample for sample in samples if sample.ok]
-
-
 async def _kill(fleet: Fleet, asker: Asker, seconds: float, rate: float) -> Figure:
     """One of three agents, with all its processes, at half of what the fleet can do."""
-    asker.take()
+    asker.forget()
     stop = asyncio.Event()
     load = asyncio.create_task(measure.open_loop(asker, rate, stop))
     await asyncio.sleep(seconds / 4)
@@ -182,7 +181,7 @@ async def _kill(fleet: Fleet, asker: Asker, seconds: float, rate: float) -> Figu
 
 async def _swaps(fleet: Fleet, asker: Asker, versions: list[int], count: int, rate: float) -> Figure:
     """On all three agents at once, again and again, at half of what the fleet can do."""
-    asker.take()
+    asker.forget()
     stop = asyncio.Event()
     load = asyncio.create_task(measure.open_loop(asker, rate, stop))
     for number in range(count):
@@ -196,7 +195,5 @@ async def _swaps(fleet: Fleet, asker: Asker, versions: list[int], count: int, ra
 def _failed(key: str, samples: list[Sample], asker: Asker, how: str) -> Figure:
     failed = sum(not sample.ok for sample in samples)
     longest = max(sample.latency for sample in samples) * 1000
-    note = (
-        f"of {len(samples):,}; {how}; the longest took {longest:.0f} ms {asker.first(but=_REFUSED) if failed else ''}"
-    )
+    note = f"of {len(samples):,}; {how}; the longest took {longest:.0f} ms {asker.first()}"
     return Figure(key, failed, "", "0", failed == 0, note.strip(), always=True)
