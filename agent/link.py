@@ -14,6 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.contract import wire
+from agent.contract.lean import LeanSocket
 from agent.loop import Loop, Timer
 from agent.outbox import Letter, Outbox
 from agent.settings import Limits
@@ -96,7 +97,7 @@ class Link:
         self._retry: Timer | None = None
         self._connecting = False
         self._misc: Timer | None = None
-        self._watched: socket.socket | None = None
+        self._watched: LeanSocket | None = None
         self._writing = False
         self._handing = False
         self.connected = False
@@ -128,7 +129,7 @@ class Link:
             if kept:
                 self._outbox.put(letter)
             return
-        if len(self._outbox) or self._client.want_write():
+        if len(self._outbox) or self._busy():
             self._outbox.put(letter)
             self._flush()
         else:
@@ -200,31 +201,43 @@ class Link:
     # -- traffic
 
     def _readable(self) -> None:
-        sock: Any = self._client.socket()
+        sock = self._client.lean
         if sock is None:
             return
-        self._client.loop_read()
-        while self._alive(sock) and _pending(sock):
+        sock.fill()
+        while self._alive(sock):
+            self._inbox += sock.messages()
+            if not sock.waiting:
+                wire.quick_ack(sock.real)
+                break
             self._client.loop_read()
-        if self._alive(sock):
-            wire.quick_ack(sock)
         self._after_use()
 
-    def _alive(self, sock: Any) -> bool:
-        return self._client.socket() is sock
+    def _alive(self, sock: LeanSocket) -> bool:
+        return self._client.lean is sock
+
+    def _busy(self) -> bool:
+        """Does the socket take no more for now?"""
+        sock = self._client.lean
+        return self._client.want_write() or (sock is not None and sock.unsent)
 
     def _writable(self) -> None:
+        if self._client.lean is not None:
+            self._client.lean.flush()
         self._client.loop_write()
         self._flush()
         self._after_use()
 
     def _flush(self) -> None:
-        while self.connected and not self._client.want_write():
+        while self.connected and not self._busy():
             letter = self._outbox.take()
             if letter is None or not self._send(letter):
                 return
 
     def _send(self, letter: Letter) -> bool:
+        sock = self._client.lean
+        if sock is not None and letter.qos == 0 and not letter.retain and sock.publish(letter.topic, letter.payload):
+            return True
         info = self._client.publish(letter.topic, letter.payload, letter.qos, letter.retain)
         if info.rc in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
             return True  # Without a connection paho keeps QoS 1 within its bound; the loss shows in a moment.
@@ -234,12 +247,12 @@ class Link:
 
     def _after_use(self) -> None:
         """Whatever paho did: watch the right socket for the right things, then hand over what came."""
-        sock: Any = self._client.socket()
+        sock = self._client.lean
         if sock is not self._watched:
             self._unwatch()
-        writing = sock is not None and self._client.want_write()
+        writing = sock is not None and self._busy()
         if sock is not None and (sock is not self._watched or writing != self._writing):
-            self._loop.watch(sock, self._readable, self._writable if writing else None)
+            self._loop.watch(sock.real, self._readable, self._writable if writing else None)
             self._watched, self._writing = sock, writing
         if not self._handing:  # A listener that publishes comes back here; the outer turn goes on.
             self._handing = True
@@ -283,7 +296,7 @@ class Link:
 
     def _unwatch(self) -> None:
         if self._watched is not None:
-            self._loop.forget(self._watched)
+            self._loop.forget(self._watched.real)
             self._watched = None
             self._writing = False
 
@@ -301,11 +314,16 @@ class _Client(mqtt.Client):
 
     next_socket: socket.socket | None = None
 
-    def _create_socket_connection(self) -> socket.socket:
+    @property
+    def lean(self) -> LeanSocket | None:
+        sock: Any = self.socket()
+        return sock if isinstance(sock, LeanSocket) else None
+
+    def _create_socket(self) -> Any:
         sock, self.next_socket = self.next_socket, None
         if sock is None:
             raise OSError("not connected")
-        return sock
+        return LeanSocket(sock)
 
     def drop(self) -> None:
         self._sock_close()
@@ -330,8 +348,3 @@ def _client(link: Link, client_id: str, broker: Broker, limits: Limits) -> _Clie
     client.on_connect, client.on_disconnect, client.on_message = connected, disconnected, message
     client.connect_async(broker.host, broker.port, limits.keepalive, clean_start=True)
     return client
-
-
-def _pending(sock: Any) -> bool:
-    """TLS only: decrypted bytes that no selector sees."""
-    return hasattr(sock, "pending") and sock.pending() > 0

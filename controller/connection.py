@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.contract import wire
+from agent.contract.lean import LeanSocket
 from controller.errors import LeptaError
 from controller.settings import Limits
 
@@ -67,7 +67,7 @@ class Connection:
         self._client = self._make_client(at_once)
         self.receive_maximum = at_once
         """How many the broker takes at once, known after `open`."""
-        self._socket: socket.socket | None = None
+        self._socket: LeanSocket | None = None
         self._writing = False
         self._misc: asyncio.TimerHandle | None = None
         self._pending: dict[int, _Sent] = {}
@@ -105,12 +105,22 @@ class Connection:
         full = len(self._pending) >= self._limits.bus_in_flight
         if self.lost.done() or full or self._pending_bytes + len(payload) > self._limits.bus_out_bytes:
             return False
+        if qos == 0 and not retain and on_acked is None and self._send_short(topic, payload):
+            return True
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return False
         self._pending[info.mid] = _Sent(len(payload), on_acked)
         self._pending_bytes += len(payload)
         self._idle.clear()
+        return True
+
+    def _send_short(self, topic: str, payload: bytes) -> bool:
+        """Past paho, unless something waits in it that was to be sent before."""
+        if self._socket is None or self._client.want_write() or not self._socket.publish(topic, payload):
+            return False
+        if self._socket.unsent:
+            self._watch_writing()
         return True
 
     async def close(self) -> None:
@@ -127,7 +137,7 @@ class Connection:
 
     def _make_client(self, at_once: int) -> paho.Client:
         login = self._login
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=login.client_id, protocol=paho.MQTTv5)
+        client = _Client(CallbackAPIVersion.VERSION2, client_id=login.client_id, protocol=paho.MQTTv5)
         client.connect_timeout = self._limits.connect_s
         client.max_inflight_messages_set(at_once)
         client.will_set(login.will_topic, login.will, qos=1, retain=True)
@@ -138,10 +148,9 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = lambda _client, _data, _flags, reason, _properties: self._drop(str(reason))
         client.on_subscribe = lambda _client, _data, _mid, codes, _properties: self._on_subscribe(codes)
-        client.on_message = lambda _client, _data, message: self._on_packet(message)
+        client.on_message = lambda _client, _data, message: self._on_packet(message.topic, bytes(message.payload))
         client.on_publish = lambda _client, _data, mid, _reason, _properties: self._on_publish(mid)
         client.on_socket_register_write = lambda _client, _data, _socket: self._write_soon()
-        client.on_socket_unregister_write = lambda _client, _data, _socket: self._write_no_more()
         client.on_socket_close = lambda _client, _data, _socket: self._detach()
         return client
 
@@ -169,9 +178,9 @@ class Connection:
         else:
             self._subscribed.set_result(None)
 
-    def _on_packet(self, message: paho.MQTTMessage) -> None:
+    def _on_packet(self, topic: str, payload: bytes) -> None:
         try:
-            self._on_message(message.topic, bytes(message.payload))
+            self._on_message(topic, payload)
         except Exception:
             log.exception("a message could not be handled")
 
@@ -196,45 +205,62 @@ class Connection:
     # -- the loop's side
 
     def _attach(self) -> None:
-        sock = self._client.socket()
-        if not isinstance(sock, socket.socket):
+        sock: Any = self._client.socket()
+        if not isinstance(sock, LeanSocket):
             raise self._failed("it closed the connection")
         self._socket = sock
-        wire.no_delay(sock)
-        wire.quick_ack(sock)
-        self._loop.add_reader(sock, self._readable)
+        wire.no_delay(sock.real)
+        wire.quick_ack(sock.real)
+        self._loop.add_reader(sock.fileno(), self._readable)
         self._tick()
         self._flush()
 
     def _detach(self) -> None:
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
-            self._write_no_more()
+            self._loop.remove_reader(self._socket.fileno())
+            self._stop_writing(self._socket)
             self._socket = None
 
     def _readable(self) -> None:
-        self._guarded(self._client.loop_read)
-        # What TLS has decrypted already makes no socket readable.
-        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            self._guarded(self._client.loop_read)
+        self._guarded(self._read)
         if self._socket is not None:
-            wire.quick_ack(self._socket)
+            wire.quick_ack(self._socket.real)
+
+    def _read(self) -> None:
+        sock = self._socket
+        assert sock is not None
+        sock.fill()
+        while self._socket is sock:
+            for topic, payload in sock.messages():
+                self._on_packet(topic, payload)
+            if not sock.waiting:
+                return
+            self._client.loop_read()
 
     def _write_soon(self) -> None:
         # Most messages fit into the socket's buffer: try first, and watch the socket only for the rest.
         if self._socket is not None:
             self._loop.call_soon(self._flush)
 
-    def _write_no_more(self) -> None:
-        if self._writing and self._socket is not None:
-            self._loop.remove_writer(self._socket)
+    def _watch_writing(self) -> None:
+        if self._socket is not None and not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._socket.fileno(), self._flush)
+
+    def _stop_writing(self, sock: LeanSocket) -> None:
+        if self._writing:
+            self._loop.remove_writer(sock.fileno())
         self._writing = False
 
     def _flush(self) -> None:
         self._guarded(self._client.loop_write)
-        if self._socket is not None and not self._writing and self._client.want_write():
-            self._writing = True
-            self._loop.add_writer(self._socket, self._flush)
+        if self._socket is None:
+            return
+        self._socket.flush()
+        if self._socket.unsent or self._client.want_write():
+            self._watch_writing()
+        else:
+            self._stop_writing(self._socket)
 
     def _tick(self) -> None:
         """paho's housekeeping: pings, and the loss of a silent broker."""
@@ -273,3 +299,10 @@ class Connection:
         login = self._login
         hint = "check that the broker runs and that it knows our user name and password"
         return ConnectionFailed(f"no connection to the broker at {login.host}:{login.port}: {why}", hint, who="network")
+
+
+class _Client(paho.Client):
+    """paho over a socket that knows a short way for requests and answers."""
+
+    def _create_socket(self) -> Any:
+        return LeanSocket(super()._create_socket())

@@ -26,7 +26,6 @@ from controller.identity.enrolment import revoked
 from controller.known import Known
 from controller.outbox import Outbox
 from controller.roots import RootChain
-from controller.routing import Candidate
 from controller.tick import Tick
 from firmware_profiles.profile import Facts
 
@@ -56,6 +55,8 @@ class Devices:
         self._silent_s = silent_s
         self._known: dict[str, Known] = {}
         self.bindings = Bindings()
+        self.version = 0
+        """Grows with every change of a record."""
         self.on_lost: list[Callable[[Tick, str], None]] = []
         """Called when a device goes offline."""
         self.on_change: list[Callable[[Tick, str], None]] = []
@@ -64,6 +65,7 @@ class Devices:
     def restore(self, devices: Iterable[records.Device]) -> None:
         """Begin from the store: everybody is offline until heard."""
         self._known = {device.name: Known(device) for device in devices}
+        self.version += 1
 
     def restore_floors(self, models: Iterable[records.Model]) -> None:
         self._floors = {model.name: model.floor for model in models if model.floor}
@@ -109,12 +111,14 @@ class Devices:
         known = self._known.get(device.name)
         if known is None:
             known = self._known[device.name] = Known(device)
+            self.version += 1
         elif known.record.state == "revoked":
             raise revoked(device.name)
         else:
             # What it runs is known better here than it was in the store.
             fresh = {name: getattr(device, name) for name in _IDENTITY}
             known.record = msgspec.structs.replace(known.record, **fresh)
+            self.version += 1
         tick.save(writes.put(known.record))
         log.info("%s joined: %s", known.name, known.record.state)
         return known.record
@@ -170,6 +174,7 @@ class Devices:
         if known.record.state != "revoked":
             raise Conflict(f"{name!r} is {known.record.state}", f"lepta device revoke {name}")
         del self._known[name]
+        self.version += 1
         tick.save(writes.forget_device(name))
 
     # -- what devices say
@@ -300,9 +305,6 @@ class Devices:
 
     # -- for routing
 
-    def candidates(self, model: str, outstanding: Callable[[str], int]) -> list[Candidate]:
-        return [self._candidate(known, model, outstanding) for known in self._known.values() if known.approved]
-
     def note_service(self, name: str, artifact: str, row_ms: float) -> None:
         """An answer's own measurement, smoothed: fresher than the load sample."""
         known = self._known.get(name)
@@ -311,22 +313,6 @@ class Devices:
             known.service_ms[artifact] = 0.8 * before + 0.2 * row_ms
             while len(known.service_ms) > 64:
                 del known.service_ms[next(iter(known.service_ms))]
-
-    def _candidate(self, known: Known, model: str, outstanding: Callable[[str], int]) -> Candidate:
-        state = known.serving(model)
-        load = known.load
-        return Candidate(
-            device=known.name,
-            online=known.online,
-            artifact=state.artifact if state else None,
-            outstanding=outstanding(known.name),
-            queue=load.queue if load else 0,
-            service_ms=known.row_ms(state.artifact) if state else 0.0,
-            cpu=load.cpu if load else 0.0,
-            draining=known.record.drain,
-            away=known.away(model),
-            version=state.version if state else 0,
-        )
 
     def _tell_anew(self, tick: Tick, known: Known) -> None:
         """Something beside the models changed: a new generation, or the device would not look."""
@@ -350,6 +336,7 @@ class Devices:
 
     def _set(self, tick: Tick, known: Known, **changes: object) -> None:
         known.record = msgspec.structs.replace(known.record, **changes)
+        self.version += 1
         tick.save(writes.put(known.record))
 
     def _lose(self, tick: Tick, known: Known) -> None:

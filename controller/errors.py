@@ -57,7 +57,11 @@ class DeviceError(LeptaError):
 
 
 class Busy(LeptaError):
-    """Not now: too much waits, or nobody can answer."""
+    """Not now: too much waits, or nobody can answer; it may be worth another try after `retry_s` seconds."""
+
+    def __init__(self, message: str, hint: str | None = None, *, retry_s: float = 1.0) -> None:
+        super().__init__(message, hint)
+        self.retry_s = retry_s
 
 
 class Preparing(LeptaError):

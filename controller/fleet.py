@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -34,6 +35,7 @@ from agent.contract.messages import (
 from agent.contract.topics import Topic
 from controller import records, writes
 from controller.answers import Answers
+from controller.candidates import Candidates, Traffic
 from controller.delivery import Delivery
 from controller.devices import Devices
 from controller.errors import Internal, LeptaError
@@ -86,6 +88,7 @@ class Fleet:
         self.delivery = delivery
         self.policies = policies
         self.answers = answers
+        self._candidates = Candidates(devices, self._traffic)
         self._recorder = recorder
         self._limits = limits
         self._restore = restore
@@ -160,11 +163,17 @@ class Fleet:
 
     def candidates(self, model: str) -> list[Candidate]:
         """What every device could do for a model right now."""
-        return self.devices.candidates(model, self.outstanding)
+        return self._candidates.all(model)
 
-    def outstanding(self, device: str) -> int:
-        """Requests and shards that a device has not answered."""
-        return self.inference.outstanding(device) + self.jobs.outstanding(device)
+    def serving(self, model: str) -> list[Candidate]:
+        """Devices that serve a model; of many, a few by chance."""
+        return self._candidates.some(model, random.sample)
+
+    def _traffic(self, device: str, model: str) -> Traffic:
+        flights = self.inference.flights
+        shards = self.jobs.outstanding(device) if self.jobs.busy else 0
+        shard_ms = self.jobs.shard_ms(device) if shards else 0.0
+        return Traffic(flights.outstanding(device), shards, shard_ms, flights.pace(device, model))
 
     @staticmethod
     def wall() -> float:

@@ -1,26 +1,32 @@
-"""Inference requests: route, send, await the answer, retry elsewhere. In memory only, logged in batches.
+"""Inference requests: admit, route, send, await the answer, try elsewhere. In memory only, logged in batches.
 
-One request has one effect for its caller: the first answer is taken, and what comes later is dropped.
+One request has one effect for its caller: the first good answer is taken, and what comes later is dropped.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from agent.contract import topics
 from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
 from controller import routing, tracing
-from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout
+from controller.admission import AdmissionLimits, House, Room, Spare, over_share
+from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout, TooMany
+from controller.flights import Callers, Flight, Flights
+from controller.race import Landed, Race
 from controller.routing import Candidate, NoRoute, Route
 
 # The seven steps of the article's flow, as `lepta trace` shows them.
 STEPS = ("user request", "optimized?", "distribute", "compute", "result?", "response", "store")
+
+FULL = "the controller has all the requests that it can answer in time"
+_NO_ROOM = "no room"
+_LATER = "wait as long as Retry-After says, or add devices"
 
 
 class Bus(Protocol):
@@ -33,7 +39,12 @@ class Bus(Protocol):
 class Directory(Protocol):
     """What inference needs to know of the fleet."""
 
-    def candidates(self, model: str) -> list[Candidate]: ...
+    def candidates(self, model: str) -> list[Candidate]:
+        """What every device could do for a model, nothing included."""
+
+    def serving(self, model: str) -> list[Candidate]:
+        """Devices that serve a model; of many, a few by chance."""
+
     async def exists(self, model: str) -> bool: ...
     async def prepare(self, model: str, wait_s: float, why_not: Busy) -> str:
         """Bring a model to a device within `wait_s`; says in words what was done. Raises `why_not` or a better reason,
@@ -43,11 +54,12 @@ class Directory(Protocol):
 @dataclass(frozen=True)
 class InferenceLimits:
     most_waiting: int = 1024
-    """Requests in flight; more are refused with 503."""
+    """Requests in the house; more are refused with 503."""
     attempts: int = 3
     attempt_s: float = 10.0
-    """How long one device may take before another one is tried."""
+    """How long one attempt may take before it is given up; one that is late is tried elsewhere long before."""
     deadline_s: float = 30.0
+    admission: AdmissionLimits = field(default_factory=AdmissionLimits)
 
 
 @dataclass
@@ -59,6 +71,8 @@ class Trace:
     model: str
     received_at: float
     """Seconds since 1970, for people."""
+    caller: str = ""
+    """Who shares with whom when there is not enough room."""
     version: int = 0
     artifact: str = ""
     device: str = ""
@@ -90,10 +104,6 @@ class Trace:
         self._mark = now
 
 
-class _Lost(Exception):
-    """The device went away with the request."""
-
-
 class Inference:
     """Owned by the event loop."""
 
@@ -116,16 +126,18 @@ class Inference:
         self._draw = draw
         self._keep_blob = keep_blob
         self._finished = finished
-        self._waiting: dict[str, asyncio.Future[Answer]] = {}
-        self._at: dict[str, str] = {}
-        self._outstanding: dict[str, int] = {}
+        self._callers = Callers()
+        self._spare = Spare()
+        self._preparing = 0
+        """Requests that wait for their model to come to a device."""
+        self.flights = Flights(limits.admission, limits.attempt_s)
+        self.house = House(limits.admission, limits.most_waiting)
+        self.refused = 0
+        """Requests that found no room; they are counted and not logged."""
 
-    def outstanding(self, device: str) -> int:
-        return self._outstanding.get(device, 0)
-
-    def begin(self, model: str, trace_id: str) -> Trace:
+    def begin(self, model: str, trace_id: str, caller: str = "") -> Trace:
         """Open a trace when the request arrives, before its body is decoded."""
-        return Trace(self._new_id(), trace_id, model, time.time())
+        return Trace(self._new_id(), trace_id, model, time.time(), caller)
 
     async def infer(
         self,
@@ -134,56 +146,143 @@ class Inference:
         deadline_s: float | None = None,
         prepare_s: float | None = None,
     ) -> Answer:
-        """One device's answer. Raises BadRequest, NotFound, Busy, Preparing, DeviceError or Timeout; the caller calls
-        `close`. `prepare_s`: how long of that to wait for a model that no device has; None: all of it."""
-        if len(self._waiting) >= self._limits.most_waiting:
-            raise Busy("too many requests are waiting", "try again in a second, or add devices")
-        trace.inputs = tensors
+        """One device's answer. Raises BadRequest, NotFound, TooMany, Busy, Preparing, DeviceError or Timeout; the
+        caller calls `close`. `prepare_s`: how long of that to wait for a model that no device has; None: all of it."""
+        if self.house.full:
+            self._refuse(trace, FULL, self.house.drain_ms() / 1000)
+        trace.inputs, trace.rows = tensors, tensors[0].shape[0]
         trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
-        trace.rows = tensors[0].shape[0]
-        deadline = time.monotonic() + min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
-        tried: set[str] = set()
-        fault = ""
-        left = deadline - time.monotonic()
-        route = await self._first_route(trace, left if prepare_s is None else min(left, prepare_s))
-        for _ in range(self._limits.attempts):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            answer = await self._attempt(trace, route, tensors, left)
-            fault = answer if isinstance(answer, str) else ""
-            if isinstance(answer, Answer):
-                if answer.fault is None:
-                    return answer
-                if answer.fault.who == "user":
-                    raise BadRequest(answer.fault.message)
-                fault = f"{route.device}: {answer.fault.message}"
-            tried.add(route.device)
-            trace.step("result?", f"no: {fault}; retry")
-            route = await self._route(trace, frozenset(tried))
-        if time.monotonic() >= deadline:
-            raise Timeout(f"no device answered in time; last: {fault or 'nothing'}")
-        raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
+        deadline_s = min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
+        until = time.monotonic() + deadline_s
+        self._callers.enter(trace.caller)
+        try:
+            route = await self._first_route(trace, deadline_s if prepare_s is None else min(deadline_s, prepare_s))
+            return await self._in_house(trace, route, tensors, until)
+        finally:
+            self._callers.leave(trace.caller)
+
+    async def _in_house(self, trace: Trace, route: Route, tensors: tuple[Tensor, ...], until: float) -> Answer:
+        """Counts from here on: while a model is on its way to a device, its requests take nothing from others."""
+        self.house.enter(time.monotonic())
+        self._spare.request()
+        race = Race()
+        compute_ms: float | None = None
+        try:
+            answer = await self._run(race, trace, route, tensors, until)
+            compute_ms = answer.service_ms
+            return answer
+        finally:
+            race.over()
+            self.house.leave(time.monotonic(), compute_ms)
 
     def close(self, trace: Trace, state: str) -> None:
-        """The response is out: hand the trace to the log."""
+        """The response is out: hand the trace to the log. Requests that found no room are not logged: an overload
+        would only grow by that."""
+        if trace.state == _NO_ROOM:
+            return
         trace.state = state
         trace.step("response", state)
         self._finished(trace)
 
     def answered(self, device: str, answer: Answer) -> None:
         """An answer came in; one that nobody waits for (late, repeated, foreign) is dropped."""
-        if self._at.get(answer.request) == device:
-            future = self._waiting.get(answer.request)
-            if future is not None and not future.done():
-                future.set_result(answer)
+        spent = (answer.queue_ms, answer.service_ms) if answer.fault is None else None
+        flight = self.flights.answered(answer.request, device, time.monotonic(), spent)
+        if flight is not None and flight.landed is not None:
+            flight.landed(answer)
 
     def lost(self, device: str) -> None:
         """A device went away: what it held is tried elsewhere at once."""
-        for request, at in list(self._at.items()):
-            future = self._waiting.get(request)
-            if at == device and future is not None and not future.done():
-                future.set_exception(_Lost(f"{device} was lost"))
+        for flight in self.flights.lost(device):
+            if flight.landed is not None:
+                flight.landed(f"{device} was lost")
+
+    def turn_away(self, inside: int) -> Busy | None:
+        """Why a request cannot be taken in now, before anything was done for it; None if it can. `inside`: those that
+        came the same way and are not answered. To refuse must cost little, or an overload would leave nothing for
+        those who were let in."""
+        if max(inside - self._preparing, self.house.held) < self.house.window:
+            return None
+        self.refused += 1
+        return Busy(FULL, _LATER, retry_s=self.house.drain_ms() / 1000)
+
+    # -- one request
+
+    async def _run(self, race: Race, trace: Trace, route: Route, tensors: tuple[Tensor, ...], until: float) -> Answer:
+        """Attempts one after the other, and a second one beside the first when that is late."""
+        fault = self._send(race, trace, route, tensors, until)
+        while (left := until - time.monotonic()) > 0:
+            if not race.flying:
+                if trace.attempts >= self._limits.attempts:
+                    raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
+                trace.step("result?", f"no: {fault}; retry")
+                again = await self._route(trace, frozenset(race.tried))
+                fault = self._send(race, trace, again, tensors, until)
+                continue
+            news = await race.next(min(left, self._patience_s(race, trace)))
+            if news is None:
+                fault = self._late(race, trace, tensors, until) or fault
+                continue
+            flight, taken, how = news
+            if isinstance(how, Answer) and how.fault is None and trace.only in (0, how.version):
+                self._note(trace, taken, how, (time.monotonic() - flight.sent) * 1000)
+                return how
+            fault = self._failed(flight, how)
+        raise Timeout(f"no device answered in time; last: {fault or 'nothing'}")
+
+    def _send(self, race: Race, trace: Trace, route: Route, tensors: tuple[Tensor, ...], until: float) -> str:
+        """Ask one device; not empty if that was not possible."""
+        # Each attempt has an id of its own, so that a late answer of the first device cannot pass for the second's.
+        trace.attempts += 1
+        now = time.monotonic()
+        attempt = trace.id if trace.attempts == 1 else f"{trace.id}.{trace.attempts}"
+        message = self._message(attempt, route, trace, tensors, until - now)
+        race.tried.add(route.device)
+        if not self._bus.publish(topics.agent(route.device, "infer"), message):
+            return "the broker is not connected"
+        flight = Flight(attempt, route.device, trace.model, now, None)
+        race.add(flight, route)
+        self.flights.begin(flight)
+        return f"{route.device} did not answer in time"
+
+    def _patience_s(self, race: Race, trace: Trace) -> float:
+        """How long to wait before something is done: until the newest attempt is late, again each time that it is so
+        late once more, or until the oldest is given up."""
+        newest, _ = next(reversed(race.flying.values()))
+        oldest, _ = next(iter(race.flying.values()))
+        now = time.monotonic()
+        given_up = max(0.0, oldest.sent + self._limits.attempt_s - now) + 0.001
+        late_ms = self.flights.pace(newest.device, trace.model).late_ms()
+        if late_ms is None or trace.attempts >= self._limits.attempts:
+            return given_up
+        late = late_ms / 1000
+        return min(given_up, late - (now - newest.sent) % late + 0.001)
+
+    def _late(self, race: Race, trace: Trace, tensors: tuple[Tensor, ...], until: float) -> str:
+        """Nothing came in time: give up what is too old, else ask another device as well, if one is free for it."""
+        oldest, _ = next(iter(race.flying.values()))
+        if time.monotonic() - oldest.sent >= self._limits.attempt_s:
+            del race.flying[oldest.id]
+            oldest.landed = None
+            return f"{oldest.device} did not answer in time"
+        if trace.attempts >= self._limits.attempts:
+            return ""
+        fresh = [c for c in self._some(trace) if c.device not in race.tried]
+        route = routing.choose(fresh, frozenset(), self._draw())
+        if isinstance(route, NoRoute) or not self._spare.take():
+            return ""
+        trace.step("result?", f"not yet: {oldest.device} is late; {route.device} is asked as well")
+        return self._send(race, trace, route, tensors, until)
+
+    def _failed(self, flight: Flight, how: Landed) -> str:
+        """An attempt ended without an answer; returns why. Raises BadRequest where no other device could do better."""
+        if isinstance(how, str):
+            return how
+        if how.fault is None:
+            return f"{flight.device} serves version {how.version} by now"
+        if how.fault.who == "user":
+            raise BadRequest(how.fault.message)
+        return f"{flight.device}: {how.fault.message}"
 
     async def _first_route(self, trace: Trace, wait_s: float) -> Route:
         """Where the model is not on any device yet, its way there belongs to the step."""
@@ -192,9 +291,14 @@ class Inference:
             try:
                 route = await self._route(trace, frozenset())
             except Busy as error:
-                if trace.only:
-                    raise  # What would be prepared need not be that version.
-                done = f"not yet: {await self._directory.prepare(trace.model, wait_s, error)}; then "
+                # What would be prepared need not be the one version that is asked for.
+                if trace.only or trace.state == _NO_ROOM:
+                    raise
+                self._preparing += 1
+                try:
+                    done = f"not yet: {await self._directory.prepare(trace.model, wait_s, error)}; then "
+                finally:
+                    self._preparing -= 1
                 route = await self._route(trace, frozenset())
         except LeptaError as error:
             trace.step("optimized?", f"no: {error.message}")
@@ -203,43 +307,43 @@ class Inference:
         return route
 
     async def _route(self, trace: Trace, tried: frozenset[str]) -> Route:
-        model = trace.model
-        candidates = routing.of_version(self._directory.candidates(model), trace.only)
-        route = routing.choose(candidates, tried, self._draw())
+        self.flights.forget_old(time.monotonic())
+        model, draw = trace.model, self._draw()
+        some = self._some(trace)
+        route = routing.choose(some, tried, draw, admitted=bool(tried))
         if isinstance(route, NoRoute):
-            if not await self._directory.exists(model):
-                raise NotFound(f"no model is called {model[:80]!r}", "lepta model ls")
-            asked = f"{model} version {trace.only}" if trace.only else model
-            raise Busy(f"no device can answer for {asked}: {'; '.join(route.reasons)}", "lepta device ls")
-        return route
+            everyone = routing.of_version(self._directory.candidates(model), trace.only)
+            route = routing.choose(everyone, tried, draw, admitted=bool(tried))
+        if isinstance(route, Route):
+            if not tried:
+                self._check_share(trace, some)
+            return route
+        if route.full:
+            drain_ms = min((self.flights.pace(c.device, model).drain_ms() for c in some), default=1000.0)
+            self._refuse(trace, f"the devices that serve {model} have all that they can do in time", drain_ms / 1000)
+        if not await self._directory.exists(model):
+            raise NotFound(f"no model is called {model[:80]!r}", "lepta model ls")
+        asked = f"{model} version {trace.only}" if trace.only else model
+        raise Busy(f"no device can answer for {asked}: {'; '.join(route.reasons)}", "lepta device ls")
 
-    async def _attempt(self, trace: Trace, route: Route, tensors: tuple[Tensor, ...], left_s: float) -> Answer | str:
-        """Ask one device; a string says why there is no answer."""
-        # Each attempt has an id of its own, so that a late answer of the first device cannot pass for the second's.
-        trace.attempts += 1
-        attempt = trace.id if trace.attempts == 1 else f"{trace.id}.{trace.attempts}"
-        message = self._message(attempt, route, trace, tensors, left_s)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting[attempt] = future
-        self._at[attempt] = route.device
-        self._outstanding[route.device] = self.outstanding(route.device) + 1
-        sent = time.perf_counter()
-        try:
-            if not self._bus.publish(topics.agent(route.device, "infer"), message):
-                return "the broker is not connected"
-            async with asyncio.timeout(min(left_s, self._limits.attempt_s)):
-                answer = await future
-        except TimeoutError:
-            return f"{route.device} did not answer in time"
-        except _Lost as error:
-            return str(error)
-        finally:
-            del self._waiting[attempt], self._at[attempt]
-            self._outstanding[route.device] -= 1
-        if answer.fault is None and trace.only not in (0, answer.version):
-            return f"{route.device} serves version {answer.version} by now"
-        self._note(trace, route, answer, (time.perf_counter() - sent) * 1000)
-        return answer
+    def _some(self, trace: Trace) -> list[Candidate]:
+        return routing.of_version(self._directory.serving(trace.model), trace.only)
+
+    def _check_share(self, trace: Trace, devices: list[Candidate]) -> None:
+        """Raises TooMany for a caller who has more than his share while there is little room for others."""
+        if len(self._callers) < 2:
+            return
+        room, held = sum(c.window for c in devices), sum(c.held for c in devices)
+        mine = self._callers.of(trace.caller)
+        if over_share(Room(room, held, mine, self.house.held, len(self._callers))):
+            self.refused += 1
+            trace.state = _NO_ROOM
+            raise TooMany("you have more requests under way than your share of what the devices can do", retry_s=1.0)
+
+    def _refuse(self, trace: Trace, message: str, retry_s: float) -> NoReturn:
+        self.refused += 1
+        trace.state = _NO_ROOM
+        raise Busy(message, _LATER, retry_s=retry_s)
 
     def _message(self, attempt: str, route: Route, trace: Trace, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
         small = sum(len(t.data) for t in tensors) <= MAX_INLINE
@@ -265,5 +369,4 @@ class Inference:
             f"{answer.runtime}: {answer.queue_ms:.2f} ms queued, {answer.service_ms:.2f} ms computed",
             compute,
         )
-        if answer.fault is None:
-            trace.step("result?", "yes")
+        trace.step("result?", "yes")

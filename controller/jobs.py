@@ -95,6 +95,12 @@ class Jobs:
         shares = (active.rules.devices.get(device) for active in self._active.values())
         return sum(share.outstanding for share in shares if share is not None)
 
+    def shard_ms(self, device: str) -> float:
+        """Computing time of a shard that is there now, the longest where several jobs have some; 0 without."""
+        shares = (active.rules.devices.get(device) for active in self._active.values())
+        held = [share for share in shares if share is not None and share.outstanding]
+        return max((1000 * share.row_s * share.waiting_rows / share.outstanding for share in held), default=0.0)
+
     def progress(self, job: records.Job) -> records.Job:
         """The job with the counters that are not in the store yet."""
         active = self._active.get(job.id)

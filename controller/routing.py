@@ -1,4 +1,9 @@
-"""PURE: which device answers a request: feasible, then ranked by expected finish, with the reasons kept."""
+"""PURE: which device answers a request: feasible, then the better of two by expected finish, with the reasons kept.
+
+Two are drawn, and the one that would finish first is taken ("power of two choices"). What is known of a queue or a
+processor is always a little old: were the best of all taken, everybody would run to the same device until its next
+sample. With two devices, both are looked at; with more, the slowest is only taken when its queue is shorter.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +20,9 @@ class Candidate:
     artifact: str | None
     """Digest of the artifact that serves the model there; None while none does."""
     outstanding: int
-    """Requests and shards sent there and not yet answered."""
+    """Requests sent there and not yet answered."""
     queue: int
-    """Queue length by the device's last load sample."""
+    """Requests that wait there by the device's last load sample."""
     service_ms: float
     """Measured time of one request; 0 before the first."""
     cpu: float
@@ -27,6 +32,14 @@ class Candidate:
     """Why it does not answer for a while, as it says itself: it makes room for another version."""
     version: int = 0
     """Of the artifact; 0 while none serves."""
+    way_ms: float = 0.0
+    """Measured time of the way there and back, without queue and compute; 0 before the first answer."""
+    shard_ms: float = 0.0
+    """Of a job's shard there: a request waits for one at most."""
+    window: int = 256
+    """Requests for this model that may be under way there."""
+    held: int = 0
+    """Of those, how many are."""
 
 
 @dataclass(frozen=True)
@@ -34,42 +47,50 @@ class Route:
     device: str
     artifact: str
     expected_ms: float
-    """Expected time until the answer: what waits there times the service time, stretched by the host's load."""
+    """Expected time until the answer: the way, a shard that runs, and what waits times the service time stretched by
+    the host's load."""
     reason: str
 
 
 @dataclass(frozen=True)
 class NoRoute:
     reasons: tuple[str, ...]
+    full: bool = False
+    """Devices could answer, but all have as many requests under way as they may."""
 
 
-# Differences below this are noise of the network: such devices count as equal and share the load.
-_NOISE_MS = 1.0
+# Differences below this share are noise: the one drawn first is taken, so that equals share the load.
+_NOISE = 0.1
 # Before a device has answered once its service time is unknown; an optimistic guess lets it be tried.
 _UNKNOWN_SERVICE_MS = 1.0
 
 
-def choose(candidates: Iterable[Candidate], tried: frozenset[str], draw: float) -> Route | NoRoute:
-    """Pick the device with the earliest expected finish; `draw` in [0, 1) breaks ties so that equals share the load.
+def choose(
+    candidates: Iterable[Candidate], tried: frozenset[str], draw: float, *, admitted: bool = False
+) -> Route | NoRoute:
+    """Pick a device; `draw` in [0, 1) says which two are compared.
 
-    Devices in `tried` have failed this request already and come last: only when nothing else is feasible.
+    Devices in `tried` have failed this request already and come last: only when nothing else is feasible. A request
+    that was `admitted` before is not turned away by full windows: it is one of those that they have let in.
     """
     reasons = []
     feasible = []
+    serving = 0
     for candidate in candidates:
         reason = infeasible(candidate)
+        serving += reason is None
+        if reason is None and candidate.held >= candidate.window and not admitted:
+            reason = f"has {candidate.held} requests under way, and may have {candidate.window}"
         if reason is None:
             feasible.append(candidate)
         else:
             reasons.append(f"{candidate.device}: {reason}")
     if not feasible:
-        return NoRoute(tuple(reasons) or ("no device is enrolled",))
-    fresh = [c for c in feasible if c.device not in tried] or feasible
-    best = min(expected_ms(c) for c in fresh)
-    equals = [c for c in fresh if expected_ms(c) <= best + _NOISE_MS]
-    chosen = equals[int(draw * len(equals))]
-    reason = f"{expected_ms(chosen):.2f} ms expected; {len(feasible)} devices feasible"
-    return Route(chosen.device, chosen.artifact or "", expected_ms(chosen), reason)
+        return NoRoute(tuple(reasons) or ("no device is enrolled",), full=serving > 0)
+    chosen = _better_of_two([c for c in feasible if c.device not in tried] or feasible, draw)
+    expected = expected_ms(chosen)
+    reason = f"{expected:.2f} ms expected; {len(feasible)} devices feasible"
+    return Route(chosen.device, chosen.artifact or "", expected, reason)
 
 
 def of_version(candidates: list[Candidate], only: int) -> list[Candidate]:
@@ -83,11 +104,11 @@ def expected_ms(candidate: Candidate) -> float:
     """Expected finish of a request sent now, in milliseconds."""
     service = candidate.service_ms or _UNKNOWN_SERVICE_MS
     waiting = max(candidate.outstanding, candidate.queue)
-    return (waiting + 1) * service * (1 + candidate.cpu)
+    return candidate.way_ms + candidate.shard_ms + (waiting + 1) * service * (1 + candidate.cpu)
 
 
 def infeasible(candidate: Candidate) -> str | None:
-    """Why a device cannot answer; None where it can."""
+    """Why a device cannot answer, however little it has to do; None where it can."""
     if not candidate.online:
         return "offline"
     if candidate.artifact is None:
@@ -96,3 +117,14 @@ def infeasible(candidate: Candidate) -> str | None:
     if candidate.draining:
         return "draining"
     return None
+
+
+def _better_of_two(feasible: list[Candidate], draw: float) -> Candidate:
+    """`draw` numbers the ordered pairs of different devices, each as likely as any other."""
+    count = len(feasible)
+    if count == 1:
+        return feasible[0]
+    pairs = count * (count - 1)
+    first, second = divmod(min(int(draw * pairs), pairs - 1), count - 1)
+    one, other = feasible[first], feasible[second + (second >= first)]
+    return other if expected_ms(other) < (1 - _NOISE) * expected_ms(one) else one

@@ -92,13 +92,20 @@ class Limits:
 
     # Inference
     requests_waiting: int = 1024
+    """In the house at once; more are refused."""
     request_attempts: int = 3
     request_attempt_s: float = 10.0
+    """An attempt that takes longer is given up. One that is late, by what its device was measured at, is tried at
+    another device long before."""
     request_deadline_s: float = 30.0
+    """What a request may ask for at most, and gets if it asks for nothing."""
     repository_wait_s: float = 30.0
     """How long a caller of /v2/repository waits for the devices; Triton's clients give up after 60 s."""
     pictures_at_once: int = 2
     """Pictures that are unpacked at the same time, each in a thread: one may take 200 MB."""
+    request_wait_ms: float = 40.0
+    """How long a request may wait in the queue of a device; what would wait longer is refused. Models whose one run
+    takes more than a quarter of that may wait for four runs."""
     requests_flush_s: float = 1.0
     """How often finished requests are written to the log."""
 

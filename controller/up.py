@@ -21,6 +21,7 @@ import uvicorn
 
 from controller import serving
 from controller.app import Assembly, create_app
+from controller.door import door
 from controller.errors import Conflict, Internal
 from controller.keys import API_TOKEN
 from controller.parts import Controller
@@ -43,6 +44,7 @@ def run(settings: Settings) -> int:
     sys.setswitchinterval(_SWITCH_S)
     serving.check(settings)
     with _data_folder(settings.data), serving.listening(settings) as listener:
+        # Not uvloop: it takes in one connection per turn, so that in an overload new callers wait for its end.
         asyncio.run(_run(settings, listener))
     return 0
 
@@ -94,6 +96,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 create_app(controller),
                 loop="asyncio",
+                http=door(controller.fleet.inference.turn_away),
                 lifespan="off",
                 ws="none",
                 access_log=False,

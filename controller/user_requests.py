@@ -50,7 +50,7 @@ class UserRequests:
         self._background.start(self._answer(model, user, topic, encode), lambda _: None)
 
     async def _answer(self, model: str, user: UserInfer, topic: str, encode: Encode) -> None:
-        trace = self._inference.begin(model, secrets.token_hex(16))
+        trace = self._inference.begin(model, secrets.token_hex(16), f"client {user.client}")
         try:
             answer = await self._inference.infer(trace, _tensors(user))
             parameters = {"artifact": answer.artifact, "device": trace.device, "runtime": answer.runtime}

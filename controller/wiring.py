@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from agent.contract.messages import Stamper
 from controller import reads, records, work
+from controller.admission import AdmissionLimits
 from controller.answers import Answers
 from controller.artifacts import Signer
 from controller.bus import Bus
@@ -121,11 +122,11 @@ class _Late:
     def happened(self, event: Event) -> None:
         self.fleet.happened(event)
 
-    def outstanding(self, device: str) -> int:
-        return self.fleet.outstanding(device)
-
     def candidates(self, model: str) -> list[Candidate]:
         return self.fleet.candidates(model)
+
+    def serving(self, model: str) -> list[Candidate]:
+        return self.fleet.serving(model)
 
     async def do(self, command: Callable[[Tick], T]) -> T:
         return await self.fleet.do(command)
@@ -169,7 +170,11 @@ def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on
         _Directory(ground.store, late, on_demand),
         outbox,
         limits=InferenceLimits(
-            limits.requests_waiting, limits.request_attempts, limits.request_attempt_s, limits.request_deadline_s
+            limits.requests_waiting,
+            limits.request_attempts,
+            limits.request_attempt_s,
+            limits.request_deadline_s,
+            AdmissionLimits(wait_ms=limits.request_wait_ms),
         ),
         new_id=partial(new_id, "request"),
         draw=random.random,
@@ -192,6 +197,7 @@ class _Directory:
         self._store = store
         self._on_demand = on_demand
         self.candidates = late.candidates
+        self.serving = late.serving
 
     async def exists(self, model: str) -> bool:
         return await self._store.read(reads.find(records.Model, model)) is not None

@@ -55,6 +55,8 @@ class Request:
     outputs: tuple[str, ...]
     binary: dict[str, bool]
     binary_by_default: bool
+    timeout_s: float | None = None
+    """How long the caller waits: parameter `timeout`, which counts microseconds as in Triton."""
 
     def wants_binary(self, name: str) -> bool:
         return self.binary.get(name, self.binary_by_default)
@@ -77,7 +79,8 @@ def decode(body: bytes, header_length: str | None) -> Request:
         raise ProtocolError(f"{len(raw)} bytes follow the last binary tensor; check binary_data_size")
     binary = {o.name: bool(o.parameters["binary_data"]) for o in header.outputs if "binary_data" in o.parameters}
     by_default = bool(header.parameters.get("binary_data_output", False))
-    return Request(header.id, _checked(tensors), tuple(o.name for o in header.outputs), binary, by_default)
+    outputs = tuple(o.name for o in header.outputs)
+    return Request(header.id, _checked(tensors), outputs, binary, by_default, _timeout_s(header.parameters))
 
 
 def from_user(inputs: tuple[UserTensor, ...]) -> tuple[Tensor, ...]:
@@ -124,6 +127,15 @@ def _refuse_others(header: _Header) -> None:
             raise ProtocolError(f"{name!r} is in shared memory, which is not supported: send it along")
         if parameters.get("classification"):
             raise ProtocolError(f"{name!r}: classification is not supported; ask /api/v1/models/M/predict for labels")
+
+
+def _timeout_s(parameters: dict[str, Any]) -> float | None:
+    asked = parameters.get("timeout")
+    if asked is None:
+        return None
+    if isinstance(asked, bool) or not isinstance(asked, int | float) or not asked > 0:
+        raise ProtocolError(f"parameter timeout is {asked!r}; it takes a number of microseconds above 0")
+    return asked / 1e6
 
 
 def _header_size(body: bytes, header_length: str | None) -> int:

@@ -36,18 +36,19 @@ def error_body(message: str, who: str, hint: str | None) -> dict[str, str | None
 
 async def _ours(_: Request, error: Exception) -> Response:
     assert isinstance(error, LeptaError)
-    return reply(
-        error_body(error.message, error.who, error.hint), error.status, {**error.headers, **(_headers(error) or {})}
-    )
+    return respond(error)
+
+
+def respond(error: LeptaError) -> Response:
+    headers = {**error.headers, **(_headers(error) or {})}
+    return reply(error_body(error.message, error.who, error.hint), error.status, headers)
 
 
 def _headers(error: LeptaError) -> dict[str, str] | None:
-    if isinstance(error, TooMany):
+    if isinstance(error, TooMany | Busy):
         return {"Retry-After": str(max(1, math.ceil(error.retry_s)))}
     if isinstance(error, Preparing):
         return {"Location": f"/api/v1/models/{quote(error.model, safe='')}/preparation", "Retry-After": "1"}
-    if isinstance(error, Busy):
-        return {"Retry-After": "1"}
     return {"WWW-Authenticate": "Bearer"} if isinstance(error, Unauthorized) else None
 
 
@@ -55,6 +56,7 @@ async def refuse(send: Send, error: LeptaError) -> None:
     """Answer before any route was asked."""
     body = msgspec.json.encode(error_body(error.message, error.who, error.hint))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in (_headers(error) or {}).items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

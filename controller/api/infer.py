@@ -13,7 +13,7 @@ from agent.contract.messages import Answer
 from agent.contract.tensors import Tensor
 from controller import oip, stored_numbers, tracing
 from controller.api import bodies
-from controller.api.access import INFER, controller_of
+from controller.api.access import INFER, caller_of, controller_of
 from controller.api.models import artifacts_of, find_version, version_number
 from controller.api.policies import wait_of
 from controller.errors import BadRequest, Busy, LeptaError, Preparing
@@ -41,7 +41,7 @@ async def _infer(request: Request, model: str, only: int) -> Response:
         body = await bodies.read(request, controller.settings.limits.infer_bytes)
         decoded = oip.decode(body, request.headers.get(oip.HEADER_LENGTH))
         await _check_stored(controller, trace, decoded)
-        answer = await answer_of(request, trace, decoded.tensors)
+        answer = await answer_of(request, trace, decoded.tensors, decoded.timeout_s)
         encoded, header = oip.encode(decoded, answer.outputs, _told(trace, decoded, answer))
         headers = {"traceparent": trace.traceparent}
         if header is None:
@@ -55,7 +55,8 @@ def traced(request: Request, model: str, only: int) -> Iterator[Trace]:
     """A request from its arrival to its answer; however it ends, its trace is closed. `only`: the one version that may
     answer, 0 for any."""
     inference = controller_of(request).fleet.inference
-    trace = inference.begin(model, tracing.parse(request.headers.get("traceparent")) or secrets.token_hex(16))
+    trace_id = tracing.parse(request.headers.get("traceparent")) or secrets.token_hex(16)
+    trace = inference.begin(model, trace_id, caller_of(request).name)
     trace.only = only
     try:
         yield trace
@@ -70,11 +71,15 @@ def traced(request: Request, model: str, only: int) -> Iterator[Trace]:
     inference.close(trace, "answered")
 
 
-async def answer_of(request: Request, trace: Trace, tensors: tuple[Tensor, ...]) -> Answer:
-    """A device's answer. Where no device has the version asked for, there may be none: that is told first."""
+async def answer_of(
+    request: Request, trace: Trace, tensors: tuple[Tensor, ...], timeout_s: float | None = None
+) -> Answer:
+    """A device's answer within `timeout_s`. Where no device has the version asked for, there may be none: that is told
+    first."""
     controller = controller_of(request)
     try:
-        return await controller.fleet.inference.infer(trace, tensors, prepare_s=wait_of(request.headers.get("prefer")))
+        prepare_s = wait_of(request.headers.get("prefer"))
+        return await controller.fleet.inference.infer(trace, tensors, timeout_s, prepare_s)
     except Busy:
         if trace.only:
             await find_version(controller, trace.model, str(trace.only))

@@ -21,6 +21,10 @@ BENCHMARKS = {
         "what a hot swap costs those who ask meanwhile, and what forged, damaged and interrupted updates can do",
         ("stream", "attacks", "damaged", "faults"),
     ),
+    "inference": Benchmark(
+        "the gateway and the local endpoint beside other servers; overload, a killed device and swaps under load",
+        ("peers", "trouble"),
+    ),
     "optimizer": Benchmark(
         "what pruning, distillation and int8 cost in accuracy and buy in size and speed, and what a run takes",
         ("models", "recipes", "article"),

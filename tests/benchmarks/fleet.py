@@ -31,6 +31,8 @@ class Fleet:
         self.options = tuple(options)
         self.data = folder / "controller"
         self.agents: dict[str, Program] = {}
+        self.agent_options: dict[str, Sequence[str]] = {}
+        """More arguments of `lepta-agent run`, by device."""
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ class Fleet:
     def agent_arguments(self, name: str) -> list[str]:
         home = self.folder / name
         known = ["--controller", self.client.place.url, "--name", name, "--data", str(home / "data")]
-        return ["run", *known, "--config", str(home / "agent.toml")]
+        return ["run", *known, "--config", str(home / "agent.toml"), *self.agent_options.get(name, ())]
 
     def push(self, model: str, content: bytes) -> int:
         """Bring in a .tflite as a new version, as `lepta model push` does; returns the version."""

@@ -23,12 +23,16 @@ from agent.contract.messages import (
 )
 from agent.contract.signing import PrivateKey, open_sealed
 from controller import records
+from controller.admission import AdmissionLimits, Pace
 from controller.bus import Bus
+from controller.candidates import Candidates, Traffic
 from controller.devices import Devices
 from controller.errors import Conflict, Forbidden, UserError
+from controller.known import Known
 from controller.outbox import Outbox
 from controller.recorder import Silence
 from controller.releases import Extra, Releases
+from controller.routing import Candidate
 from controller.tick import Tick
 from firmware_profiles.profile import Facts, builtin
 
@@ -56,6 +60,10 @@ class RecordingBus:
         ]
 
 
+def _no_sample(_devices: object, _count: int) -> list[Known]:
+    raise AssertionError("so few are all looked at")
+
+
 class World:
     """Devices and releases on a double of the bus; `turn` does what one turn of the loop does, without a disk."""
 
@@ -68,9 +76,17 @@ class World:
         self.releases = Releases(
             self.devices, builtin(), Silence(), timeout_s=60, new_id=lambda kind: f"{kind}-{next(counter)}"
         )
+        quiet = Traffic(requests=0, shards=0, shard_ms=0.0, pace=Pace(AdmissionLimits()))
+        self._candidates = Candidates(self.devices, lambda _device, _model: quiet)
         self.now = 100.0
         for name in names:
             self.enrol(name)
+
+    def candidates(self, model: str) -> list[Candidate]:
+        """All of them. Those that are looked at for a request are the ones that serve, whatever happened before."""
+        found = self._candidates.all(model)
+        assert self._candidates.some(model, _no_sample) == [c for c in found if c.artifact]
+        return found
 
     def enrol(self, name: str, state: records.DeviceState = "approved") -> None:
         self.turn(lambda tick: self.devices.joined(tick, record(name, state)))
@@ -270,7 +286,7 @@ def test_only_what_serves_is_a_candidate_for_requests() -> None:
     world = World("a", "b")
     world.hello("a", models=(serving(1), serving(2, "probing")))
     world.hello("b", models=(serving(2, "fetching"),))
-    found = {c.device: c.artifact for c in world.devices.candidates("digits", lambda _: 0)}
+    found = {c.device: c.artifact for c in world.candidates("digits")}
     assert found == {"a": "1" * 64, "b": None}
 
 
@@ -286,7 +302,7 @@ def test_a_device_that_waits_is_listed_and_neither_heard_nor_given_anything_unti
     world.hello("a")
     assert (world.deploy().state, world.bus.sent) == ("done", [])
     assert (world.devices.online(), world.devices.facts()) == (frozenset(), {})
-    assert world.devices.candidates("digits", lambda _: 0) == []
+    assert world.candidates("digits") == []
     world.turn(lambda tick: world.devices.approve(tick, "a"))
     assert world.devices.is_new("a", load)
     world.hello("a")
@@ -305,7 +321,7 @@ def test_a_revoked_device_is_lost_at_once_not_heard_and_sent_nothing() -> None:
     assert not world.devices.is_new("a", Load(cpu=0.0, memory=0.0, queue=0, boot="b", seq=9))
     world.deploy()
     assert world.bus.desired("a") == []
-    assert [c.device for c in world.devices.candidates("digits", lambda _: 0)] == ["b"]
+    assert [c.device for c in world.candidates("digits")] == ["b"]
 
 
 def test_what_came_just_before_a_revocation_changes_nothing_after_it() -> None:

@@ -12,7 +12,7 @@ import pytest
 from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Fault, Infer, Message, decode_tensors
 from agent.contract.tensors import Tensor
-from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout
+from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout, TooMany
 from controller.inference import STEPS, Inference, InferenceLimits, Trace
 from controller.routing import Candidate
 
@@ -43,12 +43,15 @@ class Devices:
         self.connected = True
         self.blobs: dict[str, bytes] = {}
         self.traces: list[Trace] = []
+        self.windows: dict[str, int] = {}
+        self.draw = 0.0
+        self.asked_twice = asyncio.Event()
         self.inference = Inference(
             self,
             self,
             limits=LIMITS,
             new_id=lambda: f"request-{len(self.sent)}",
-            draw=lambda: 0.0,
+            draw=lambda: self.draw,
             keep_blob=self.keep,
             finished=self.traces.append,
         )
@@ -65,9 +68,14 @@ class Devices:
                 service_ms=1.0,
                 cpu=0.0,
                 version=1 if serves else 0,
+                window=self.windows.get(name, 256),
+                held=self.inference.flights.pace(name, model).held,
             )
             for n, name in enumerate(self.behaviour)
         ]
+
+    def serving(self, model: str) -> list[Candidate]:
+        return [candidate for candidate in self.candidates(model) if candidate.artifact]
 
     async def exists(self, model: str) -> bool:
         return model in ("digits", "resting")
@@ -79,6 +87,8 @@ class Devices:
         assert isinstance(message, Infer)
         device = topic.split("/")[3]
         self.sent.append((device, message))
+        if "." in message.request:
+            self.asked_twice.set()
         answer = self.behaviour[device](message)
         if self.connected and answer is not None:
             asyncio.get_running_loop().call_soon(self.inference.answered, device, answer)
@@ -88,8 +98,10 @@ class Devices:
         self.blobs["b" * 64] = content
         return FileRef("b" * 64, len(content))
 
-    async def ask(self, model: str = "digits", tensors: tuple[Tensor, ...] = ROW, only: int = 0) -> Answer:
-        trace = self.inference.begin(model, "t")
+    async def ask(
+        self, model: str = "digits", tensors: tuple[Tensor, ...] = ROW, caller: str = "", only: int = 0
+    ) -> Answer:
+        trace = self.inference.begin(model, "t", caller)
         trace.only = only
         try:
             answer = await self.inference.infer(trace, tensors)
@@ -206,7 +218,7 @@ def test_too_many_at_once_are_refused_and_leave_room_again() -> None:
     assert len(refused) == 2
     devices.behaviour["a"] = good
     asyncio.run(devices.ask())
-    assert devices.inference.outstanding("a") == 0
+    assert devices.inference.flights.outstanding("a") == 0
 
 
 def test_large_inputs_go_by_blob() -> None:
@@ -225,3 +237,93 @@ def test_without_a_broker_the_request_fails_with_a_reason() -> None:
     devices.connected = False
     with pytest.raises(DeviceError, match="broker is not connected"):
         asyncio.run(devices.ask())
+
+
+def test_a_late_device_is_not_waited_for_and_its_late_answer_changes_nothing() -> None:
+    devices = Devices(a=good, b=good)
+
+    async def warmed_up() -> tuple[Answer, float]:
+        for _ in range(32):
+            await devices.ask()
+        devices.behaviour["a"] = silent
+        devices.sent.clear()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answer = await devices.ask()
+        taken = loop.time() - began
+        [(first, asked), (second, _)] = devices.sent
+        assert (first, second) == ("a", "b")
+        assert devices.inference.flights.outstanding("a") == 1
+        devices.inference.answered("a", good(asked))
+        assert devices.inference.flights.outstanding("a") == 0
+        return answer, taken
+
+    answer, taken = asyncio.run(warmed_up())
+    assert answer.artifact == ARTIFACT
+    assert taken < LIMITS.attempt_s
+    assert devices.traces[-1].device == "b"
+    assert len(devices.traces) == 33
+
+
+def test_the_late_device_may_still_be_the_first_to_answer() -> None:
+    devices = Devices(a=good, b=good)
+
+    async def warmed_up() -> Answer:
+        for _ in range(32):
+            await devices.ask()
+        devices.behaviour.update(a=silent, b=silent)
+        devices.sent.clear()
+        asking = asyncio.ensure_future(devices.ask())
+        await asyncio.wait_for(devices.asked_twice.wait(), 5)
+        devices.inference.answered("a", good(devices.sent[0][1]))
+        return await asking
+
+    assert asyncio.run(warmed_up()).artifact == ARTIFACT
+    assert devices.traces[-1].device == "a"
+
+
+def test_when_all_devices_have_their_fill_the_rest_is_refused_at_once() -> None:
+    devices = Devices(a=silent)
+    devices.windows["a"] = 1
+
+    async def crowd() -> tuple[object, object]:
+        return await asyncio.gather(devices.ask(), devices.ask(), return_exceptions=True)
+
+    first, second = asyncio.run(crowd())
+    assert isinstance(first, LeptaError)
+    assert isinstance(second, Busy)
+    assert second.retry_s > 0
+    assert devices.inference.refused == 1
+    assert len(devices.traces) == 1
+
+
+def test_who_takes_more_than_others_is_refused_before_there_is_no_room_left() -> None:
+    devices = Devices(a=silent)
+    devices.windows["a"] = 2
+
+    async def crowd() -> tuple[object, object]:
+        greedy = [asyncio.ensure_future(devices.ask(caller="greedy"))]
+        await asyncio.sleep(0)
+        other = asyncio.ensure_future(devices.ask(caller="other"))
+        await asyncio.sleep(0)
+        outcome = await asyncio.gather(*greedy, other, return_exceptions=True)
+        return outcome[0], outcome[1]
+
+    greedy, other = asyncio.run(crowd())
+    assert not isinstance(greedy, Busy | TooMany)
+    assert not isinstance(other, Busy | TooMany)
+
+
+def test_a_request_that_lost_its_device_is_not_turned_away_by_full_ones() -> None:
+    devices = Devices(a=silent, b=silent)
+    devices.windows["b"] = 0
+
+    async def lose_it() -> Answer:
+        asking = asyncio.ensure_future(devices.ask())
+        await asyncio.sleep(0.01)
+        devices.behaviour["b"] = good
+        devices.inference.lost("a")
+        return await asking
+
+    asyncio.run(lose_it())
+    assert devices.traces[-1].device == "b"

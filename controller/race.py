@@ -1,0 +1,61 @@
+"""One request on its way: where it is tried, what came back, and the wait for the next news."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from agent.contract.messages import Answer
+from controller.flights import Flight
+from controller.routing import Route
+
+Landed = Answer | str
+"""How an attempt ended: with an answer, or why there is none."""
+
+
+@dataclass
+class Race:
+    """Attempts of one request. The first good answer counts; attempts that it beat are told to nobody."""
+
+    flying: dict[str, tuple[Flight, Route]] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
+    """Devices that failed it, or are late."""
+    _news: list[tuple[Flight, Landed]] = field(default_factory=list)
+    _wake: asyncio.Future[None] | None = None
+
+    def add(self, flight: Flight, route: Route) -> None:
+        flight.landed = lambda how: self._landed(flight, how)
+        self.flying[flight.id] = (flight, route)
+
+    async def next(self, wait_s: float) -> tuple[Flight, Route, Landed] | None:
+        """What came of an attempt; None if nothing did in time."""
+        if not self._news and wait_s > 0:
+            loop = asyncio.get_running_loop()
+            self._wake = wake = loop.create_future()
+            timer = loop.call_later(wait_s, _done, wake)
+            try:
+                await wake
+            finally:
+                timer.cancel()
+                self._wake = None
+        if not self._news:
+            return None
+        flight, how = self._news.pop(0)
+        _, route = self.flying.pop(flight.id)
+        return flight, route, how
+
+    def over(self) -> None:
+        """Nobody waits any more: what still flies lands without a word."""
+        for flight, _ in self.flying.values():
+            flight.landed = None
+
+    def _landed(self, flight: Flight, how: object) -> None:
+        assert isinstance(how, Answer | str)
+        self._news.append((flight, how))
+        if self._wake is not None:
+            _done(self._wake)
+
+
+def _done(wake: asyncio.Future[None]) -> None:
+    if not wake.done():
+        wake.set_result(None)

@@ -1,0 +1,158 @@
+"""One model behind Lepta's gateway, Lepta's local endpoint, MLServer, FastAPI alone and LitServe, turn by turn.
+
+The gateway's requests go by HTTP to the controller, by MQTT to an agent, and back; its processor time is that of
+controller, broker and agent together. All servers have the same model, LiteRT and input, as it is stored (int8).
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.contract.golden import Array
+from agent.runtime import load
+from controller.client.oip import HEADER_LENGTH, decode_answer, encode_request
+from tests.benchmarks import measure
+from tests.benchmarks.bare import bare_work
+from tests.benchmarks.fleet import Fleet
+from tests.benchmarks.inference import others, wrk
+from tests.benchmarks.inference.wrk import Load, Target
+from tests.benchmarks.results import Figure, at_most
+from tests.builders import RUNTIMES, dscnn
+
+MODEL, DEVICE = "keywords", "pi"
+CALLERS = (4, 16)
+ROUNDS, SECONDS = 5, 6.0
+QUICK_SECONDS = 1.0
+BARE = 4000
+OUR = ("gateway", "local")
+
+
+class Turn(NamedTuple):
+    load: Load
+    cpu_us: float
+    """Of all processes of the server, per request."""
+
+
+Turns = dict[tuple[str, int], list[Turn]]
+"""By server and callers."""
+
+
+def figures(folder: Path, quick: bool) -> list[Figure]:
+    content = dscnn()
+    model = folder / "model.tflite"
+    model.write_bytes(content)
+    row = _row(content)
+    local = others.free_ports(1)[0]
+    with Fleet(folder / "fleet") as fleet:
+        fleet.agent_options[DEVICE] = ("--serve", f"127.0.0.1:{local}")
+        agent = fleet.add_agent(DEVICE)
+        fleet.roll_out(MODEL, fleet.push(MODEL, content))
+        servers = others.start(model, row, folder)
+        try:
+            targets = {name: server.target for name, server in servers.items()}
+            targets["gateway"], targets["local"] = _ours(fleet, row, f"http://127.0.0.1:{local}")
+            _check({name: server.answer() for name, server in servers.items()}, targets, content)
+            trees = {name: server.pids for name, server in servers.items()}
+            trees["gateway"] = fleet.controller.pids + agent.pids
+            trees["local"] = agent.pids
+            turns = _measure(targets, trees, folder, 1 if quick else ROUNDS, QUICK_SECONDS if quick else SECONDS)
+        finally:
+            for server in servers.values():
+                server.stop()
+    return _evaluate(turns, _bare_us(model, row, folder, BARE // (4 if quick else 1)))
+
+
+def _row(content: bytes) -> Array:
+    spec = load(content, runtimes=RUNTIMES).inputs[0]
+    return np.random.default_rng(0).integers(-100, 100, (1, *spec.shape)).astype(spec.dtype)
+
+
+def _ours(fleet: Fleet, row: Array, local: str) -> tuple[Target, Target]:
+    body, length = encode_request({"x": row})
+    headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(length)}
+    key = {"Authorization": f"Bearer {fleet.client.place.token()}"}
+    path = f"/v2/models/{MODEL}/infer"
+    return Target(fleet.client.place.url + path, headers | key, body), Target(local + path, headers, body)
+
+
+def _check(answers: dict[str, bytes], targets: dict[str, Target], content: bytes) -> None:
+    """All answer the same. Raises RuntimeError where one does not: its speed would mean nothing."""
+    found = {name: others.scores(name, answer) for name, answer in answers.items()}
+    spec = load(content, runtimes=RUNTIMES).outputs[0]
+    scale, zero = spec.scale or 1.0, spec.zero_point or 0
+    for name in OUR:
+        raw = others.ask(targets[name])
+        size = raw.index(b"]}") + 2
+        real = decode_answer(raw, str(_header(raw, size))).outputs[spec.name]
+        found[name] = np.rint(real.ravel() / scale + zero).astype(np.int8)
+    first = found["fastapi"]
+    wrong = [name for name, scores in found.items() if not np.array_equal(scores, first)]
+    if wrong:
+        raise RuntimeError(f"{', '.join(wrong)} answer otherwise than FastAPI alone: {found}")
+
+
+def _header(raw: bytes, least: int) -> int:
+    """Length of the JSON header: the rest are the 12 scores as float32."""
+    size = len(raw) - 12 * 4
+    if size < least:
+        raise RuntimeError(f"no binary answer: {raw[:500]!r}")
+    return size
+
+
+def _measure(
+    targets: dict[str, Target], trees: dict[str, list[int]], folder: Path, rounds: int, seconds: float
+) -> Turns:
+    turns: Turns = {(name, callers): [] for name in targets for callers in CALLERS}
+    for target in targets.values():
+        wrk.load(target, max(CALLERS), 1, folder)
+    for _ in range(rounds):
+        for name, callers in turns:
+            before = measure.cpu_s(trees[name])
+            load = wrk.load(targets[name], callers, seconds, folder)
+            spent = measure.cpu_s(trees[name]) - before
+            if load.failed:
+                raise RuntimeError(f"{name} failed {load.failed} of {load.requests} requests of {callers} callers")
+            turns[name, callers].append(Turn(load, spent / load.requests * 1e6))
+    return turns
+
+
+def _bare_us(model: Path, row: Array, folder: Path, count: int) -> float:
+    rows = folder / "rows.npy"
+    np.save(rows, row)
+    return bare_work(model, rows, count, processes=1).cpu_s / count * 1e6
+
+
+def _evaluate(turns: Turns, raw_us: float) -> list[Figure]:
+    def over(name: str, other: str, callers: int, what: str) -> float:
+        """Median of the ratios of neighbouring turns."""
+        pairs = zip(turns[name, callers], turns[other, callers], strict=True)
+        return statistics.median(_value(mine, what) / _value(its, what) for mine, its in pairs)
+
+    p99 = max(over("gateway", "mlserver", callers, "p99") for callers in CALLERS)
+    rate = over("gateway", "mlserver", 16, "rate")
+    local_rate = over("local", "mlserver", 16, "rate")
+    local_cpu = statistics.median(turn.cpu_us for turn in turns["local", 4]) / raw_us
+    names = sorted({name for name, _ in turns}, key=lambda name: (name not in OUR, name))
+    return [
+        at_most("gateway_cpu_over_mlserver", over("gateway", "mlserver", 4, "cpu_us"), 1.3, note="4 callers"),
+        Figure("gateway_rps_over_mlserver", rate, "", ">= 1.5", rate >= 1.5, "16 callers"),
+        at_most("gateway_p99_over_mlserver", p99, 1.0, note="the worse of 4 and 16 callers"),
+        Figure("local_rps_over_mlserver", local_rate, "", ">= 2", local_rate >= 2, "16 callers"),
+        at_most("local_cpu_over_raw", local_cpu, 3.0, note=f"4 callers; bare {raw_us:,.0f} us"),
+        *(_row_of(name, callers, turns[name, callers], raw_us) for name in names for callers in CALLERS),
+    ]
+
+
+def _value(turn: Turn, what: str) -> float:
+    return turn.cpu_us if what == "cpu_us" else float(getattr(turn.load, what))
+
+
+def _row_of(name: str, callers: int, turns: list[Turn], raw_us: float) -> Figure:
+    cpu = statistics.median(turn.cpu_us for turn in turns)
+    p50, p99 = (statistics.median(getattr(turn.load, what) for turn in turns) for what in ("p50", "p99"))
+    note = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {cpu:,.0f} us of processor a request, {cpu / raw_us:.1f}x bare"
+    return Figure(f"{name}_rps_c{callers}", statistics.median(turn.load.rate for turn in turns), "/s", note=note)
