@@ -216,7 +216,7 @@ class Inference:
                 if trace.attempts >= self._limits.attempts:
                     raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
                 trace.step("result?", f"no: {fault}; retry")
-                again = await self._route(trace, frozenset(race.tried))
+                again = await self._route(trace, frozenset(race.tried), admitted=True)
                 fault = self._send(race, trace, again, tensors, until)
                 continue
             news = await race.next(min(left, self._patience_s(race, trace)))
@@ -299,23 +299,25 @@ class Inference:
                     done = f"not yet: {await self._directory.prepare(trace.model, wait_s, error)}; then "
                 finally:
                     self._preparing -= 1
-                route = await self._route(trace, frozenset())
+                # All who waited come at once: they were let in before, and are not turned away now.
+                route = await self._route(trace, frozenset(), admitted=True)
         except LeptaError as error:
             trace.step("optimized?", f"no: {error.message}")
             raise
         trace.step("optimized?", f"{done}yes: artifact {route.artifact[:12]}")
         return route
 
-    async def _route(self, trace: Trace, tried: frozenset[str]) -> Route:
+    async def _route(self, trace: Trace, tried: frozenset[str], *, admitted: bool = False) -> Route:
+        """`admitted`: full windows do not turn the request away."""
         self.flights.forget_old(time.monotonic())
         model, draw = trace.model, self._draw()
         some = self._some(trace)
-        route = routing.choose(some, tried, draw, admitted=bool(tried))
+        route = routing.choose(some, tried, draw, admitted=admitted)
         if isinstance(route, NoRoute):
             everyone = routing.of_version(self._directory.candidates(model), trace.only)
-            route = routing.choose(everyone, tried, draw, admitted=bool(tried))
+            route = routing.choose(everyone, tried, draw, admitted=admitted)
         if isinstance(route, Route):
-            if not tried:
+            if not admitted:
                 self._check_share(trace, some)
             return route
         if route.full:

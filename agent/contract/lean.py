@@ -30,7 +30,7 @@ def encode_publish(topic: str, payload: bytes) -> bytes:
 
 def packet_end(data: bytes | bytearray, at: int) -> tuple[int, int] | None:
     """Of the packet that begins at `at`: where its body begins, and where it ends; None while its length is not whole.
-    One whose length has more than four bytes ends there: it is paho's to refuse."""
+    One whose length has more than four bytes ends after five: it is paho's to refuse."""
     length, shift, place = 0, 0, at + 1
     while place < len(data):
         byte = data[place]
@@ -40,7 +40,7 @@ def packet_end(data: bytes | bytearray, at: int) -> tuple[int, int] | None:
             return place, place + length
         shift += 7
         if shift > 21:
-            return place, place
+            return (place + 1, place + 1) if place < len(data) else None
     return None
 
 
@@ -62,6 +62,8 @@ class LeanSocket:
         self._ended: OSError | None = None
         self._closed = False
         self._left = b""
+        self._begun = 0
+        """Bytes of a packet that paho has begun to read."""
 
     # -- ours
 
@@ -137,9 +139,15 @@ class LeanSocket:
     # -- paho's
 
     def recv(self, size: int) -> bytes:
-        if self._in:
-            got = bytes(self._in[:size])
-            del self._in[:size]
+        # Whole packets only: what begins in the middle of one could not be told from its beginning.
+        if not self._begun and self._in:
+            ends = packet_end(self._in, 0)
+            if ends is not None and ends[1] <= len(self._in):
+                self._begun = ends[1]
+        if self._begun:
+            got = bytes(self._in[: min(size, self._begun)])
+            del self._in[: len(got)]
+            self._begun -= len(got)
             return got
         if self._ended is not None:
             raise self._ended

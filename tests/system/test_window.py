@@ -32,7 +32,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 class Users:
-    """Somebody asks every 20 ms, whether those before him were answered or not."""
+    """Somebody asks every 50 ms, whether those before him were answered or not."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -42,7 +42,7 @@ class Users:
         self.answers: list[httpx.Response] = []
 
     def _run(self) -> None:
-        while not self._stop.wait(0.02):
+        while not self._stop.wait(0.05):
             self._pool.submit(self._ask)
 
     def _ask(self) -> None:
