@@ -136,6 +136,12 @@ class Devices:
         if not known.approved:
             self._set(tick, known, state="approved")
 
+    def set_drain(self, tick: Tick, name: str, *, drain: bool) -> None:
+        """Whether it gets anything new. May run twice."""
+        known = self.require(name)
+        if drain != known.record.drain:
+            self._set(tick, known, drain=drain)
+
     def label(self, tick: Tick, name: str, put: Mapping[str, str], remove: Iterable[str], most: int) -> None:
         """Change the operator's labels; raises UserError beyond `most`."""
         known = self.require(name)
@@ -293,7 +299,6 @@ class Devices:
             agent=name,
             generation=record.desired_generation,
             models=record.desired,
-            drain=record.drain,
             minimum_sequence=self._floors,
             labels=record.labels,
             roots=self._roots_for(known),

@@ -38,6 +38,7 @@ from controller.answers import Answers
 from controller.candidates import Candidates, Traffic
 from controller.delivery import Delivery
 from controller.devices import Devices
+from controller.drains import Drains
 from controller.errors import Internal, LeptaError
 from controller.inference import Inference
 from controller.jobs import Broken, Jobs, Reduced
@@ -73,6 +74,7 @@ class Fleet:
         delivery: Delivery,
         policies: Policies,
         answers: Answers,
+        drains: Drains,
         recorder: Recorder,
         limits: Limits,
         restore: Callable[[Tick], Awaitable[None]],
@@ -89,6 +91,7 @@ class Fleet:
         self.policies = policies
         self.answers = answers
         self._candidates = Candidates(devices, self._traffic)
+        self.drains = drains
         self._recorder = recorder
         self._limits = limits
         self._restore = restore
@@ -236,7 +239,7 @@ class Fleet:
             await asyncio.sleep(max(0.0, pause - (time.monotonic() - began)))
             try:
                 # Leases, silence and deadlines are looked at even when nothing comes in.
-                async with asyncio.timeout(pause if self.jobs.busy else 1.0):
+                async with asyncio.timeout(pause if self.jobs.busy or self.drains.busy else 1.0):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -279,6 +282,7 @@ class Fleet:
         self.devices.check_silence(tick)
         self.releases.tick(tick)
         self.jobs.tick(tick)
+        self.drains.tick(tick)
         if tick.now - self._flushed_at >= self._limits.requests_flush_s:
             self._flushed_at = tick.now
             self.answers.flush(tick)

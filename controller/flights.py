@@ -44,6 +44,10 @@ class Flights:
     def outstanding(self, device: str) -> int:
         return self._at[device]
 
+    def awaited(self, device: str) -> int:
+        """Attempts there whose requests still wait for them."""
+        return sum(f.device == device and f.landed is not None for f in self._flying.values())
+
     def pace(self, device: str, model: str) -> Pace:
         key = (device, model)
         found = self._paces.get(key)

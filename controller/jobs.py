@@ -85,11 +85,18 @@ class Jobs:
         self._deliver = deliver
         self._active: dict[str, RunningJob] = {}
         self._background = Background()
-        devices.on_lost.append(self._lost)
+        devices.on_lost.append(self.move_away)
 
     @property
     def busy(self) -> bool:
         return bool(self._active)
+
+    def move_away(self, tick: Tick, device: str) -> None:
+        """What waits at the device, or is computed there, is computed elsewhere. May run twice."""
+        for active in list(self._active.values()):
+            active.feasible.discard(device)
+            for action in active.rules.handle(work.DeviceGone(device), tick.now):
+                self._act(tick, active, action, None)
 
     def outstanding(self, device: str) -> int:
         shares = (active.rules.devices.get(device) for active in self._active.values())
@@ -277,22 +284,20 @@ class Jobs:
             raise NotFound(f"no running job is called {job_id!r}", "lepta job ls")
         return active
 
-    def _lost(self, tick: Tick, device: str) -> None:
-        for active in self._active.values():
-            if device in active.feasible:
-                active.feasible.discard(device)
-                active.rules.handle(work.DeviceGone(device), tick.now)
-
     def _note_devices(self, tick: Tick, active: RunningJob) -> None:
         for known in self._devices.all():
             artifact = active.feasible_artifact(known)
+            if known.record.drain:
+                # What it holds, it computes, unless it is to move away at once.
+                gone: work.Event = work.DeviceClosed(known.name)
+            else:
+                gone = work.DeviceGone(known.name)
             if artifact is not None and known.name not in active.feasible:
                 active.feasible.add(known.name)
-                row_s = known.row_ms(artifact) / 1000 or 0.001
-                active.rules.handle(work.DeviceReady(known.name, row_s), tick.now)
+                active.rules.handle(work.DeviceReady(known.name, known.expected_row_s(artifact)), tick.now)
             elif artifact is None and known.name in active.feasible:
                 active.feasible.discard(known.name)
-                for action in active.rules.handle(work.DeviceGone(known.name), tick.now):
+                for action in active.rules.handle(gone, tick.now):
                     self._act(tick, active, action, None)
         self._watch_for_stall(tick, active)
 

@@ -52,6 +52,11 @@ class Known:
         """Why a version that served here does not answer for a while; empty where none says so."""
         return next((m.reason for m in self.record.reported if m.model == model and m.state == "staging"), "")
 
+    def expected_row_s(self, artifact: str) -> float:
+        """Seconds that a row will take, by what was measured and how busy the host says it is."""
+        stretched = 1 + self.load.cpu if self.load is not None else 1.0
+        return stretched * (self.row_ms(artifact) / 1000 or 0.001)
+
     def row_ms(self, artifact: str) -> float:
         """Measured time of one row; 0 where nothing was measured."""
         if self.load is not None:

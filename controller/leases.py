@@ -43,7 +43,14 @@ class DeviceReady:
 
 @dataclass(frozen=True)
 class DeviceGone:
-    """Lost, draining, restarted, or it no longer holds the artifact."""
+    """Lost, drained, restarted, or it no longer holds the artifact: what it holds goes elsewhere."""
+
+    device: str
+
+
+@dataclass(frozen=True)
+class DeviceClosed:
+    """It gets nothing more; what it holds, it computes."""
 
     device: str
 
@@ -66,7 +73,7 @@ class Ticked:
     pass
 
 
-Event = DeviceReady | DeviceGone | Answered | Ticked
+Event = DeviceReady | DeviceClosed | DeviceGone | Answered | Ticked
 
 
 # -- actions

@@ -178,6 +178,7 @@ class Device(Record, frozen=True, kw_only=True):
     desired_generation: int = 0
     desired: tuple[DesiredModel, ...] = ()
     drain: bool = False
+    """It gets nothing new: it is cordoned."""
     reported_generation: int = 0
     reported: tuple[ModelState, ...] = ()
     enrolled_at: float

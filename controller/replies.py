@@ -268,6 +268,8 @@ class Device(Reply, frozen=True, kw_only=True):
     state: str = "approved"
     """`pending`, `approved` or `revoked`."""
     online: bool = False
+    cordoned: bool = False
+    """It gets nothing new."""
     labels: dict[str, str] = {}
     """The operator's, above those that the device says itself."""
     key: str = ""

@@ -79,6 +79,7 @@ def device(known: Known, profiles: Mapping[str, Profile], swaps: Iterable[record
         name=known.name,
         state=known.record.state,
         online=known.online,
+        cordoned=known.record.drain,
         labels=known.labels,
         key=_key_id(known.record.public_key),
         hardware=known.record.hardware,

@@ -18,6 +18,7 @@ from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.delivery import Delivery
 from controller.devices import Devices
+from controller.drains import Drains, Held
 from controller.errors import Busy
 from controller.examples import Examples
 from controller.fleet import Event, Fleet
@@ -92,16 +93,25 @@ def build(ground: Ground) -> Built:
     runs = _runs(ground, late, signer, releases)
     on_demand = OnDemand(late, store, devices, releases, runs, policies, ground.profiles, limits)
     inference = _inference(ground, late, devices, outbox, on_demand)
+    jobs = _jobs(ground, late, devices, outbox, recorder)
+    drains = Drains(
+        devices,
+        lambda device: Held(inference.flights.awaited(device), jobs.outstanding(device)),
+        jobs.move_away,
+        recorder,
+        limits.watchers,
+    )
     late.fleet = Fleet(
         store=store,
         devices=devices,
         releases=releases,
         runs=runs,
-        jobs=_jobs(ground, late, devices, outbox, recorder),
+        jobs=jobs,
         inference=inference,
         delivery=Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
         policies=policies,
         answers=Answers(policies, limits, random.random),
+        drains=drains,
         recorder=recorder,
         limits=limits,
         restore=lambda tick: restore(tick, late.fleet, store, catalog),

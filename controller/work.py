@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from controller.leases import Accept as Accept
 from controller.leases import Action as Action
 from controller.leases import Answered as Answered
+from controller.leases import DeviceClosed as DeviceClosed
 from controller.leases import DeviceGone as DeviceGone
 from controller.leases import DeviceReady as DeviceReady
 from controller.leases import Event as Event
@@ -123,6 +124,10 @@ class Job:
                 known = self.devices.get(device)
                 speed = known.row_s if known and known.shards else row_s
                 self.devices[device] = replace(known or DeviceShare(speed), row_s=speed, ready=True)
+                return []
+            case DeviceClosed(device):
+                if device in self.devices:
+                    self.devices[device] = replace(self.devices[device], ready=False)
                 return []
             case DeviceGone(device):
                 return self._take_back(device)

@@ -6,9 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from controller import reads, records, replies, views
+from controller.api import events
 from controller.api.access import OPERATE, READ, controller_of
 from controller.api.errors import reply
 from controller.api.schemas import LabelChange
+from controller.drain_replies import Duty
 from controller.parts import Controller
 
 router = APIRouter(tags=["devices"])
@@ -42,6 +44,46 @@ async def label_device(request: Request, name: str, body: LabelChange) -> Respon
     most = controller.settings.limits.labels
     await controller.fleet.do(lambda tick: controller.fleet.devices.label(tick, name, body.put, body.remove, most))
     return await _shown(controller, name)
+
+
+@router.post("/devices/{name}/cordon", dependencies=OPERATE)
+async def cordon_device(request: Request, name: str, force: bool = False) -> Response:
+    """Nothing new is sent there: no request, no shard. What it holds, it computes. `force`: even where no other device
+    serves its models. It stays cordoned over restarts."""
+    fleet = controller_of(request).fleet
+    return reply(await fleet.do(lambda tick: fleet.drains.cordon(tick, name, move=False, force=force)))
+
+
+@router.post("/devices/{name}/drain", dependencies=OPERATE)
+async def drain_device(request: Request, name: str, force: bool = False) -> Response:
+    """Cordon it, and compute elsewhere what waits there. Its state is `drained` once it can be switched off."""
+    fleet = controller_of(request).fleet
+    return reply(await fleet.do(lambda tick: fleet.drains.cordon(tick, name, move=True, force=force)))
+
+
+@router.post("/devices/{name}/uncordon", dependencies=OPERATE)
+async def uncordon_device(request: Request, name: str) -> Response:
+    """Give it work again."""
+    fleet = controller_of(request).fleet
+    return reply(await fleet.do(lambda tick: fleet.drains.uncordon(tick, name)))
+
+
+@router.get("/devices/{name}/duty", dependencies=READ)
+async def device_duty(request: Request, name: str) -> Response:
+    """Does it get work, what does it hold, can it be switched off?"""
+    return reply(controller_of(request).fleet.drains.duty(name))
+
+
+@router.get("/devices/{name}/duty/events", dependencies=READ)
+async def follow_duty(request: Request, name: str) -> Response:
+    """Server-sent events while it is drained: `progress`, then one `end`, which says that it can be switched off."""
+    controller = controller_of(request)
+    drains, beat_s = controller.fleet.drains, controller.settings.limits.watch_beat_s
+
+    async def now() -> Duty:
+        return drains.duty(name)
+
+    return await events.stream(drains.watchers, name, now, beat_s, f"/api/v1/devices/{name}/duty")
 
 
 @router.post("/devices/{name}/revoke", dependencies=OPERATE)

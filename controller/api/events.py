@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from controller.errors import Busy
 from controller.watching import Watchers
 
-_LIVE = ("queued", "running", "paused")
+_LIVE = ("queued", "running", "paused", "draining")
 _BEAT = b": still here\n\n"
 
 

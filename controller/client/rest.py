@@ -21,6 +21,7 @@ from controller.client.http import not_lepta, part, read
 from controller.client.kept import KeptCalls
 from controller.client.oip import HEADER_LENGTH, Answer, AnswerError, decode_answer, encode_request
 from controller.client.pack import as_file
+from controller.drain_replies import Duty
 from controller.errors import Preparing
 from controller.signing_desk import Floor, Paper, ReleaseKeys
 from controller.terms import Terms
@@ -208,6 +209,23 @@ class Client(KeptCalls):
 
     def label_device(self, device: str, put: Mapping[str, str], remove: Sequence[str] = ()) -> replies.Device:
         return self._post(f"/devices/{part(device)}/labels", {"put": put, "remove": list(remove)}, replies.Device)
+
+    def cordon_device(self, device: str, *, move: bool = False, force: bool = False) -> Duty:
+        """Nothing new goes there; `move`: what waits there goes elsewhere. `force`: even if nobody else serves."""
+        verb = "drain" if move else "cordon"
+        return self._post(f"/devices/{part(device)}/{verb}{'?force=true' if force else ''}", None, Duty)
+
+    def uncordon_device(self, device: str) -> Duty:
+        return self._post(f"/devices/{part(device)}/uncordon", None, Duty)
+
+    def duty(self, device: str) -> Duty:
+        return self._get(f"/devices/{part(device)}/duty", Duty)
+
+    def duty_events(self, device: str) -> Iterator[Duty]:
+        """How a device that is drained stands, whenever that changes; over when it can be switched off."""
+        for line in self._lines(f"/devices/{part(device)}/duty/events"):
+            if line.startswith("data:"):
+                yield _event(line.removeprefix("data:"), Duty)
 
     def revoke_device(self, device: str, *, claim: bool = False) -> replies.Revoked:
         """`claim`: what it joined with is void too."""

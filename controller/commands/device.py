@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.commands import common, device_text
+from controller.commands import common, device_drain, device_text
 from controller.commands.join_line import Installer, Invitation, line
 from controller.commands.layout import ago
 from controller.errors import UserError
@@ -131,6 +131,12 @@ def label(
     with common.connect() as client:
         device = client.label_device(name, put, remove)
     common.screen().line(f"{device.name}: {device_text.labels(device)}")
+
+
+app.command()(device_drain.cordon)
+app.command()(device_drain.drain)
+app.command()(device_drain.uncordon)
+app.command("undrain", hidden=True)(device_drain.uncordon)
 
 
 @app.command()

@@ -16,9 +16,9 @@ SWAPS = ("model", "versions", "outcome", "moved", "took", "gap", "p99 before", "
 
 
 def state_of(device: Device) -> str:
-    """`online` or `offline`, or that it waits or was shut out; and whether something about it is simulated."""
+    """`online` or `offline`, or that it waits or was shut out; cordoned, simulated."""
     state = ("online" if device.online else "offline") if device.state == "approved" else device.state
-    return state + (", simulated" if device.simulated else "")
+    return state + (", cordoned" if device.cordoned else "") + (", simulated" if device.simulated else "")
 
 
 def row(device: Device) -> tuple[str, ...]:
