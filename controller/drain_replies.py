@@ -7,11 +7,14 @@ from typing import Literal
 from controller.replies import Reply
 
 
+DutyState = Literal["serving", "draining", "drained"]
+
+
 class Duty(Reply, frozen=True, kw_only=True):
     """Does a device get work, and can it be switched off? `drained`: it is cordoned and holds nothing any more."""
 
     device: str
-    state: Literal["serving", "draining", "drained"]
+    state: DutyState
     online: bool = False
     requests: int = 0
     """Sent there and not answered."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from controller.devices import Devices
-from controller.drain_replies import Duty
+from controller.drain_replies import Duty, DutyState
 from controller.errors import Conflict
 from controller.known import Known
 from controller.recorder import Recorder
@@ -91,11 +91,11 @@ class Drains:
         """How the device stands. Raises NotFound."""
         known = self._devices.require(name)
         requests, shards = self._held(name) if known.online else _NOTHING
-        state = "serving" if not known.record.drain else "draining" if requests or shards else "drained"
+        left: DutyState = "draining" if requests or shards else "drained"
         bound = self._devices.bindings.of(name, known.record.desired) if known.online else ()
         return Duty(
             device=name,
-            state=state,
+            state=left if known.record.drain else "serving",
             online=known.online,
             requests=requests,
             shards=shards,

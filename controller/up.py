@@ -109,15 +109,17 @@ class _Server(uvicorn.Server):
             )
         )
         self._on_ready = on_ready
-        self._watchers = controller.fleet.runs.watchers
+        fleet = controller.fleet
+        self._watchers = (fleet.runs.watchers, fleet.jobs.watchers, fleet.drains.watchers)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Who follows a run would otherwise hold us for as long as an answer may take.
-        self._watchers.close()
+        # Who follows a run or job would otherwise hold us for as long as an answer may take.
+        for watchers in self._watchers:
+            watchers.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
