@@ -25,6 +25,7 @@ BENCHMARKS = {
         "the gateway and the local endpoint beside other servers; overload, a killed device and swaps under load",
         ("peers", "trouble"),
     ),
+    "jobs": Benchmark("batch jobs, and work that moves between devices", ("rebalance", "drains")),
     "optimizer": Benchmark(
         "what pruning, distillation and int8 cost in accuracy and buy in size and speed, and what a run takes",
         ("models", "recipes", "article"),

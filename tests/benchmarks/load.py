@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -17,7 +18,17 @@ from tests.builders import RUNTIMES, random_inputs
 class Requests:
     """Callable for the load generators: asks for one row. True if the answer is whole and by one of `artifacts`."""
 
-    def __init__(self, client: Client, model: str, content: bytes, artifacts: set[str], *, int8: bool = False) -> None:
+    def __init__(
+        self,
+        client: Client,
+        model: str,
+        content: bytes,
+        artifacts: set[str],
+        *,
+        int8: bool = False,
+        answered: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`answered` gets the body of each good answer."""
         loaded = load(content, runtimes=RUNTIMES)
         inputs = random_inputs(loaded, 1)
         if int8:
@@ -30,6 +41,7 @@ class Requests:
             HEADER_LENGTH: str(length),
         }
         self._pool = Pool(f"{client.place.url}/v2/models/{model}/infer", headers)
+        self._answered = answered
         self.refused: list[str] = []
 
     async def __aenter__(self) -> Requests:
@@ -49,4 +61,6 @@ class Requests:
         known = response.status == 200 and any(artifact in response.body for artifact in self._artifacts)
         if not known:
             self.refused.append(f"{response.status} {response.body[:300]!r}")
+        elif self._answered is not None:
+            self._answered(response.body)
         return known

@@ -25,16 +25,27 @@ from tests.system.world import World
 CONTENT = builders.slow(10)
 MODEL = load(CONTENT, runtimes=builders.RUNTIMES)
 RATE = 25.0
+NAMES = ("one", "two")
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with World(tmp_path / "world") as world:
-        monkeypatch.setenv("LEPTA_DATA", str(world.data))
-        for name in ("one", "two"):
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("drain")) as world:
+        for name in NAMES:
             world.add_agent(name)
         world.roll_out("slow", world.bring("slow", CONTENT))
         yield world
+
+
+@pytest.fixture
+def world(fleet: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Two agents that serve `slow`; whatever a test does to them, both are in service afterwards."""
+    monkeypatch.setenv("LEPTA_DATA", str(fleet.data))
+    yield fleet
+    for name in NAMES:
+        fleet.client.uncordon_device(name)
+        if fleet.agents[name].process.poll() is not None:
+            fleet.start_agent(name)
 
 
 @contextmanager
