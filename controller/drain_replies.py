@@ -6,7 +6,6 @@ from typing import Literal
 
 from controller.replies import Reply
 
-
 DutyState = Literal["serving", "draining", "drained"]
 
 

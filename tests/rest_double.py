@@ -57,6 +57,7 @@ class RestDouble:
         self.refuse = False
         """Answer everything with 503."""
         self.by_broker = True
+        self.duties = 0
         self.asked: dict[str, Any] = {}
         """The last body of a claim, a device's verb or a client."""
 
@@ -145,8 +146,18 @@ class RestDouble:
     async def device_verb(self, request: Request) -> Response:
         verb = request.path_params.get("verb", "rm")
         self.asked = {"verb": verb, **(await request.json() if verb == "labels" else {})}
+        if verb in ("cordon", "drain", "uncordon"):
+            self.asked["force"] = request.query_params.get("force", "")
+            return JSONResponse(self.duty("serving" if verb == "uncordon" else "draining"))
         out = {"device": "fpga-1", "by_broker": self.by_broker, "claim_uses": 2}
         return JSONResponse(out if verb in ("revoke", "rm") else DEVICE)
+
+    def duty(self, state: str = "") -> dict[str, Any]:
+        """`drained` once it was asked for that often enough."""
+        if not state:
+            self.duties += 1
+            state = "drained" if self.duties > 1 else "draining"
+        return {"device": "fpga-1", "state": state, "requests": 2, "shards": 1, "moved": 3, "bindings": ["camera"]}
 
     async def client(self, request: Request) -> Response:
         if request.method == "POST":
@@ -188,6 +199,7 @@ class RestDouble:
             fixed(f"{api}/rollouts", lambda: [self.rollout()]),
             fixed(f"{api}/devices", [DEVICE]),
             fixed(f"{api}/devices/fpga-1", DEVICE),
+            fixed(f"{api}/devices/fpga-1/duty", self.duty),
             Route(f"{api}/devices/fpga-1/{{verb}}", self.device_verb, methods=["POST"]),
             Route(f"{api}/devices/fpga-1", self.device_verb, methods=["DELETE"]),
             Route(f"{api}/claims", self.claim, methods=["POST"]),

@@ -72,6 +72,40 @@ def test_verbs_reach_their_device(controller: RestDouble, capsys: pytest.Capture
     assert controller.asked == {"verb": "rm"}
 
 
+def test_drain_waits_and_says_when_a_device_can_be_switched_off(
+    controller: RestDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = _said(capsys, "device", "drain", "fpga-1", "--force")
+    assert controller.asked == {"verb": "drain", "force": "true"}
+    for expected in (
+        "gets nothing new; 3 shards moved to other devices",
+        "fpga-1 can be switched off",
+        "lepta device uncordon fpga-1",
+        "Its bindings end when it is switched off: camera",
+    ):
+        assert expected in said
+    assert controller.duties == 2
+
+
+def test_drain_waits_only_if_it_is_wanted_and_as_long_as_it_is_wanted(
+    controller: RestDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = _said(capsys, "device", "drain", "fpga-1", "--no-wait")
+    assert "2 requests and 1 shard still to answer" in said
+    assert "can be switched off: lepta device drain fpga-1" in said
+    assert controller.duties == 0
+    assert root.run(["device", "drain", "fpga-1", "--timeout", "0"]) == 1
+    assert "2 requests and 1 shard still to answer" in capsys.readouterr().err
+
+
+def test_cordon_leaves_a_device_what_it_has_and_uncordon_takes_it_back(
+    controller: RestDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "gets nothing new; 2 requests and 1 shard still to answer" in _said(capsys, "device", "cordon", "fpga-1")
+    assert controller.asked == {"verb": "cordon", "force": ""}
+    assert "gets work again, when it is back" in _said(capsys, "device", "uncordon", "fpga-1")
+
+
 def test_where_devices_share_a_password_it_is_said_that_the_broker_cannot_shut_one_out(
     controller: RestDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.benchmarks import measure
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.load import Requests
 from tests.benchmarks.measure import Sample, open_loop
-from tests.benchmarks.program import PATIENCE_S, POLL_S
+from tests.benchmarks.program import PATIENCE_S, POLL_S, ProgramError
 from tests.benchmarks.results import Figure
 from tests.builders import RUNTIMES, dscnn, file_ref
 
@@ -72,11 +72,17 @@ def _drain(fleet: Fleet, name: str, watched: Watched) -> None:
     for process in program.pids[::-1]:
         _kill(process)
     program.process.wait()
+    _until(lambda: not fleet.client.device(name).online, f"{name} going")
     fleet.start_agent(name)
     fleet.client.uncordon_device(name)
+    _until(lambda: fleet.serves(name, MODEL), f"{name} serving again")
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + PATIENCE_S
-    while not fleet.serves(name, MODEL):
-        assert time.monotonic() < until, f"{name} does not serve again"
+    while not holds():
+        if time.monotonic() > until:
+            raise ProgramError(f"{what} did not happen")
         time.sleep(POLL_S)
 
 

@@ -1,4 +1,4 @@
-"""One of four agents loses half of its processor to a real process: how soon its share of the work follows, and returns.
+"""One of four agents loses half of its processor to a real process: how soon its share follows, and returns.
 
 Shares are of the rows, and of the requests, that were answered in the last seconds; real models, real agents.
 """
