@@ -26,7 +26,9 @@ class Service:
 
     def turn(self, act: Callable[[Tick], object]) -> object:
         """As the loop does: everything that came in, then a look around."""
-        return self.world.turn(lambda tick: (act(tick), self.drains.tick(tick))[0])
+        result = self.world.turn(act)
+        self.world.turn(self.drains.tick)
+        return result
 
     def cordon(self, name: str = "a", *, move: bool = False, force: bool = False) -> object:
         return self.turn(lambda tick: self.drains.cordon(tick, name, move=move, force=force))
