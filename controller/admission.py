@@ -13,6 +13,8 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from controller.believed import Believed
+
 # Answers after which the quantile, and the controller's rate, are looked at anew.
 _STRETCH = 16
 # Round trips that the quantile is taken of.
@@ -54,6 +56,7 @@ class Pace:
         self._gap_ms = 0.0
         self._first_gap_ms = limits.wait_ms / limits.first
         self._counted = 0
+        self.believed = Believed()
         self.held = 0
         """Requests under way there."""
         self.way_ms = 0.0

@@ -25,6 +25,8 @@ class Traffic(NamedTuple):
     """Time of one of these; 0 without."""
     pace: Pace
     """For the model asked for."""
+    now: float
+    """In monotonic seconds."""
 
 
 class Candidates:
@@ -59,7 +61,8 @@ class Candidates:
 def _candidate(known: Known, model: str, traffic: Traffic) -> Candidate:
     state = known.serving(model)
     load = known.load
-    service_ms = known.row_ms(state.artifact) if state else 0.0
+    believed_ms = traffic.pace.believed.ms(state.artifact, traffic.now) if state else 0.0
+    service_ms = believed_ms or (known.row_ms(state.artifact) if state else 0.0)
     return Candidate(
         device=known.name,
         online=known.online,

@@ -176,7 +176,7 @@ class Fleet:
         flights = self.inference.flights
         shards = self.jobs.outstanding(device) if self.jobs.busy else 0
         shard_ms = self.jobs.shard_ms(device) if shards else 0.0
-        return Traffic(flights.outstanding(device), shards, shard_ms, flights.pace(device, model))
+        return Traffic(flights.outstanding(device), shards, shard_ms, flights.pace(device, model), time.monotonic())
 
     @staticmethod
     def wall() -> float:

@@ -25,6 +25,7 @@ class Flight:
     model: str
     sent: float
     landed: Callable[[object], None] | None
+    artifact: str = ""
     there: int = 0
     """How many requests for the model were at the device with it."""
 
@@ -75,6 +76,7 @@ class Flights:
             pace.gone()
         else:
             pace.answered((now - flight.sent) * 1000, *spent, flight.there)
+            pace.believed.answered(spent[1], flight.artifact, now)
         self._remove(flight)
         return flight
 

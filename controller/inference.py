@@ -240,7 +240,7 @@ class Inference:
         race.tried.add(route.device)
         if not self._bus.publish(topics.agent(route.device, "infer"), message):
             return "the broker is not connected"
-        flight = Flight(attempt, route.device, trace.model, now, None)
+        flight = Flight(attempt, route.device, trace.model, now, None, route.artifact)
         race.add(flight, route)
         self.flights.begin(flight)
         return f"{route.device} did not answer in time"

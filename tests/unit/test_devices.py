@@ -76,7 +76,7 @@ class World:
         self.releases = Releases(
             self.devices, builtin(), Silence(), timeout_s=60, new_id=lambda kind: f"{kind}-{next(counter)}"
         )
-        quiet = Traffic(requests=0, shards=0, shard_ms=0.0, pace=Pace(AdmissionLimits()))
+        quiet = Traffic(requests=0, shards=0, shard_ms=0.0, pace=Pace(AdmissionLimits()), now=0.0)
         self._candidates = Candidates(self.devices, lambda _device, _model: quiet)
         self.now = 100.0
         for name in names:
