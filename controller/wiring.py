@@ -94,13 +94,6 @@ def build(ground: Ground) -> Built:
     on_demand = OnDemand(late, store, devices, releases, runs, policies, ground.profiles, limits)
     inference = _inference(ground, late, devices, outbox, on_demand)
     jobs = _jobs(ground, late, devices, outbox, recorder)
-    drains = Drains(
-        devices,
-        lambda device: Held(inference.flights.awaited(device), jobs.outstanding(device)),
-        jobs.move_away,
-        recorder,
-        limits.watchers,
-    )
     late.fleet = Fleet(
         store=store,
         devices=devices,
@@ -111,7 +104,7 @@ def build(ground: Ground) -> Built:
         delivery=Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
         policies=policies,
         answers=Answers(policies, limits, random.random),
-        drains=drains,
+        drains=_drains(devices, inference, jobs, recorder, limits.watchers),
         recorder=recorder,
         limits=limits,
         restore=lambda tick: restore(tick, late.fleet, store, catalog),
@@ -172,6 +165,13 @@ def _jobs(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, recorde
         new_id=new_id,
         deliver=late.happened,
     )
+
+
+def _drains(devices: Devices, inference: Inference, jobs: Jobs, recorder: Recorder, watchers: int) -> Drains:
+    def held(device: str) -> Held:
+        return Held(inference.flights.awaited(device), jobs.outstanding(device))
+
+    return Drains(devices, held, jobs.move_away, recorder, watchers)
 
 
 def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on_demand: OnDemand) -> Inference:
