@@ -24,6 +24,7 @@ from controller.job_leases import shard_record
 from controller.job_reduction import Reduction
 from controller.job_results import Results
 from controller.job_setup import reducer_of, servers_of, shares_of
+from controller.known import Known
 from controller.outbox import Outbox
 from controller.recorder import Recorder
 from controller.reducers.face import Reducer
@@ -287,17 +288,12 @@ class Jobs:
     def _note_devices(self, tick: Tick, active: RunningJob) -> None:
         for known in self._devices.all():
             artifact = active.feasible_artifact(known)
-            if known.record.drain:
-                # What it holds, it computes, unless it is to move away at once.
-                gone: work.Event = work.DeviceClosed(known.name)
-            else:
-                gone = work.DeviceGone(known.name)
             if artifact is not None and known.name not in active.feasible:
                 active.feasible.add(known.name)
                 active.rules.handle(work.DeviceReady(known.name, known.expected_row_s(artifact)), tick.now)
             elif artifact is None and known.name in active.feasible:
                 active.feasible.discard(known.name)
-                for action in active.rules.handle(gone, tick.now):
+                for action in active.rules.handle(_left(active, known), tick.now):
                     self._act(tick, active, action, None)
         self._watch_for_stall(tick, active)
 
@@ -392,3 +388,9 @@ class Jobs:
 
 def _first(reasons: dict[int, str]) -> str:
     return next(iter(reasons.values()), "")
+
+
+def _left(active: RunningJob, known: Known) -> work.Event:
+    """A device that is only cordoned computes what it holds, unless that is moved away; from others it is taken."""
+    closed = active.served_artifact(known) is not None
+    return work.DeviceClosed(known.name) if closed else work.DeviceGone(known.name)

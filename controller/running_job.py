@@ -47,8 +47,12 @@ class RunningJob:
 
     def feasible_artifact(self, known: Known) -> str | None:
         """The artifact with which this device may compute for the job; None if it may not."""
+        return None if known.record.drain else self.served_artifact(known)
+
+    def served_artifact(self, known: Known) -> str | None:
+        """The same, were it not cordoned."""
         state = known.serving(self.record.model)
-        if state is None or not known.online or known.record.drain or state.artifact not in self.artifacts:
+        if state is None or not known.online or state.artifact not in self.artifacts:
             return None
         right_runtime = self.record.mixed or family(state.runtime) == self.record.runtime
         return state.artifact if right_runtime else None

@@ -30,8 +30,8 @@ MODEL, LAYERS = "heavy", 2
 SHARE = 0.2
 SHARD_S = 0.1
 WINDOW_S = 3.0
-BEFORE_S, DURING_S, AFTER_S = 15.0, 20.0, 35.0
-QUICK_S = (6.0, 8.0, 8.0)
+BEFORE_S, DURING_S, AFTER_S = 10.0, 12.0, 30.0
+QUICK_S = (4.0, 6.0, 6.0)
 LANES = 8
 # With half of one of four processors gone, a fair share is 4/7 of what it was.
 FALLEN, RETURNED = 0.7, 0.9
@@ -150,7 +150,7 @@ def _requests(fleet: Fleet, content: bytes, slices: Slices, lengths: tuple[float
             shares.add(dict(done))
 
     async def ask() -> None:
-        requests = Requests(fleet.client, MODEL, content, {file_ref(content).digest}, int8=True, answered=answered)
+        requests = Requests(fleet.client, MODEL, content, {file_ref(content).digest}, answered=answered)
         async with requests:
             await closed_loop(requests, sum(lengths), LANES)
         if requests.refused:
