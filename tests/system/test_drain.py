@@ -75,10 +75,10 @@ def asked(world: World) -> Iterator[tuple[list[Sample], Requests]]:
 def test_a_device_that_is_drained_under_load_can_be_switched_off_and_nothing_fails(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [(name, x)] = builders.random_inputs(MODEL, 400).items()
+    [(name, x)] = builders.random_inputs(MODEL, 120).items()
     digest = world.put_array(x, tmp_path / "x.npy")
     with asked(world) as (samples, requests):
-        job = world.client.start_job("slow", digest, shard_rows=4)
+        job = world.client.start_job("slow", digest)
         until(lambda: "one" in world.client.job(job.id).devices, "its first shards")
         assert root.run(["device", "drain", "one"]) == 0
         assert "one can be switched off" in capsys.readouterr().out
