@@ -1,7 +1,8 @@
 """One model behind Lepta's gateway, Lepta's local endpoint, MLServer, FastAPI alone and LitServe, turn by turn.
 
 The gateway's requests go by HTTP to the controller, by MQTT to an agent, and back; its processor time is that of
-controller, broker and agent together. All servers have the same model, LiteRT and input, as it is stored (int8).
+controller, broker and agent together. All servers have the same model, LiteRT and row: the others get it as the model
+stores it (int8), ours as real numbers (float32), as their users send them, and quantize it.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
         servers = others.start(model, row, folder)
         try:
             targets = {name: server.target for name, server in servers.items()}
-            targets["gateway"], targets["local"] = _ours(fleet, row, f"http://127.0.0.1:{local}")
+            targets["gateway"], targets["local"] = _ours(fleet, _real(row, content), f"http://127.0.0.1:{local}")
             _check({name: server.answer() for name, server in servers.items()}, targets, content)
             trees = {name: server.pids for name, server in servers.items()}
             trees["gateway"] = fleet.controller.pids + agent.pids
@@ -69,6 +70,11 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
 def _row(content: bytes) -> Array:
     spec = load(content, runtimes=RUNTIMES).inputs[0]
     return np.random.default_rng(0).integers(-100, 100, (1, *spec.shape)).astype(spec.dtype)
+
+
+def _real(row: Array, content: bytes) -> Array:
+    spec = load(content, runtimes=RUNTIMES).inputs[0]
+    return ((row.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale or 1.0)).astype(np.float32)
 
 
 def _ours(fleet: Fleet, row: Array, local: str) -> tuple[Target, Target]:
