@@ -33,6 +33,8 @@ from tests.system.world import World
 
 AGENTS = ("one", "two", "three")
 MODEL, ROWS, SHARD_ROWS, LAYERS = "slow", 360, 3, 10
+VICTIMS = ("agent", "agent", "supervisor", "worker", "broker", "controller")
+"""An agent with all its processes, or one of them."""
 _PAUSE_S = (0.05, 0.9)
 """Between the last victim's return and the next kill."""
 _DEVICE_COLUMNS = ("device", "devices", "latency_ms")
@@ -64,6 +66,7 @@ class Killer:
         self._world = world
         self._history = history
         self._chance = random.Random(seed)
+        self._victims: list[str] = []
         content = builders.slow(LAYERS)
         for name in AGENTS:
             world.add_agent(name)
@@ -141,20 +144,19 @@ class Killer:
 
     def _kill(self) -> None:
         """One victim; it is started again at once, as a service manager would."""
-        victim = self._chance.choice(("agent", "agent", "supervisor", "worker", "broker", "controller"))
+        if not self._victims:
+            self._victims = self._chance.sample(VICTIMS, len(VICTIMS))
+        victim = self._victims.pop()
         name = self._chance.choice(AGENTS)
         agent, controller = self._world.agents[name].process, self._world.controller.process
-        match victim:
-            case "agent":
-                self._end(self._world.agents[name].pids)
-            case "supervisor":
-                self._end([agent.pid])
-            case "worker":
-                self._end(_workers(agent.pid)[-1:])
-            case "broker":
-                self._end([p.pid for p in psutil.Process(controller.pid).children() if "embedded" in _command(p)])
-            case _:
-                self._end([controller.pid])
+        until = time.monotonic() + PATIENCE_S
+        while not (pids := self._processes(victim, name)):
+            # A kill just before may have taken it, and it is not back yet.
+            if time.monotonic() > until:
+                raise RuntimeError(f"there is no {victim} to kill")
+            time.sleep(0.01)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
         self.tally.kills[victim] += 1
         if victim in ("agent", "supervisor"):
             agent.wait()
@@ -163,21 +165,24 @@ class Killer:
             controller.wait()
             self._world.restart_controller()
 
-    @staticmethod
-    def _end(pids: list[int]) -> None:
-        if not pids:
-            raise RuntimeError("there is nothing to kill: its processes are called otherwise now")
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+    def _processes(self, victim: str, name: str) -> list[int]:
+        agent, controller = self._world.agents[name], self._world.controller.process.pid
+        match victim:
+            case "agent":
+                return agent.pids
+            case "supervisor":
+                return [agent.process.pid]
+            case "worker":
+                return _workers(agent.process.pid)[-1:]
+            case "broker":
+                return [p.pid for p in psutil.Process(controller).children() if "embedded" in " ".join(p.cmdline())]
+            case _:
+                return [controller]
 
 
 def _workers(pid: int) -> list[int]:
     """Processes below the agent's fork parent."""
     return [p.pid for child in psutil.Process(pid).children() for p in child.children()]
-
-
-def _command(process: psutil.Process) -> str:
-    return " ".join(process.cmdline())
 
 
 @contextmanager
