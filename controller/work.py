@@ -291,7 +291,9 @@ class Job:
 
     def _anyone_free(self, now: float) -> bool:
         rows = self._shards[self._pending[0]].shard.rows
-        return any(share.free(now) and share.outstanding < self._credit(name, rows) for name, share in self.devices.items())
+        return any(
+            share.free(now) and share.outstanding < self._credit(name, rows) for name, share in self.devices.items()
+        )
 
     def _best_for(self, state: _ShardState, now: float) -> str | None:
         """The device that would finish the shard first, among those with credit left that have not failed it."""

@@ -15,6 +15,7 @@ import random
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -192,7 +193,7 @@ class Life:
                     self._save(shard, state="leased", attempt=attempt, device=device)
                     self._note("lease", shard.number, attempt=attempt, device=device, speculative=speculative)
                     message = Message(action, self._boot)
-                    self._then.append(lambda message=message: self._send("work", message))
+                    self._then.append(partial(self._send, "work", message))
                 case work.Accept(shard, attempt, device):
                     self._save(shard, state="accepted", attempt=attempt, device=device)
                     self._note("accept", shard.number, attempt=attempt, device=device)
@@ -202,13 +203,13 @@ class Life:
                     self._save(shard, state="quarantined", reason=reason)
                     self._note("quarantine", shard.number, reason=reason)
                 case work.Finish():
-                    self._then.append(lambda: self._end("done"))
+                    self._then.append(partial(self._end, "done"))
 
     def _save(self, shard: Shard, **changes: Any) -> None:
         self._writes.append(records.Shard(job=JOB, number=shard.number, first=shard.first, last=shard.last, **changes))
 
     def _note(self, event: str, number: int, **values: Any) -> None:
-        self._then.append(lambda: self._write(event, shard=number, **values))
+        self._then.append(partial(self._write, event, shard=number, **values))
 
     def _write(self, event: str, **values: Any) -> None:
         self._lines.append({"event": event, "job": JOB, **values})
@@ -288,8 +289,8 @@ class Life:
         return Outcome(self._ended, history, rows, wrong)
 
     def _compared(self, rows: dict[int, int]) -> list[str]:
-        """With a life in which nothing goes wrong: there each shard but the poisoned ones is counted `replicas` times."""
-        wanted = {first: self._scene.replicas for first in range(0, self._scene.rows, self._scene.shard_rows)}
+        """With a life in which nothing goes wrong: there each shard that is not poison is counted `replicas` times."""
+        wanted = dict.fromkeys(range(0, self._scene.rows, self._scene.shard_rows), self._scene.replicas)
         wanted = {first: count for first, count in wanted.items() if first not in self._scene.poison}
         differ = sorted(first for first in wanted.keys() | rows.keys() if wanted.get(first) != rows.get(first))
         reasons = {each.reason for each in self._store.values() if each.first in differ and each.reason}

@@ -25,6 +25,10 @@ BENCHMARKS = {
         "the gateway and the local endpoint beside other servers; overload, a killed device and swaps under load",
         ("peers", "trouble"),
     ),
+    "jobs": Benchmark(
+        "jobs under kills and on uneven fleets, beside process pools and Dask, and over more rows than memory holds",
+        ("kills", "simulated", "uneven", "even", "speedup", "million", "refine"),
+    ),
     "optimizer": Benchmark(
         "what pruning, distillation and int8 cost in accuracy and buy in size and speed, and what a run takes",
         ("models", "recipes", "article"),

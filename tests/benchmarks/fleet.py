@@ -100,6 +100,22 @@ class Fleet:
         np.save(path, array)
         return self.client.put_file(path).digest
 
+    def compute(self, model: str, digest: str, patience_s: float, **options: Any) -> replies.Job:
+        """A job over an uploaded input, until its end. Raises RuntimeError if it takes longer, or rows are missing."""
+        job = self.client.start_job(model, digest, **options)
+        return self.end_of(job, patience_s)
+
+    def end_of(self, job: replies.Job, patience_s: float) -> replies.Job:
+        until = time.monotonic() + patience_s
+        while job.state in ("queued", "running"):
+            if time.monotonic() > until:
+                raise RuntimeError(f"the job has not ended after {patience_s:.0f} s: {job}")
+            time.sleep(0.2)
+            job = self.client.job(job.id)
+        if job.state != "done" or job.lost or job.quarantined or job.makespan_s is None:
+            raise RuntimeError(f"the job is not whole: {job}")
+        return job
+
     def _put(self, content: bytes) -> str:
         path = self.folder / "upload"
         path.write_bytes(content)

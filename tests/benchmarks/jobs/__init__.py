@@ -1,0 +1,1 @@
+"""The figures of jobs. Each module with `figures(folder, quick) -> list[Figure]` is a section."""

@@ -1,0 +1,102 @@
+"""A job of DS-CNN on two agents, beside multiprocessing, joblib and Dask, all held against bare processes in one run.
+
+"Ideal" is the same work by bare processes, one per core (`tests.benchmarks.bare`), a quarter of it before each of the
+others and after the last.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from agent.contract import children
+from agent.runtime import load
+from tests.benchmarks import environments
+from tests.benchmarks.bare import bare_work
+from tests.benchmarks.fleet import Fleet
+from tests.benchmarks.jobs.peers import WAYS
+from tests.benchmarks.results import Figure, at_most
+from tests.builders import RUNTIMES, dscnn
+
+MODEL = "keywords"
+BARE_CPU_S, QUICK_CPU_S = 130.0, 6.0
+"""Of bare work: more than 60 s on two cores."""
+PEERS_VARIABLE = "LEPTA_PEERS"
+"""An environment that has Dask, joblib and LiteRT, instead of a new one."""
+_PACKAGES = tuple(f"{name}=={metadata.version(name)}" for name in ("ai-edge-litert", "numpy"))
+_PEERS = ("dask[distributed]==2026.8.0", "joblib==1.6.0", *_PACKAGES)
+_SCRIPT = Path(__file__).with_name("peers.py")
+_PATIENCE = 6
+_QUARTERS = 4
+
+
+def figures(folder: Path, quick: bool) -> list[Figure]:
+    content = dscnn()
+    model, rows = folder / "model.tflite", folder / "rows.npy"
+    folder.mkdir(parents=True, exist_ok=True)
+    model.write_bytes(content)
+    count = _rows(content, model, rows, QUICK_CPU_S if quick else BARE_CPU_S)
+    bare = [_bare(model, rows, count)]
+    with Fleet(folder / "fleet") as fleet:
+        for name in ("pi-1", "pi-2"):
+            fleet.add_agent(name)
+        fleet.roll_out(MODEL, fleet.push(MODEL, content))
+        digest = fleet.client.put_file(rows).digest
+        job = fleet.compute(MODEL, digest, _PATIENCE * _QUARTERS * bare[0] + 30)
+    bare.append(_bare(model, rows, count))
+    assert job.makespan_s is not None
+    took: dict[str, float] = {}
+    told = ""
+    try:
+        python = (
+            environments.environment(folder / "environment", PEERS_VARIABLE, "bin/dask", _PEERS, ">=3.11,<3.14")
+            / "bin"
+            / "python"
+        )
+    except environments.NotHereError as error:
+        told = str(error)
+    else:
+        for way in WAYS:
+            took[way] = _peer(python, way, model, rows, count // 2)
+            bare.append(_bare(model, rows, count))
+    ideal_s = sum(bare) / len(bare) * _QUARTERS
+    shares = ", ".join(f"{name} {share.shards}" for name, share in sorted(job.devices.items()))
+    note = f"{job.rows} rows, {job.shards} shards: {shares}; {job.bytes_moved / 1e6:.0f} MB moved"
+    return [
+        at_most("even_makespan_ratio", job.makespan_s / ideal_s, 1.10, note=note),
+        Figure("even_makespan_s", job.makespan_s, "s"),
+        Figure("even_ideal_s", ideal_s, "s", note=f"bare processes, one per core; quarters took {_said(bare)}"),
+        *[Figure(f"{way}_makespan_ratio", took[way] / (ideal_s / 2), note="half of the rows") for way in took],
+        *([Figure("peers", 0, note=f"not measured: {told}")] if told else []),
+    ]
+
+
+def _rows(content: bytes, model: Path, rows: Path, cpu_s: float) -> int:
+    """Write as many random rows as take `cpu_s` of bare processor time; how many these are."""
+    spec = load(content, runtimes=RUNTIMES).inputs[0]
+    random = np.random.default_rng(0)
+    np.save(rows, random.integers(-128, 128, (1000, *spec.shape), np.int8))
+    count = int(cpu_s / (bare_work(model, rows, 4000).cpu_s / 4000))
+    np.save(rows, random.integers(-128, 128, (count, *spec.shape), np.int8))
+    return count
+
+
+def _bare(model: Path, rows: Path, count: int) -> float:
+    return bare_work(model, rows, count // _QUARTERS).wall_s
+
+
+def _peer(python: Path, way: str, model: Path, rows: Path, count: int) -> float:
+    command = [str(python), str(_SCRIPT), way, str(model), str(rows), str(count)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=children.environment({"PYTHONSAFEPATH": ""}), check=False
+    )
+    if ended.returncode != 0:
+        raise RuntimeError(f"{way} ended with status {ended.returncode}:\n{ended.stderr[-2000:]}")
+    return float(ended.stdout.split()[-1])
+
+
+def _said(times: list[float]) -> str:
+    return ", ".join(f"{each:.1f}" for each in times) + " s"
