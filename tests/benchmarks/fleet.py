@@ -95,6 +95,14 @@ class Fleet:
     def serves(self, device: str, model: str) -> bool:
         return any(m.model == model and m.state == "serving" for m in self.client.device(device).models)
 
+    def all_serve(self, model: str) -> None:
+        """Return when every device does: those that joined after a rollout get by themselves what the fleet runs."""
+        until = time.monotonic() + PATIENCE_S
+        while waiting := [d.name for d in self.client.devices() if not self.serves(d.name, model)]:
+            if time.monotonic() > until:
+                raise ProgramError(f"{', '.join(waiting)} do not serve {model}")
+            time.sleep(follow.POLL_S)
+
     def put_array(self, array: Array, path: Path) -> str:
         """Upload an array as .npy; returns its digest."""
         np.save(path, array)

@@ -28,7 +28,6 @@ PEERS_VARIABLE = "LEPTA_PEERS"
 """An environment that has Dask, joblib and LiteRT, instead of a new one."""
 _PACKAGES = tuple(f"{name}=={metadata.version(name)}" for name in ("ai-edge-litert", "numpy"))
 _PEERS = ("dask[distributed]==2026.8.0", "joblib==1.6.0", *_PACKAGES)
-_SCRIPT = Path(__file__).with_name("peers.py")
 _PATIENCE = 6
 _QUARTERS = 4
 
@@ -89,10 +88,11 @@ def _bare(model: Path, rows: Path, count: int) -> float:
 
 
 def _peer(python: Path, way: str, model: Path, rows: Path, count: int) -> float:
-    command = [str(python), str(_SCRIPT), way, str(model), str(rows), str(count)]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, env=children.environment({"PYTHONSAFEPATH": ""}), check=False
-    )
+    # Imported, and not run as a file: its functions travel to other processes by the module's name.
+    started = "import peers, sys; peers.main(*sys.argv[1:])"
+    command = [str(python), "-c", started, way, str(model), str(rows), str(count)]
+    found_by = children.environment({"PYTHONPATH": str(Path(__file__).parent)})
+    ended = subprocess.run(command, capture_output=True, text=True, env=found_by, check=False)
     if ended.returncode != 0:
         raise RuntimeError(f"{way} ended with status {ended.returncode}:\n{ended.stderr[-2000:]}")
     return float(ended.stdout.split()[-1])

@@ -1,10 +1,8 @@
 """The same rows by a pool of processes of others: `multiprocessing`, joblib, or Dask's local cluster.
 
-    python peers.py WAY MODEL ROWS.npy COUNT
-
-Prints the seconds from the first task to the last answer. Every process has its interpreter before the clock starts and
-reads its rows from the file by itself; tasks are sized as Lepta's shards would be. Imports nothing of ours: it runs in
-an environment of its own.
+`main(WAY, MODEL, ROWS.npy, COUNT)` prints the seconds from the first task to the last answer. Every process has its
+interpreter before the clock starts and reads its rows from the file by itself; tasks are sized as Lepta's shards would
+be. Imports nothing of ours: it runs in an environment of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -95,7 +92,3 @@ def main(way: str, model: str, rows: str, counted: str) -> None:
     size = max(1, int(TASK_S / ((time.monotonic() - began) / min(count, 500))))
     tasks = [(first, min(first + size, count)) for first in range(0, count, size)]
     print(WAYS[way](functools.partial(compute, model, rows), [(0, 50)] * 4 * workers, tasks, workers))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -37,7 +37,7 @@ def _real(folder: Path, seconds: float) -> list[Figure]:
         for agents in REAL:
             for number in range(len(fleet.agents), agents):
                 fleet.add_agent(f"pi-{number + 1}")
-            fleet.roll_out("keywords", version)
+            _bring(fleet, "keywords", version, agents == REAL[0])
             before = bare_work(model, rows, count // 2, processes=1).wall_s
             job = fleet.compute("keywords", digest, 60 + 8 * seconds)
             alone = before + bare_work(model, rows, count // 2, processes=1).wall_s
@@ -55,7 +55,7 @@ def _simulated(folder: Path, seconds: float) -> list[Figure]:
         for agents in SIMULATED:
             simulated_agents.start(fleet, 1000 * ROW_S, first=here, count=agents - here)
             here = agents
-            fleet.roll_out("toy", version)
+            _bring(fleet, "toy", version, agents == SIMULATED[0])
             rows = int(agents * seconds / ROW_S)
             digest = fleet.put_array(np.zeros((rows, FEATURES), np.float32), folder / "x.npy")
             job = fleet.compute("toy", digest, 60 + 8 * seconds, shard_rows=SHARD_ROWS)
@@ -63,3 +63,9 @@ def _simulated(folder: Path, seconds: float) -> list[Figure]:
             note = f"simulated: {rows * ROW_S:.0f} s of sleep in {job.makespan_s:.1f} s"
             found.append(Figure(f"speedup_simulated_{agents}", rows * ROW_S / job.makespan_s, note=note))
     return found
+
+
+def _bring(fleet: Fleet, model: str, version: int, first: bool) -> None:
+    if first:
+        fleet.roll_out(model, version)
+    fleet.all_serve(model)
