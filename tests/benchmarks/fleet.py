@@ -118,7 +118,7 @@ class Fleet:
         while job.state in ("queued", "running"):
             if time.monotonic() > until:
                 raise RuntimeError(f"the job has not ended after {patience_s:.0f} s: {job}")
-            time.sleep(0.2)
+            time.sleep(0.5)
             job = self.client.job(job.id)
         if job.state != "done" or job.lost or job.quarantined or job.makespan_s is None:
             raise RuntimeError(f"the job is not whole: {job}")

@@ -1,7 +1,6 @@
 """A job of DS-CNN on two agents, beside multiprocessing, joblib and Dask, all held against bare processes in one run.
 
-"Ideal" is the same work by bare processes, one per core (`tests.benchmarks.bare`), a quarter of it before each of the
-others and after the last.
+"Ideal" is the same work by bare processes, one per core (`tests.benchmarks.bare`), before and after each of them.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ PEERS_VARIABLE = "LEPTA_PEERS"
 """An environment that has Dask, joblib and LiteRT, instead of a new one."""
 _PACKAGES = tuple(f"{name}=={metadata.version(name)}" for name in ("ai-edge-litert", "numpy"))
 _PEERS = ("dask[distributed]==2026.8.0", "joblib==1.6.0", *_PACKAGES)
+_PYTHON = ">=3.11,<3.14"
 _PATIENCE = 6
-_QUARTERS = 4
 
 
 def figures(folder: Path, quick: bool) -> list[Figure]:
@@ -38,39 +37,41 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
     folder.mkdir(parents=True, exist_ok=True)
     model.write_bytes(content)
     count = _rows(content, model, rows, QUICK_CPU_S if quick else BARE_CPU_S)
-    bare = [_bare(model, rows, count)]
     with Fleet(folder / "fleet") as fleet:
         for name in ("pi-1", "pi-2"):
             fleet.add_agent(name)
         fleet.roll_out(MODEL, fleet.push(MODEL, content))
         digest = fleet.client.put_file(rows).digest
-        job = fleet.compute(MODEL, digest, _PATIENCE * _QUARTERS * bare[0] + 30)
-    bare.append(_bare(model, rows, count))
+        first = bare_work(model, rows, count // 2).wall_s
+        job = fleet.compute(MODEL, digest, _PATIENCE * 2 * first + 30)
+        second = bare_work(model, rows, count - count // 2).wall_s
     assert job.makespan_s is not None
-    took: dict[str, float] = {}
-    told = ""
-    try:
-        python = (
-            environments.environment(folder / "environment", PEERS_VARIABLE, "bin/dask", _PEERS, ">=3.11,<3.14")
-            / "bin"
-            / "python"
-        )
-    except environments.NotHereError as error:
-        told = str(error)
-    else:
-        for way in WAYS:
-            took[way] = _peer(python, way, model, rows, count // 2)
-            bare.append(_bare(model, rows, count))
-    ideal_s = sum(bare) / len(bare) * _QUARTERS
+    ideal_s = first + second
     shares = ", ".join(f"{name} {share.shards}" for name, share in sorted(job.devices.items()))
     note = f"{job.rows} rows, {job.shards} shards: {shares}; {job.bytes_moved / 1e6:.0f} MB moved"
     return [
         at_most("even_makespan_ratio", job.makespan_s / ideal_s, 1.10, note=note),
         Figure("even_makespan_s", job.makespan_s, "s"),
-        Figure("even_ideal_s", ideal_s, "s", note=f"bare processes, one per core; quarters took {_said(bare)}"),
-        *[Figure(f"{way}_makespan_ratio", took[way] / (ideal_s / 2), note="half of the rows") for way in took],
-        *([Figure("peers", 0, note=f"not measured: {told}")] if told else []),
+        Figure("even_ideal_s", ideal_s, "s", note="bare processes, one per core, half before and half after the job"),
+        *_peers(folder, model, rows, count // 2, second / (count - count // 2)),
     ]
+
+
+def _peers(folder: Path, model: Path, rows: Path, count: int, row_s: float) -> list[Figure]:
+    """`count` rows by each of the others, with bare work of half as many after each; before the first a row took
+    `row_s`."""
+    try:
+        place = environments.environment(folder / "environment", PEERS_VARIABLE, "bin/dask", _PEERS, _PYTHON)
+    except environments.NotHereError as error:
+        return [Figure("peers", 0, note=f"not measured: {error}")]
+    found = []
+    for way in WAYS:
+        took = _peer(place / "bin" / "python", way, model, rows, count)
+        after = bare_work(model, rows, count // 2).wall_s / (count // 2)
+        ideal_s = count * (row_s + after) / 2
+        found.append(Figure(f"{way}_makespan_ratio", took / ideal_s, note=f"{took:.1f} s, ideal {ideal_s:.1f} s"))
+        row_s = after
+    return found
 
 
 def _rows(content: bytes, model: Path, rows: Path, cpu_s: float) -> int:
@@ -83,10 +84,6 @@ def _rows(content: bytes, model: Path, rows: Path, cpu_s: float) -> int:
     return count
 
 
-def _bare(model: Path, rows: Path, count: int) -> float:
-    return bare_work(model, rows, count // _QUARTERS).wall_s
-
-
 def _peer(python: Path, way: str, model: Path, rows: Path, count: int) -> float:
     # Imported, and not run as a file: its functions travel to other processes by the module's name.
     started = "import peers, sys; peers.main(*sys.argv[1:])"
@@ -96,7 +93,3 @@ def _peer(python: Path, way: str, model: Path, rows: Path, count: int) -> float:
     if ended.returncode != 0:
         raise RuntimeError(f"{way} ended with status {ended.returncode}:\n{ended.stderr[-2000:]}")
     return float(ended.stdout.split()[-1])
-
-
-def _said(times: list[float]) -> str:
-    return ", ".join(f"{each:.1f}" for each in times) + " s"
