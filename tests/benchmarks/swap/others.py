@@ -28,7 +28,6 @@ import numpy as np
 
 from agent.runtime import Array, load, predict
 from tests.benchmarks import measure
-from tests.benchmarks.environments import NotHereError
 from tests.benchmarks.http import Pool
 from tests.benchmarks.measure import Sample, Span
 from tests.benchmarks.results import Figure
@@ -63,7 +62,7 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
             found += _figures(way, asyncio.run(_record(server, contents, count)))
     try:
         environment = served.mlserver_environment(folder / "environment")
-    except NotHereError as error:
+    except served.NotHereError as error:
         found.append(Figure("mlserver_swaps", 0, note=f"not measured: {error}"))
     else:
         with served.MLServer(environment, folder / "mlserver", contents[0]) as server:
