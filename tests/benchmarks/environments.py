@@ -1,46 +1,42 @@
-"""Environments of their own for what Lepta is measured beside: their packages share nothing with ours."""
+"""Environments of their own for what we are compared with: they share no package with us, and are installed once."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-_INSTALL_S = 300.0
+
+class EnvironmentMissing(RuntimeError):
+    """The environment could not be made; says what to do."""
 
 
-class NotHereError(RuntimeError):
-    """It cannot be had on this machine; says why."""
+def python(name: str, packages: Sequence[str]) -> Path:
+    """The interpreter of an environment with `packages`, made by uv in the user's cache where it is not there yet."""
+    told = hashlib.sha256("\n".join((sys.version, *packages)).encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "lepta-benchmarks" / f"{name}-{told}"
+    if not (folder / "complete").exists():
+        _make(folder, packages)
+    return folder / "bin" / "python"
 
 
-def environment(folder: Path, variable: str, file: str, packages: Sequence[str], python: str) -> Path:
-    """The environment that `variable` names, the one made in `folder` before, or a new one there.
-
-    `file` is in it once it has what it should. Raises NotHereError.
-    """
-    given = os.environ.get(variable)
-    place = Path(given) if given else folder
-    if (place / file).exists():
-        return place
-    if given:
-        raise NotHereError(f"{variable} names an environment without {file}")
+def _make(folder: Path, wanted: Sequence[str]) -> None:
     uv = shutil.which("uv")
     if uv is None:
-        raise NotHereError("uv is not on PATH")
-    folder.mkdir(parents=True, exist_ok=True)
-    _run([uv, "venv", "-q", "--clear", "--python", python, str(folder)], folder)
-    _run([uv, "pip", "install", "-q", "--python", str(folder / "bin" / "python"), *packages], folder)
-    return folder
-
-
-def _run(command: Sequence[str], folder: Path) -> None:
-    """In `folder`, where our own constraints do not count."""
-    try:
-        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise NotHereError(f"installing it took more than {_INSTALL_S:.0f} s") from error
-    if ended.returncode != 0:
-        said = " ".join(ended.stderr.split())
-        raise NotHereError(f"it could not be installed: {said[:200]}")
+        raise EnvironmentMissing("uv is needed to install what we are compared with: pip install uv")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for command in (
+        ["venv", "-q", "--python", sys.executable, str(folder)],
+        ["pip", "install", "-q", "--python", str(folder / "bin" / "python"), "--compile-bytecode", *wanted],
+    ):
+        # Elsewhere than in our project: its versions are not theirs.
+        ended = subprocess.run([uv, *command], cwd=folder.parent, capture_output=True, text=True, check=False)
+        if ended.returncode != 0:
+            raise EnvironmentMissing(f"uv {command[0]} failed:\n{ended.stderr[-2000:]}")
+    (folder / "complete").touch()

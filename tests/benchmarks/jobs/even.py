@@ -23,11 +23,8 @@ from tests.builders import RUNTIMES, dscnn
 MODEL = "keywords"
 BARE_CPU_S, QUICK_CPU_S = 130.0, 6.0
 """Of bare work: more than 60 s on two cores."""
-PEERS_VARIABLE = "LEPTA_PEERS"
-"""An environment that has Dask, joblib and LiteRT, instead of a new one."""
 _PACKAGES = tuple(f"{name}=={metadata.version(name)}" for name in ("ai-edge-litert", "numpy"))
 _PEERS = ("dask[distributed]==2026.8.0", "joblib==1.6.0", *_PACKAGES)
-_PYTHON = ">=3.11,<3.14"
 _PATIENCE = 6
 
 
@@ -53,20 +50,20 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
         at_most("even_makespan_ratio", job.makespan_s / ideal_s, 1.10, note=note),
         Figure("even_makespan_s", job.makespan_s, "s"),
         Figure("even_ideal_s", ideal_s, "s", note="bare processes, one per core, half before and half after the job"),
-        *_peers(folder, model, rows, count // 2, second / (count - count // 2)),
+        *_peers(model, rows, count // 2, second / (count - count // 2)),
     ]
 
 
-def _peers(folder: Path, model: Path, rows: Path, count: int, row_s: float) -> list[Figure]:
+def _peers(model: Path, rows: Path, count: int, row_s: float) -> list[Figure]:
     """`count` rows by each of the others, with bare work of half as many after each; before the first a row took
     `row_s`."""
     try:
-        place = environments.environment(folder / "environment", PEERS_VARIABLE, "bin/dask", _PEERS, _PYTHON)
-    except environments.NotHereError as error:
+        python = environments.python("pools", _PEERS)
+    except environments.EnvironmentMissing as error:
         return [Figure("peers", 0, note=f"not measured: {error}")]
     found = []
     for way in WAYS:
-        took = _peer(place / "bin" / "python", way, model, rows, count)
+        took = _peer(python, way, model, rows, count)
         after = bare_work(model, rows, count // 2).wall_s / (count // 2)
         ideal_s = count * (row_s + after) / 2
         found.append(Figure(f"{way}_makespan_ratio", took / ideal_s, note=f"{took:.1f} s, ideal {ideal_s:.1f} s"))
