@@ -96,6 +96,7 @@ class Killer:
 
     def _job(self, kills: int) -> dict[str, Array]:
         client = self._world.client
+        self._world.all_serve(MODEL)  # The last kill of the job before may have taken them.
         job = client.start_job(MODEL, self._digest, shard_rows=SHARD_ROWS)
         for _ in range(kills):
             time.sleep(self._chance.uniform(*_PAUSE_S))
