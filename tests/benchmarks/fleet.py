@@ -98,9 +98,9 @@ class Fleet:
     def all_serve(self, model: str) -> None:
         """Return when every device is here and does: those that joined after a rollout get by themselves what the fleet runs."""
         until = time.monotonic() + PATIENCE_S
-        while waiting := [d.name for d in self.client.devices() if not (d.online and self.serves(d.name, model))]:
+        while waiting := [d for d in self.client.devices() if not (d.online and self.serves(d.name, model))]:
             if time.monotonic() > until:
-                raise ProgramError(f"{', '.join(waiting)} do not serve {model}")
+                raise ProgramError(f"{', '.join(device.name for device in waiting)} do not serve {model}")
             time.sleep(follow.POLL_S)
 
     def put_array(self, array: Array, path: Path) -> str:
