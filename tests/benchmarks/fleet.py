@@ -96,7 +96,7 @@ class Fleet:
         return any(m.model == model and m.state == "serving" for m in self.client.device(device).models)
 
     def all_serve(self, model: str) -> None:
-        """Return when every device is here and does: those that joined after a rollout get by themselves what the fleet runs."""
+        """Return when every device is here and does: one that joined late gets by itself what the fleet runs."""
         until = time.monotonic() + PATIENCE_S
         while waiting := [d for d in self.client.devices() if not (d.online and self.serves(d.name, model))]:
             if time.monotonic() > until:
