@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from controller import job_data, records, work
@@ -12,6 +13,7 @@ from controller.job_plan import Server
 from controller.reducers.face import About, Reducer
 from controller.reducers.registry import make
 from controller.running_job import family
+from controller.shards import Shard
 
 
 def servers_of(devices: Devices, wanted: records.Job, built: list[records.Artifact]) -> list[Server]:
@@ -36,7 +38,22 @@ def reducer_of(job: records.Job, artifact: records.Artifact, data: Source) -> Re
     return reducer
 
 
-def shares_of(accepted: list[records.Shard]) -> dict[str, work.DeviceShare]:
+def rules_of(shards: Sequence[records.Shard], policy: work.Policy, apart: int) -> work.Job:
+    """The rules of a job after a restart: what was accepted stays so, the rest begins with higher attempts."""
+    accepted = [s for s in shards if s.state == "accepted"]
+    rules = work.Job(
+        [Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")],
+        policy,
+        {s.number: s.attempt for s in shards},
+        apart=apart,
+        devices=shares_of(accepted),
+        accepted_by={s.number: s.device for s in accepted},
+    )
+    rules.quarantined = {s.number: s.reason for s in shards if s.state == "quarantined"}
+    return rules
+
+
+def shares_of(accepted: Sequence[records.Shard]) -> dict[str, work.DeviceShare]:
     """What each device did before a restart."""
     shares: dict[str, work.DeviceShare] = {}
     for s in accepted:

@@ -23,7 +23,7 @@ from controller.job_inputs.source import Source
 from controller.job_leases import shard_record
 from controller.job_reduction import Reduction
 from controller.job_results import Results
-from controller.job_setup import reducer_of, servers_of, shares_of
+from controller.job_setup import reducer_of, rules_of, servers_of
 from controller.known import Known
 from controller.outbox import Outbox
 from controller.recorder import Recorder
@@ -152,7 +152,7 @@ class Jobs:
         apart = len(shards) // reducer.replicas if reducer.replicas > 1 else 0
         self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart), data, reducer)
         tick.save(writes.put(job), writes.put(*(shard_record(job.id, s) for s in shards)))
-        self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
+        self._note(tick, "job", job=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
         return job
 
     def _take_up(
@@ -178,6 +178,7 @@ class Jobs:
         active.record = msgspec.structs.replace(active.record, state="paused" if paused else "running")
         job = active.counted()
         tick.save(writes.put(job))
+        self._note(tick, job.state, job=job_id)
         return job
 
     def cancel(self, tick: Tick, job_id: str) -> records.Job:
@@ -205,22 +206,13 @@ class Jobs:
         pinned = next((a for a in built if a.digest == job.artifact), built[0])
         reducer = reducer_of(job, pinned, data)
         apart = job.shards // reducer.replicas if reducer.replicas > 1 else 0
-        open_ = [Shard(s.number, s.first, s.last) for s in shards if s.state in ("pending", "leased")]
         accepted = [s for s in shards if s.state == "accepted"]
-        rules = work.Job(
-            open_,
-            self._policy,
-            {s.number: s.attempt for s in shards},
-            apart=apart,
-            devices=shares_of(accepted),
-            accepted_by={s.number: s.device for s in accepted},
-        )
-        active = self._take_up(tick, job, built, rules, data, reducer)
+        active = self._take_up(tick, job, built, rules_of(shards, self._policy, apart), data, reducer)
         active.device_s = sum(s.busy_s for s in accepted)
         for s in accepted:
             active.remember(Shard(s.number, s.first, s.last), s)
-        active.rules.quarantined = {s.number: s.reason for s in shards if s.state == "quarantined"}
-        self._active[job.id] = active
+        numbers = [s.number for s in accepted]
+        self._note(tick, "restore", job=job.id, accepted=numbers, quarantined=list(active.rules.quarantined))
         if active.rules.finished:
             self._finish(tick, active)
 
@@ -240,6 +232,7 @@ class Jobs:
             result.service_ms / 1000,
             error=active.wrong(result),
             user_fault=result.fault is not None and result.fault.who == "user",
+            turned_down=result.turned_down,
         )
         for action in active.rules.handle(event, tick.now):
             self._act(tick, active, action, result)
@@ -310,21 +303,19 @@ class Jobs:
         job = active.record.id
         match action:
             case work.Lease(device, shard, attempt, ttl_s, speculative):
+                more = {"ttl_s": ttl_s, "speculative": speculative}
+                self._note(tick, "lease", job=job, shard=shard.number, attempt=attempt, device=device, **more)
                 self._lease(tick, active, action)
-                self._recorder.record(tick.now, "lease", job=job, shard=shard.number, attempt=attempt, device=device,
-                                      ttl_s=ttl_s, speculative=speculative)  # fmt: skip
             case work.Accept(shard, attempt, device):
                 assert result is not None
                 self._accept(tick, active, action, result)
-                self._recorder.record(tick.now, "accept", job=job, shard=shard.number, attempt=attempt, device=device)
+                self._note(tick, "accept", job=job, shard=shard.number, attempt=attempt, device=device)
             case work.Refuse(number, attempt, device, reason):
-                self._recorder.record(
-                    tick.now, "refuse", job=job, shard=number, attempt=attempt, device=device, reason=reason
-                )
+                self._note(tick, "refuse", job=job, shard=number, attempt=attempt, device=device, reason=reason)
             case work.Quarantine(shard, reason):
                 log.warning("job %s: shard %d is quarantined: %s", job, shard.number, reason)
                 tick.save(writes.put(shard_record(job, shard, state="quarantined", reason=reason)))
-                self._recorder.record(tick.now, "quarantine", job=job, shard=shard.number, reason=reason)
+                self._note(tick, "quarantine", job=job, shard=shard.number, reason=reason)
             case work.Finish():
                 self._finish(tick, active)
 
@@ -371,8 +362,12 @@ class Jobs:
         tick.then(lambda: self._background.start(self._clean(active), log.error))
         tick.then(partial(self.watchers.changed, job.id))
         log.info("job %s of %s: %s", job.id, job.model, state)
-        self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
+        self._note(tick, "job-end", job=job.id, state=state, accepted=job.accepted, lost=job.lost)
         return job
+
+    def _note(self, tick: Tick, event: str, **values: object) -> None:
+        """Into the history, once it is saved: what stands there has happened, whatever dies next."""
+        tick.then(partial(self._recorder.record, tick.now, event, **values))
 
     async def _reduce(self, active: RunningJob) -> None:
         path, reduced = await asyncio.to_thread(active.reduction.write, active.record.format, active.ranges())

@@ -26,6 +26,8 @@ class Policy:
     """An idle device copies a shard when it would be done this much earlier than where the shard waits."""
     overdue_s: float = 2.0
     """So much later than expected, a shard is copied whatever its device was measured at."""
+    rest_s: float = 5.0
+    """How long a device that turned a shard down gets no other: its queue is full, or it serves something else now."""
     apart_s: float = 15.0
     """How long a replica waits for a device that has no other replica of the same rows."""
 
@@ -66,6 +68,8 @@ class Answered:
     error: str = ""
     user_fault: bool = False
     """The input itself is wrong: no other device can do better."""
+    turned_down: bool = False
+    """The device did not try: its error says nothing about the shard."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from agent import enroll, facts, frames
 from agent.blobs import Blobs
-from agent.contract.messages import ProbeResult
+from agent.contract.messages import Fault, ProbeResult
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
 from agent.disk import RealDisk
 from agent.join import Invitation, join
@@ -50,6 +50,8 @@ class Simulation:
     """What its probes report."""
     wrong_every: int = 0
     """Every so many-th row of a shard is answered with the next class, as a device does whose memory is bad."""
+    poison: bytes = b""
+    """Rows that hold these bytes cannot be computed."""
 
 
 class SimulatedWorkers:
@@ -90,8 +92,7 @@ class _SimulatedWorker:
         except TensorError:
             rows = 0
         busy_ms = self._simulation.row_ms * rows
-        wrong = self._simulation.wrong_every
-        self._order(busy_ms, lambda: _computed(order, self._start.outputs, rows, busy_ms, wrong))
+        self._order(busy_ms, lambda: _computed(order, self._start.outputs, rows, busy_ms, self._simulation))
 
     def promote(self) -> None:
         """A simulated worker takes no processor time."""
@@ -163,14 +164,16 @@ def _one_hot(spec: TensorSpec, sums: Sequence[int]) -> Tensor:
 
 
 def _computed(
-    order: frames.Compute, specs: Sequence[TensorSpec], rows: int, busy_ms: float, wrong_every: int
+    order: frames.Compute, specs: Sequence[TensorSpec], rows: int, busy_ms: float, simulation: Simulation
 ) -> frames.Computed:
-    outputs = simulated_outputs(order.inputs, specs, rows, wrong_every) if rows else ()
+    if simulation.poison and any(simulation.poison in tensor.data for tensor in order.inputs):
+        return frames.Computed(id=order.id, fault=Fault(who="device", message="these rows are poison"))
+    outputs = simulated_outputs(order.inputs, specs, rows, simulation.wrong_every) if rows else ()
     return frames.Computed(id=order.id, outputs=outputs, rows=rows, service_ms=busy_ms)
 
 
 class SimulatedFleet:
-    """Agents `sim-000` ... on one loop. `run` until `stop` is called (from any thread)."""
+    """Agents `sim-000`, `sim-001` and so on, on one loop. `run` until `stop` is called (from any thread)."""
 
     def __init__(
         self,
@@ -179,14 +182,16 @@ class SimulatedFleet:
         folder: Path,
         count: int,
         simulate: Callable[[int], Simulation] = lambda _: Simulation(),
+        first: int = 0,
     ) -> None:
-        """Enrols the agents (the claim needs `count` uses). Raises agent.enroll.EnrollError."""
+        """Enrols the agents (the claim needs `count` uses), the first as number `first`. Raises
+        agent.enroll.EnrollError."""
         self._loop = Loop()
         self._stop = threading.Event()
         here = facts.gather(folder, overrides={"runtimes": ["ai-edge-litert"]})
         self.agents = [
             self._make(controller, token, folder / f"sim-{n:03}", f"sim-{n:03}", here, simulate(n))
-            for n in range(count)
+            for n in range(first, first + count)
         ]
 
     def run(self) -> None:
@@ -231,13 +236,15 @@ def main() -> int:
     parser.add_argument("--controller", required=True, help="URL of the controller")
     parser.add_argument("--token-file", required=True, type=Path, help="file with a claim token of enough uses")
     parser.add_argument("--agents", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0, help="number of the first")
     parser.add_argument("--row-ms", type=float, default=1.0, help="computing time of one row")
     parser.add_argument("--folder", required=True, type=Path, help="where the agents keep their data")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     simulation = Simulation(row_ms=options.row_ms)
     token = options.token_file.read_text().strip()
-    fleet = SimulatedFleet(options.controller, token, options.folder, options.agents, lambda _: simulation)
+    place = (options.controller, token, options.folder)
+    fleet = SimulatedFleet(*place, options.agents, lambda _: simulation, options.first)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: fleet.stop())
     print(f"{options.agents} simulated agents run", flush=True)

@@ -67,12 +67,17 @@ class DeviceShare:
     shards: int = 0
     rows: int = 0
     busy_s: float = 0.0
+    rests_until: float = 0.0
+    """It turned a shard down, and gets none until then."""
+
+    def free(self, now: float) -> bool:
+        return self.ready and self.rests_until <= now
 
 
 @dataclass
 class Counters:
     moved: int = 0
-    """Shards leased anew because their device was lost or their lease ran out."""
+    """Shards leased anew because their device was lost or turned them down, or their lease ran out."""
     speculated: int = 0
     duplicates_refused: int = 0
     stale_refused: int = 0
@@ -132,7 +137,7 @@ class Job:
             case DeviceGone(device):
                 return self._take_back(device)
             case Answered():
-                return self._answer(event)
+                return self._answer(event, now)
             case Ticked():
                 return self._expire(now)
 
@@ -149,7 +154,7 @@ class Job:
         self._parts = parts or {}
         actions: list[Action] = []
         waiting: list[int] = []
-        while self._pending and self._anyone_free():
+        while self._pending and self._anyone_free(now):
             state = self._shards[self._pending.popleft()]
             device = self._best_for(state, now)
             if device is None:
@@ -166,11 +171,15 @@ class Job:
 
     # -- answers
 
-    def _answer(self, event: Answered) -> list[Action]:
+    def _answer(self, event: Answered, now: float) -> list[Action]:
         state = self._shards.get(event.shard)
         if state is None:
             return [Refuse(event.shard, event.attempt, event.device, "no such shard")]
         held = next((h for h in state.held if (h.device, h.attempt) == (event.device, event.attempt)), None)
+        if held is not None and event.turned_down and state.state == LEASED:
+            share = self.devices[event.device]
+            self.devices[event.device] = replace(share, rests_until=now + self._policy.rest_s)
+            return self._lose(state, held, event.error)
         if held is not None:
             self._drop(state, held)
         if held is None or state.state in (ACCEPTED, QUARANTINED):
@@ -194,11 +203,13 @@ class Job:
 
     def _failed(self, state: _ShardState, event: Answered) -> list[Action]:
         state.failed_on[event.device] = event.error
-        poison = event.user_fault or len(state.failed_on) >= self._policy.max_failing_devices
-        if poison or state.attempts >= self._policy.max_attempts:
+        if event.user_fault or len(state.failed_on) >= self._policy.max_failing_devices:
             return self._quarantine(state, event.error)
-        if not state.held:
-            self._requeue(state)
+        if state.held:
+            return []  # The copy may still succeed.
+        if state.attempts >= self._policy.max_attempts:
+            return self._quarantine(state, event.error)
+        self._requeue(state)
         return []
 
     def _quarantine(self, state: _ShardState, reason: str) -> list[Action]:
@@ -283,9 +294,11 @@ class Job:
         self.devices[device] = replace(share, outstanding=share.outstanding + 1, waiting_rows=waiting)
         return Lease(device, state.shard, state.attempts, ttl)
 
-    def _anyone_free(self) -> bool:
+    def _anyone_free(self, now: float) -> bool:
         rows = self._shards[self._pending[0]].shard.rows
-        return any(share.ready and share.outstanding < self._credit(name, rows) for name, share in self.devices.items())
+        return any(
+            share.free(now) and share.outstanding < self._credit(name, rows) for name, share in self.devices.items()
+        )
 
     def _best_for(self, state: _ShardState, now: float) -> str | None:
         """The device that would finish the shard first, among those with credit left that have not failed it."""
@@ -297,7 +310,7 @@ class Job:
         free = [
             (self._finish_s(share, rows), name)
             for name, share in self.devices.items()
-            if share.ready
+            if share.free(now)
             and share.outstanding < self._credit(name, rows)
             and name not in state.failed_on
             and name not in taken
@@ -352,7 +365,7 @@ class Job:
         idle = [
             (share.row_s, name)
             for name, share in self.devices.items()
-            if share.ready and not share.outstanding and self._parts.get(name, 1.0)
+            if share.free(now) and not share.outstanding and self._parts.get(name, 1.0)
         ]
         if not idle:
             return None

@@ -6,11 +6,13 @@ A write that raises takes the whole commit back. Every write may run twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from itertools import groupby
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Table, delete, func, insert, select, update
+from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from agent.contract.manifest import is_digest
@@ -261,9 +263,15 @@ def forget_unused(digest: str) -> Write[bool]:
 
 
 def _upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
+    connection.execute(_upsert_of(table), rows)
+
+
+@cache
+def _upsert_of(table: Table) -> Insert:
+    """Made once: making it takes longer than running it, and a job writes thousands of rows."""
     statement = sqlite_insert(table)
     others = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
-    connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=others), rows)
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=others)
 
 
 def _keep_files(connection: Connection, record: Record) -> None:

@@ -258,6 +258,8 @@ class Result(Message, frozen=True, kw_only=True):
     fault: Fault | None = None
     queue_ms: Milliseconds = 0.0
     service_ms: Milliseconds = 0.0
+    turned_down: bool = False
+    """No worker tried: the fault is not the shard's."""
 
 
 # -- commands and blobs -----------------------------------------------------------------------------------------

@@ -25,7 +25,10 @@ BENCHMARKS = {
         "the gateway and the local endpoint beside other servers; overload, a killed device and swaps under load",
         ("peers", "trouble"),
     ),
-    "jobs": Benchmark("batch jobs, and work that moves between devices", ("rebalance", "drains")),
+    "jobs": Benchmark(
+        "jobs under kills and on uneven fleets, beside process pools and Dask, on more rows than memory holds, and drains",
+        ("kills", "simulated", "uneven", "even", "speedup", "million", "refine", "rebalance", "drains"),
+    ),
     "optimizer": Benchmark(
         "what pruning, distillation and int8 cost in accuracy and buy in size and speed, and what a run takes",
         ("models", "recipes", "article"),

@@ -95,10 +95,34 @@ class Fleet:
     def serves(self, device: str, model: str) -> bool:
         return any(m.model == model and m.state == "serving" for m in self.client.device(device).models)
 
+    def all_serve(self, model: str) -> None:
+        """Return when every device is here and does: one that joined late gets by itself what the fleet runs."""
+        until = time.monotonic() + PATIENCE_S
+        while waiting := [d for d in self.client.devices() if not (d.online and self.serves(d.name, model))]:
+            if time.monotonic() > until:
+                raise ProgramError(f"{', '.join(device.name for device in waiting)} do not serve {model}")
+            time.sleep(follow.POLL_S)
+
     def put_array(self, array: Array, path: Path) -> str:
         """Upload an array as .npy; returns its digest."""
         np.save(path, array)
         return self.client.put_file(path).digest
+
+    def compute(self, model: str, digest: str, patience_s: float, **options: Any) -> replies.Job:
+        """A job over an uploaded input, until its end. Raises RuntimeError if it takes longer, or rows are missing."""
+        job = self.client.start_job(model, digest, **options)
+        return self.end_of(job, patience_s)
+
+    def end_of(self, job: replies.Job, patience_s: float) -> replies.Job:
+        until = time.monotonic() + patience_s
+        while job.state in ("queued", "running"):
+            if time.monotonic() > until:
+                raise RuntimeError(f"the job has not ended after {patience_s:.0f} s: {job}")
+            time.sleep(0.5)
+            job = self.client.job(job.id)
+        if job.state != "done" or job.lost or job.quarantined or job.makespan_s is None:
+            raise RuntimeError(f"the job is not whole: {job}")
+        return job
 
     def _put(self, content: bytes) -> str:
         path = self.folder / "upload"

@@ -209,6 +209,7 @@ GROWN: dict[str, Message] = {
         traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ),
     "agents/hello": msgspec.structs.replace(SAMPLES["agents/hello"], root=2),
+    "agents/result": msgspec.structs.replace(SAMPLES["agents/result"], turned_down=True),
     "agents/load": msgspec.structs.replace(SAMPLES["agents/load"], refusals={"key": 3}),
     "agents/desired": msgspec.structs.replace(SAMPLES["agents/desired"], labels={"site": "north"}, roots=("{}",)),
     "agents/reported": Reported(

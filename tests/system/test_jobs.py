@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -17,7 +18,7 @@ from controller.client.rest import ApiError
 from controller.commands import root
 from controller.reducers.classes import sharpened
 from controller.simulate import SimulatedFleet, Simulation
-from tests import builders
+from tests import builders, histories
 from tests.system.test_fleet import until, wait_for_job
 from tests.system.world import World
 
@@ -202,3 +203,36 @@ def test_a_paused_job_hands_out_nothing_until_it_is_resumed_and_a_higher_priorit
         world.client.resume_job(first.id)
         ended = wait_for_job(world, first.id)
     assert (ended.state, ended.lost, ended.accepted) == ("done", 0, ended.shards)
+
+
+def test_a_poison_shard_is_quarantined_after_it_failed_on_two_devices_and_the_job_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = tmp_path / "history.jsonl"
+    monkeypatch.setenv("LEPTA_RECORD", str(history))
+    x = rows(200)
+    x[77] = 1234.5
+    poison = x[77].tobytes()
+    with World(tmp_path / "world") as world:
+        token = world.client.claim(uses=3).token
+        place = (world.client.place.url, token, tmp_path / "simulated")
+        agents = SimulatedFleet(*place, 3, lambda _: Simulation(row_ms=0.1, poison=poison))
+        thread = threading.Thread(target=agents.run, daemon=True)
+        thread.start()
+        try:
+            until(lambda: sum(d.online for d in world.client.devices()) == 3, "three devices")
+            world.roll_out("toy", world.bring("toy", builders.classifier()))
+            job = world.client.start_job("toy", world.put_array(x, tmp_path / "x.npy"), shard_rows=10)
+            ended = wait_for_job(world, job.id)
+            world.client.job_result(job.id, tmp_path / "result.npz")
+        finally:
+            agents.stop()
+            thread.join(30)
+    assert (ended.state, ended.lost, ended.quarantined, ended.accepted) == ("done", 0, 1, 19)
+    assert ended.error == "10 rows are quarantined: these rows are poison"
+    lines = list(map(json.loads, history.read_text().splitlines()))
+    assert histories.check(lines)[job.id].violations == []
+    tried = [line["device"] for line in lines if line["event"] == "lease" and line["shard"] == 7]
+    assert len(tried) == len(set(tried)) == 2
+    with np.load(tmp_path / "result.npz") as table:
+        assert np.array_equal(np.flatnonzero(table["device"] < 0), np.arange(70, 80))

@@ -283,3 +283,64 @@ def test_a_job_fills_only_its_part_of_a_devices_queue_and_nothing_where_it_has_n
         return len(job.assign(0.0, {"a": part}))
 
     assert (waiting(1.0), waiting(0.5), waiting(0.0)) == (12, 6, 0)
+
+
+def leases(actions: list[Action]) -> list[Lease]:
+    return [action for action in actions if isinstance(action, Lease)]
+
+
+def test_a_shard_that_devices_turn_down_is_not_poison_and_waits_until_they_have_rested() -> None:
+    job = Job(split(10, 10), Policy(rest_s=5.0))
+    for name in ("a", "b"):
+        job.handle(DeviceReady(name, 0.001), 0.0)
+    for now in (0.0, 1.0):
+        [lease] = leases(job.assign(now))
+        full = Answered(lease.device, 0, lease.attempt, 0.0, "the queue of this device is full", turned_down=True)
+        assert job.handle(full, now) == []
+    assert job.assign(4.9) == []
+    [lease] = leases(job.assign(5.0))
+    assert job.handle(Answered(lease.device, 0, lease.attempt, 0.1), 5.1)[1:] == [Finish()]
+    assert not job.quarantined
+
+
+def test_a_shard_that_is_turned_down_for_ever_is_given_up() -> None:
+    job = Job(split(10, 10), Policy(rest_s=0.0, max_attempts=3))
+    job.handle(DeviceReady("a", 0.001), 0.0)
+    for _ in range(3):
+        [lease] = leases(job.assign(0.0))
+        actions = job.handle(Answered("a", 0, lease.attempt, 0.0, "full", turned_down=True), 0.0)
+    assert [type(action) for action in actions] == [Quarantine, Finish]
+    assert "given up after 3 attempts; last: full" in job.quarantined[0]
+
+
+def test_the_copy_of_a_straggler_counts_although_the_last_attempt_failed_elsewhere() -> None:
+    job = Job(split(10, 10), Policy(max_attempts=2))
+    job.handle(DeviceReady("slow", 1.0), 0.0)
+    [first] = leases(job.assign(0.0))
+    job.handle(DeviceReady("fast", 0.001), 0.1)
+    [copy] = leases(job.assign(0.1))
+    assert (copy.device, copy.speculative) == ("fast", True)
+    assert job.handle(Answered("slow", 0, first.attempt, 0.1, "out of memory"), 0.2) == []
+    assert [type(a) for a in job.handle(Answered("fast", 0, copy.attempt, 0.1), 0.3)] == [Accept, Finish]
+
+
+def test_at_the_tail_a_slow_devices_shards_are_copied_and_the_first_answer_counts() -> None:
+    job = Job(split(100, 100), Policy())
+    job.handle(DeviceReady("slow", 0.01), 0.0)
+    assert [lease.device for lease in leases(job.assign(0.0))] == ["slow"]
+    job.handle(DeviceReady("fast", 0.001), 0.1)
+    copies = leases(job.assign(0.1))
+    assert [(copy.device, copy.speculative) for copy in copies] == [("fast", True)]
+    [accepted, _] = job.handle(Answered("fast", copies[0].shard.number, copies[0].attempt, 0.1), 0.7)
+    assert isinstance(accepted, Accept)
+    [late] = job.handle(Answered("slow", copies[0].shard.number, 1, 1.0), 2.0)
+    assert isinstance(late, Refuse)
+    assert "accepted already" in late.reason
+
+
+def test_a_poison_shard_is_quarantined_by_the_second_device_that_fails_it() -> None:
+    fleet = {name: Device(0.001, poisoned=frozenset({3})) for name in "abc"}
+    outcome = simulate(Job(split(1000, 100), Policy()), fleet)
+    tried = [lease.device for lease in outcome.leases if lease.shard.number == 3]
+    assert len(tried) == len(set(tried)) == Policy().max_failing_devices
+    assert outcome.quarantined[0].reason == "bad rows"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
         np.save(rows, random.integers(-100, 100, (count, *spec.shape)).astype(spec.dtype))
         digest = fleet.client.put_file(rows).digest
         first = bare_work(model, rows, count // 2)
-        job = _compute(fleet, digest, PATIENCE * 2 * first.wall_s)
+        job = fleet.compute(MODEL, digest, PATIENCE * 2 * first.wall_s)
         second = bare_work(model, rows, count - count // 2)
     return _evaluate(job, count, first.wall_s + second.wall_s, file_ref(content).digest)
 
@@ -45,19 +44,6 @@ def _count(model: Path, rows: Path, shape: tuple[int, ...], cpu_s: float) -> int
     """How many rows take `cpu_s` of bare processor time here."""
     np.save(rows, np.zeros((20, *shape), np.int8))
     return int(cpu_s / (bare_work(model, rows, 60).cpu_s / 60))
-
-
-def _compute(fleet: Fleet, digest: str, patience_s: float) -> replies.Job:
-    job = fleet.client.start_job(MODEL, digest)
-    until = time.monotonic() + patience_s
-    while job.state in ("queued", "running"):
-        if time.monotonic() > until:
-            raise RuntimeError(f"the job has not ended after {patience_s:.0f} s: {job}")
-        time.sleep(0.2)
-        job = fleet.client.job(job.id)
-    if job.state != "done" or job.lost or job.makespan_s is None:
-        raise RuntimeError(f"the job is not whole: {job}")
-    return job
 
 
 def _evaluate(job: replies.Job, count: int, ideal_s: float, artifact: str) -> list[Figure]:

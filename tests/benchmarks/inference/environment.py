@@ -1,47 +1,17 @@
-"""An environment of their own for other servers: they share no package with us, and are installed once."""
+"""The environment of the other servers."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
+
+from tests.benchmarks import environments
+from tests.benchmarks.environments import EnvironmentMissing as EnvironmentMissing
 
 # What was newest when this was written.
 _SERVERS = ("mlserver==1.7.1", "litserve==0.2.19")
 
 
-class EnvironmentMissing(RuntimeError):
-    """The environment could not be made; says what to do."""
-
-
 def python() -> Path:
-    """The interpreter of the environment, made by uv in the user's cache where it is not there yet. It has the
-    LiteRT that we have, so that all servers run the same kernels."""
-    wanted = (*_SERVERS, f"ai-edge-litert=={version('ai-edge-litert')}")
-    told = hashlib.sha256("\n".join((sys.version, *wanted)).encode()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "lepta-benchmarks" / f"servers-{told}"
-    if not (folder / "complete").exists():
-        _make(folder, wanted)
-    return folder / "bin" / "python"
-
-
-def _make(folder: Path, wanted: tuple[str, ...]) -> None:
-    uv = shutil.which("uv")
-    if uv is None:
-        raise EnvironmentMissing("uv is needed to install the servers that we are compared with: pip install uv")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for command in (
-        ["venv", "-q", "--python", sys.executable, str(folder)],
-        ["pip", "install", "-q", "--python", str(folder / "bin" / "python"), "--compile-bytecode", *wanted],
-    ):
-        # Elsewhere than in our project: its versions are not theirs.
-        ended = subprocess.run([uv, *command], cwd=folder.parent, capture_output=True, text=True, check=False)
-        if ended.returncode != 0:
-            raise EnvironmentMissing(f"uv {command[0]} failed:\n{ended.stderr[-2000:]}")
-    (folder / "complete").touch()
+    """Its interpreter. It has the LiteRT that we have, so that all servers run the same kernels."""
+    return environments.python("servers", (*_SERVERS, f"ai-edge-litert=={version('ai-edge-litert')}"))
