@@ -26,7 +26,7 @@ BENCHMARKS = {
         ("peers", "trouble"),
     ),
     "jobs": Benchmark(
-        "jobs under kills and on uneven fleets, beside process pools and Dask, on more rows than memory holds, and drains",
+        "jobs under kills and on uneven fleets, beside process pools and Dask, on a million rows, and drains",
         ("kills", "simulated", "uneven", "even", "speedup", "million", "refine", "rebalance", "drains"),
     ),
     "optimizer": Benchmark(
