@@ -32,6 +32,7 @@ from agent.contract.messages import (
     Result,
     decode,
 )
+from agent.contract.oip_stats import Statistics
 from agent.contract.topics import Topic
 from controller import records, writes
 from controller.answers import Answers
@@ -41,7 +42,6 @@ from controller.devices import Devices
 from controller.errors import Internal, LeptaError
 from controller.inference import Inference
 from controller.jobs import Broken, Jobs, Reduced
-from controller.model_stats import Statistics
 from controller.policies import Policies
 from controller.recorder import Recorder
 from controller.releases import Releases
