@@ -161,6 +161,7 @@ def test_requests_are_counted_for_the_version_that_answered(controller: FakeCont
 def test_what_the_device_runs_can_be_listed_and_is_the_controllers_to_change(
     controller: FakeController, here: Here
 ) -> None:
+    until(lambda: _accepts(here.port), "it listens")
     assert here.post("/v2/repository/index") == (200, [])
     controller.serve(here.agent.name, builders.classifier(1))
     ready = {"name": "digits", "version": "1", "state": "READY", "reason": ""}

@@ -11,7 +11,7 @@ import pytest
 
 from agent.runtime import load, predict
 from tests import builders
-from tests.benchmarks.inference.others import free_ports
+from tests.system.lan import free_ports
 from tests.system.world import World
 
 pytestmark = pytest.mark.tritonclient
