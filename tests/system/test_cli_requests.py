@@ -69,7 +69,7 @@ def test_a_question_brings_its_model_to_a_device_and_its_way_and_answer_can_be_r
 def test_a_model_is_prepared_before_anybody_asks(world: World) -> None:
     world.push("early", classifier(2))
     assert "early answers" in lepta(world, "model", "prepare", "early")
-    assert world.serves("pi-1", "early")
+    assert ask(world, "early")
     assert "early answers" in lepta(world, "model", "prepare", "early")
 
 
