@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import msgspec
 
@@ -37,6 +38,8 @@ class Hands(msgspec.Struct):
     slot: Callable[[str], Slot | None]
     most: int
     """Bytes of a payload."""
+    again: float
+    """Seconds until a topic that the broker refused is asked for again."""
 
 
 class Bindings:
@@ -52,9 +55,13 @@ class Bindings:
         slot: Callable[[str], Slot | None],
     ) -> None:
         """`slot` is where a model lives here."""
-        self._hands = Hands(ground.loop, link, stamper, agent, intake.take, slot, ground.limits.bound_kb << 10)
+        limits = ground.limits
+        self._hands = Hands(
+            ground.loop, link, stamper, agent, intake.take, slot, limits.bound_kb << 10, limits.resubscribe
+        )
         self._bound: dict[str, _Bound] = {}
         self._refused: dict[str, BindingState] = {}
+        self._again: Timer | None = None
 
     def apply(self, wanted: Iterable[Binding]) -> None:
         before, self._bound, self._refused = self._bound, {}, {}
@@ -76,6 +83,15 @@ class Bindings:
         for bound in before.values():
             bound.end()
 
+    def subscribed(self, topic: str, refused: str) -> bool:
+        """The broker lets us read this topic, or `refused` says why not. Is that news?"""
+        news = [each for each in self._bound.values() if each.binding.topic == topic and each.unread != refused]
+        for each in news:
+            each.unread = refused
+        if self._again is None and any(each.unread for each in self._bound.values()):
+            self._again = self._hands.loop.call_later(self._hands.again, self._ask_again)
+        return bool(news)
+
     def take(self, topic: str, payload: bytes) -> bool:
         """False if nothing is bound to this topic."""
         bound = [each for each in self._bound.values() if each.binding.topic == topic]
@@ -89,6 +105,12 @@ class Bindings:
 
     def states(self) -> tuple[BindingState, ...]:
         return (*(bound.state() for bound in self._bound.values()), *self._refused.values())
+
+    def _ask_again(self) -> None:
+        """The right to read it may have come meanwhile."""
+        self._again = None
+        for topic in sorted({each.binding.topic for each in self._bound.values() if each.unread}):
+            self._hands.link.subscribe(topic, 0)
 
     def _subscribe(self, left: set[str]) -> None:
         now = {bound.binding.topic for bound in self._bound.values()}
@@ -123,6 +145,8 @@ class _Bound:
         self._timer: Timer | None = None
         self._reason = ""
         """What was wrong with the last input that failed, while none came through since."""
+        self.unread = ""
+        """Why the broker does not let us read its topic."""
         self._over = False
 
     def take(self, payload: bytes) -> None:
@@ -147,18 +171,27 @@ class _Bound:
         self._stop_timer()
 
     def state(self) -> BindingState:
-        slot, queue = self._hands.slot(self.binding.model), self._queue
-        live = slot is not None and slot.serving.live
+        queue = self._queue
+        state, reason = self._standing()
         return BindingState(
             name=self.binding.name,
             model=self.binding.model,
-            state="active" if live else "waiting",
-            reason=self._reason if live else f"model {self.binding.model} does not serve here yet",
+            state=state,
+            reason=reason,
             received=queue.received,
             predicted=queue.predicted,
             dropped=queue.dropped,
             failed=queue.failed,
         )
+
+    def _standing(self) -> tuple[Literal["active", "waiting", "refused"], str]:
+        slot = self._hands.slot(self.binding.model)
+        if self.unread:
+            told = f"the broker refuses the topic: {self.unread}; give this device the right to read it"
+            return "refused", told
+        if slot is None or not slot.serving.live:
+            return "waiting", f"model {self.binding.model} does not serve here yet"
+        return "active", self._reason
 
     def _wrong(self, payload: bytes) -> str:
         if len(payload) > self._hands.most:

@@ -59,7 +59,10 @@ class Question(msgspec.Struct, frozen=True):
 
     body: bytes
     header_length: str | None = None
-    gzip: bool = False
+    coding: str = "identity"
+    """How the body is packed: one of oip_names.CODINGS, or not at all."""
+    version: int = 0
+    """The one that may answer, 0 for any."""
 
 
 class Feed(msgspec.Struct, frozen=True):

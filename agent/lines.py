@@ -17,7 +17,8 @@ class Ask(msgspec.Struct, eq=False):
 
     model: str
     question: frames.Question
-    answered: Callable[[frames.Computed], None]
+    answered: Callable[[Waiting, frames.Computed, Any], None]
+    """As that of `Fed`."""
 
     @property
     def blob(self) -> None:

@@ -45,6 +45,9 @@ class Listener(Protocol):
 
     def link_received(self, topic: str, payload: bytes) -> None: ...
 
+    def link_subscribed(self, topic: str, refused: str) -> None:
+        """The broker has answered: it sends what comes on this topic, or `refused` says why not."""
+
 
 class Connection(Protocol):
     """What an agent needs of its way to the controller. Methods as in `Link`."""
@@ -89,6 +92,9 @@ class Link:
         self._dial = connect
         self._listener: Listener | None = None
         self._topics: dict[str, int] = {}
+        self._asked: dict[int, list[str]] = {}
+        """Topics of each subscription that the broker has not answered yet, by packet."""
+        self._granted: list[tuple[str, str]] = []
         self._outbox = Outbox(limits.outbox, limits.outbox_mb << 20)
         self._inbox: list[tuple[str, bytes]] = []
         self._turns: list[tuple[bool, str]] = []
@@ -114,7 +120,7 @@ class Link:
     def subscribe(self, topic: str, qos: int = 1) -> None:
         self._topics[topic] = qos
         if self.connected:
-            self._client.subscribe(topic, qos)
+            self._ask_for({topic: qos})
             self._after_use()
 
     def unsubscribe(self, topic: str) -> None:
@@ -257,13 +263,14 @@ class Link:
         if not self._handing:  # A listener that publishes comes back here; the outer turn goes on.
             self._handing = True
             try:
-                while self._turns or self._inbox:
+                while self._turns or self._granted or self._inbox:
                     self._hand_over()
             finally:
                 self._handing = False
 
     def _hand_over(self) -> None:
         turns, self._turns = self._turns, []
+        granted, self._granted = self._granted, []
         inbox, self._inbox = self._inbox, []
         assert self._listener is not None
         for up, reason in turns:
@@ -271,6 +278,8 @@ class Link:
                 self._came_up()
             else:
                 self._went_down(reason)
+        for topic, refused in granted:
+            self._listener.link_subscribed(topic, refused)
         for topic, payload in inbox:
             self._listener.link_received(topic, payload)
 
@@ -279,13 +288,19 @@ class Link:
         self.connected = True
         self._tries = 0
         if self._topics:
-            self._client.subscribe(list(self._topics.items()))
+            self._ask_for(self._topics)
         self._listener.link_up()
         self._flush()
+
+    def _ask_for(self, wanted: dict[str, int]) -> None:
+        _, packet = self._client.subscribe(list(wanted.items()))
+        if packet is not None:
+            self._asked[packet] = list(wanted)
 
     def _went_down(self, reason: str) -> None:
         assert self._listener is not None
         was, self.connected = self.connected, False
+        self._asked.clear()
         self._outbox.keep_only_kept()
         if self._misc is not None:
             self._misc.cancel()
@@ -307,6 +322,14 @@ class Link:
 
     def received(self, topic: str, payload: bytes) -> None:
         self._inbox.append((topic, payload))
+
+    def answered(self, packet: int, codes: list[ReasonCode]) -> None:
+        """To a subscription, one code for each topic."""
+        for topic, code in zip(self._asked.pop(packet, ()), codes, strict=False):
+            refused = str(code) if code.is_failure else ""
+            if refused:
+                _log.warning("the broker does not let this device read %s: %s; see its access rules", topic, refused)
+            self._granted.append((topic, refused))
 
 
 class _Client(mqtt.Client):
@@ -345,6 +368,10 @@ def _client(link: Link, client_id: str, broker: Broker, limits: Limits) -> _Clie
     def message(_c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:
         link.received(message.topic, bytes(message.payload))
 
+    def subscribed(_c: Any, _u: Any, packet: int, codes: list[ReasonCode], _p: Any) -> None:
+        link.answered(packet, codes)
+
     client.on_connect, client.on_disconnect, client.on_message = connected, disconnected, message
+    client.on_subscribe = subscribed
     client.connect_async(broker.host, broker.port, limits.keepalive, clean_start=True)
     return client

@@ -13,11 +13,10 @@ from agent.serving import Member
 def told_here(item: Waiting, computed: frames.Computed, member: Member | None) -> bool:
     """Was it asked for on this device? Then who asked is told."""
     message = item.message
-    if isinstance(message, Ask):
-        message.answered(computed)
-    elif isinstance(message, Fed):
+    if isinstance(message, Ask | Fed):
         message.answered(item, computed, member)
-    return isinstance(message, Ask | Fed)
+        return True
+    return False
 
 
 def reply(item: Waiting, computed: frames.Computed, member: Member | None, now: float) -> Answer | Result:

@@ -108,6 +108,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After a new controller boot, hello is sent within this time."""
     connect: float = 5.0
     keepalive: int = 20
+    resubscribe: float = 30.0
+    """A bound topic that the broker refused is asked for again after this long."""
     reconnect_first: float = 0.2
     reconnect_most: float = 30.0
     http: float = 30.0

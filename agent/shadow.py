@@ -7,7 +7,7 @@ from collections.abc import Callable
 from agent import frames, orders, sprt, swap
 from agent.contract import manifest
 from agent.contract.messages import ShadowResult
-from agent.lines import Waiting
+from agent.lines import Ask, Waiting
 from agent.loop import Loop, Timer
 from agent.serving import Member
 
@@ -42,6 +42,8 @@ class Shadow:
         worker = self._member.worker
         if self._bound is None or self._busy is not None or worker is None or item.is_shard or not computed.outputs:
             return
+        if isinstance(item.message, Ask) and item.message.question.version:
+            return  # Meant for the other version, perhaps in numbers as that one stores them.
         self._requests += 1
         late = swap.Broken("device", f"as a shadow it answered nothing for {self._patience:g} s")
         self._busy = self._loop.call_later(self._patience, lambda: self._end_with(late))

@@ -135,8 +135,7 @@ class Supervisor:
         self._fetcher.stop()
         for slot in self._slots.values():
             slot.stop()
-        deadline = self._loop.now() + self._limits.drain
-        self._wait_idle(deadline)
+        self._wait_idle(self._loop.now() + self._limits.drain)
 
     def states(self) -> tuple[ModelState, ...]:
         """Every model here and what is on its way."""
@@ -187,6 +186,10 @@ class Supervisor:
                 self._on_other(topic, payload)
         except (MessageError, SignatureError, ChunkError, topics.TopicError) as error:
             self._refuse(str(error))
+
+    def link_subscribed(self, topic: str, refused: str) -> None:
+        if self._bindings.subscribed(topic, refused):
+            self.report(None)
 
     def _on_controller(self, payload: bytes) -> None:
         status = decode_as(ControllerStatus, "controller/status", payload)

@@ -17,7 +17,7 @@ from agent import batching, feeds, frames, runtime
 from agent.contract import golden
 from agent.contract.faults import fault
 from agent.contract.messages import Fault, Guess, MessageError, ProbeResult, decode_tensors
-from agent.contract.oip import ProtocolError
+from agent.contract.oip import ProtocolError, Request
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
 from agent.local.questions import Desk
 from agent.memory import pss_mb, trim
@@ -111,7 +111,7 @@ class Worker:
         """Answer one request; the user's mistakes become a fault in the answer."""
         began = time.perf_counter()
         try:
-            asked = self._desk.read(order.question) if order.question is not None else None
+            asked = self._asked(order.question)
             inputs = asked.tensors if asked is not None else self._inputs(order)
             rows = rows_of(inputs)
             fault("worker.invoke")
@@ -158,6 +158,13 @@ class Worker:
             return frames.Compared(rows=rows, agreed=golden.agreeing(expected, found))
         except (TensorError, MessageError, ProtocolError, runtime.ModelError, golden.GoldenError, Damaged, OSError):
             return frames.Compared(rows=rows, agreed=0)
+
+    def _asked(self, question: frames.Question | None) -> Request | None:
+        if question is None:
+            return None
+        asked = self._desk.read(question)
+        self._desk.check(question, asked)
+        return asked
 
     def _inputs(self, order: frames.Compute | frames.Compare) -> tuple[Tensor, ...]:
         if order.feed is not None:

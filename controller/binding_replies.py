@@ -34,3 +34,5 @@ class Binding(Reply, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ()
     created_at: float = 0.0
     states: tuple[BoundDevice, ...] = ()
+    refused: int = 0
+    """Devices of these that cannot read it."""

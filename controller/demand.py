@@ -87,7 +87,10 @@ def decide(s: Situation) -> Decision:
     if s.ready:
         return Ready()
     if s.policy == "off":
-        return Refuse(f"no device can answer for {s.model}: {s.why_not}", "lepta device ls")
+        return Refuse(
+            f"no device can answer for {s.model}: {s.why_not}",
+            f"lepta rollout start {s.model}; its policy, on_demand off, lets no request begin anything",
+        )
     if s.rollout is not None:
         return Wait("rollout", s.rollout)
     if s.withdrawn:

@@ -32,6 +32,7 @@ from agent.contract.messages import (
     Result,
     decode,
 )
+from agent.contract.oip_stats import Statistics
 from agent.contract.topics import Topic
 from controller import records, writes
 from controller.answers import Answers
@@ -42,7 +43,6 @@ from controller.drains import Drains
 from controller.errors import Internal, LeptaError
 from controller.inference import Inference
 from controller.jobs import Broken, Jobs, Reduced
-from controller.model_stats import Statistics
 from controller.policies import Policies
 from controller.recorder import Recorder
 from controller.releases import Releases

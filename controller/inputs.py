@@ -15,10 +15,10 @@ import numpy as np
 from agent.contract import pictures
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
+from agent.contract.oip_models import TensorInfo
 from agent.contract.tensors import DTYPES
 from controller.errors import UserError
 from controller.oip import datatype
-from controller.replies import TensorInfo
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 # Pillow reads many more, some by other programs.

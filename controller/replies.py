@@ -366,26 +366,6 @@ class Example(Reply, frozen=True, kw_only=True):
     detail: str = ""
 
 
-class TensorInfo(Reply, frozen=True, kw_only=True):
-    """`shape` starts with the rows axis, -1 for any number. `parameters` of an input say how the model stores it, where
-    all artifacts of the version do it alike."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    parameters: dict[str, Any] = {}
-
-
-class Metadata(Reply, frozen=True, kw_only=True):
-    """A model as the Open Inference Protocol describes it."""
-
-    name: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...] = ()
-    versions: tuple[str, ...] = ()
-    platform: str = ""
-
-
 class ApiKey(Reply, frozen=True, kw_only=True):
     """`key` itself is told once, when it is made."""
 

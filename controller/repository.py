@@ -8,20 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.contract.messages import ModelState
+from agent.contract.oip_models import LOADING, READY, UNAVAILABLE, UNLOADING, Standing
 from controller.known import Known
 
-READY, UNAVAILABLE, LOADING, UNLOADING = "READY", "UNAVAILABLE", "LOADING", "UNLOADING"
 _GIVEN_UP = frozenset({"refused", "failed"})
-
-
-@dataclass(frozen=True)
-class Standing:
-    """READY: requests are answered by it. UNLOADING: still, but no device is to run the model any more."""
-
-    name: str
-    version: str
-    state: str
-    reason: str = ""
 
 
 @dataclass(frozen=True)

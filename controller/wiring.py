@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from agent.contract.messages import Stamper
+from agent.contract.oip_stats import Statistics
 from controller import reads, records, work
 from controller.admission import AdmissionLimits
 from controller.answers import Answers
@@ -25,7 +26,6 @@ from controller.fleet import Event, Fleet
 from controller.inference import Inference, InferenceLimits, Trace
 from controller.jobs import Jobs
 from controller.keys import Keys
-from controller.model_stats import Statistics
 from controller.on_demand import OnDemand
 from controller.outbox import Outbox
 from controller.policies import Policies

@@ -18,6 +18,7 @@ import msgspec
 from agent import frames
 from agent.blobs import Blobs
 from agent.contract import messages, root, topics
+from agent.contract.bindings import Binding
 from agent.contract.manifest import PAYLOAD_TYPE, encode
 from agent.contract.messages import (
     CHUNK_BYTES,
@@ -53,7 +54,7 @@ from tests import builders
 NAME, MODEL, TOKEN = "edge", "digits", "device-token"
 LIMITS = Limits(
     watch_s=0.005, chunk_silence=0.05, retry_first=0.005, retry_most=0.02, restart_first=0.005, secure_mb=1,
-    hello_spread=0.0, drain=0.2,
+    hello_spread=0.0, drain=0.2, resubscribe=0.02,
 )  # fmt: skip
 
 
@@ -73,6 +74,7 @@ class World:
         self.desired = b""
         self.generation = 0
         self.wanted: tuple[DesiredModel, ...] = ()
+        self.bindings: tuple[Binding, ...] = ()
         self._stamper = Stamper("controller")
         self.sent = 0
         """Bytes of chunks."""
@@ -102,16 +104,16 @@ class World:
         self._trusted = root.follow(self._trusted, envelope)
         self.roots.append(envelope.decode())
 
-    def desire(self, *wanted: DesiredModel) -> None:
+    def desire(self, *wanted: DesiredModel, bindings: tuple[Binding, ...] = ()) -> None:
         self.generation += 1
-        self.wanted = wanted
+        self.wanted, self.bindings = wanted, bindings
         self.say()
 
     def say(self) -> None:
         """The desired state as it is, in the same generation."""
         desired = Desired(
             agent=NAME, generation=self.generation, models=self.wanted, minimum_sequence=self.floor,
-            roots=tuple(self.roots), mirrors=self.mirrors,
+            roots=tuple(self.roots), mirrors=self.mirrors, bindings=self.bindings,
         )  # fmt: skip
         self.desired = seal(self._stamper.encode(desired), DESIRED_TYPE, self.controller_key)
 
@@ -133,6 +135,8 @@ class NearBroker:
         self._listener: Listener | None = None
         self.connected = False
         self.reported: list[Reported] = []
+        self.refuses: set[str] = set()
+        """Topics that nobody may read."""
 
     def will(self, topic: str, payload: bytes) -> None:
         return
@@ -143,7 +147,10 @@ class NearBroker:
             self._loop.call_soon(self._up)
 
     def subscribe(self, topic: str, qos: int = 1) -> None:
-        self._topics.add(topic)
+        if topic not in self.refuses:
+            self._topics.add(topic)
+        if self.connected:
+            self._loop.call_soon(lambda: self._answer(topic))
 
     def unsubscribe(self, topic: str) -> None:
         self._topics.discard(topic)
@@ -166,7 +173,13 @@ class NearBroker:
         self.connected = True
         assert self._listener is not None
         self._listener.link_up()
+        for topic in sorted(self._topics | self.refuses):
+            self._answer(topic)
         self.say_desired()
+
+    def _answer(self, topic: str) -> None:
+        assert self._listener is not None
+        self._listener.link_subscribed(topic, "Not authorized" if topic in self.refuses else "")
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Reported):

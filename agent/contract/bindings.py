@@ -86,7 +86,8 @@ class BindingState(msgspec.Struct, frozen=True, kw_only=True):
     name: Short
     model: Short
     state: Literal["active", "waiting", "refused"]
-    """`waiting`: the model does not serve here yet."""
+    """`waiting`: the model does not serve here yet. `refused`: by the device, which cannot read it, or by the broker,
+    which does not let it."""
     reason: Text = ""
     """Why it waits or was refused, or what was wrong with the last input that failed."""
     received: Count = 0

@@ -126,7 +126,7 @@ def _refuse_others(header: _Header) -> None:
         if "shared_memory_region" in parameters:
             raise ProtocolError(f"{name!r} is in shared memory, which is not supported: send it along")
         if parameters.get("classification"):
-            raise ProtocolError(f"{name!r}: classification is not supported; ask /api/v1/models/M/predict for labels")
+            raise ProtocolError(f"{name!r}: no classification; ask /api/v1/models/M/predict for labels")
 
 
 def _timeout_s(parameters: dict[str, Any]) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """Of the JSON in front of raw tensors, in bytes."""
+CODINGS = {"gzip": 31, "deflate": 15}
+"""Content-Encoding of request bodies, with zlib's `wbits` for it."""
 
 TO_NUMPY = {
     "BOOL": "bool",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import zlib
 
 from agent import frames
-from agent.contract import oip
+from agent.contract import oip, stored_numbers
+from agent.contract.oip_names import CODINGS
 from agent.contract.tensors import Tensor
 
-MAX_INFLATED = 64 << 20
+MAX_UNPACKED = 64 << 20
 
 
 class Desk:
@@ -16,12 +17,23 @@ class Desk:
 
     def __init__(self, start: frames.Start, runtime: str) -> None:
         who = {"version": start.version, "artifact": start.digest, "device": start.device, "runtime": runtime}
+        self._start = start
         self._told = {"model_name": start.model, "model_version": str(start.version), "parameters": who}
 
     def read(self, question: frames.Question) -> oip.Request:
         """Raises oip.ProtocolError."""
-        body = _inflate(question.body) if question.gzip else question.body
+        body = question.body if question.coding == "identity" else _unpacked(question.body, question.coding)
         return oip.decode(body, question.header_length)
+
+    def check(self, question: frames.Question, request: oip.Request) -> None:
+        """Raises oip.ProtocolError where this version may not answer: another one is asked for, which served when the
+        question came, or numbers as another one stores them may be meant."""
+        if question.version not in (0, self._start.version):
+            raise oip.ProtocolError(f"version {question.version} serves here no more, {self._start.version} does")
+        if not question.version and stored_numbers.possible(request.tensors):
+            fault = stored_numbers.fault(request.tensors, [self._start.inputs], 0)
+            if fault:
+                raise oip.ProtocolError(fault)
 
     def write(self, request: oip.Request, outputs: tuple[Tensor, ...]) -> tuple[bytes, int]:
         """The body, and the length of its JSON where raw tensors follow, else 0. Raises oip.ProtocolError."""
@@ -30,14 +42,14 @@ class Desk:
         return body, header_length or 0
 
 
-def _inflate(body: bytes) -> bytes:
-    inflate = zlib.decompressobj(wbits=31)
+def _unpacked(body: bytes, coding: str) -> bytes:
+    unpack = zlib.decompressobj(wbits=CODINGS[coding])
     try:
-        whole = inflate.decompress(body, MAX_INFLATED)
+        whole = unpack.decompress(body, MAX_UNPACKED)
     except zlib.error as error:
-        raise oip.ProtocolError(f"the body is not gzip: {error}") from error
-    if inflate.unconsumed_tail:
-        raise oip.ProtocolError(f"the gzip body holds more than {MAX_INFLATED:,} bytes")
-    if not inflate.eof:
-        raise oip.ProtocolError("the gzip body is cut off")
+        raise oip.ProtocolError(f"the body is not {coding}: {error}") from error
+    if unpack.unconsumed_tail:
+        raise oip.ProtocolError(f"the {coding} body holds more than {MAX_UNPACKED:,} bytes")
+    if not unpack.eof:
+        raise oip.ProtocolError(f"the {coding} body is cut off")
     return whole

@@ -1,14 +1,13 @@
-"""PURE: which path asks for what; what is known of a model without asking its worker."""
+"""PURE: which path asks for what."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from agent import VERSION
-from agent.contract.oip_names import FROM_NUMPY
-from agent.contract.tensors import TensorSpec
-
-Kind = Literal["server", "live", "ready", "model", "model ready", "infer"]
+Kind = Literal[
+    "server", "live", "ready", "model", "model ready", "config", "infer", "stats", "all stats", "index", "load",
+    "unload",
+]  # fmt: skip
 
 
 class Route(NamedTuple):
@@ -19,11 +18,24 @@ class Route(NamedTuple):
 
     @property
     def method(self) -> bytes:
-        return b"POST" if self.kind == "infer" else b"GET"
+        return b"POST" if self.kind in ("infer", "index", "load", "unload") else b"GET"
 
 
-_FIXED: dict[str, Kind] = {"/v2": "server", "/v2/health/live": "live", "/v2/health/ready": "ready"}
-_OF_A_MODEL: dict[str, Kind] = {"": "model", "ready": "model ready", "infer": "infer"}
+_FIXED: dict[str, Kind] = {
+    "/v2": "server",
+    "/v2/health/live": "live",
+    "/v2/health/ready": "ready",
+    "/v2/models/stats": "all stats",
+    "/v2/repository/index": "index",
+}
+_OF_A_MODEL: dict[str, Kind] = {
+    "": "model",
+    "ready": "model ready",
+    "config": "config",
+    "stats": "stats",
+    "infer": "infer",
+}
+_OF_THE_REPOSITORY: dict[str, Kind] = {"load": "load", "unload": "unload"}
 
 
 def find(path: str) -> Route | None:
@@ -35,27 +47,6 @@ def find(path: str) -> Route | None:
             version = rest[1] if len(rest) > 1 and rest[0] == "versions" and rest[1] else ""
             kind = _OF_A_MODEL.get("/".join(rest[2:] if version else rest))
             return Route(kind, model, version) if kind else None
+        case ["", "v2", "repository", "models", model, verb] if model and verb in _OF_THE_REPOSITORY:
+            return Route(_OF_THE_REPOSITORY[verb], model)
     return None
-
-
-def server() -> dict[str, object]:
-    return {"name": "lepta-agent", "version": VERSION, "extensions": ["binary_tensor_data"]}
-
-
-def metadata(
-    model: str, version: int, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> dict[str, object]:
-    """What a caller has to send and gets. -1: rows."""
-    return {
-        "name": model,
-        "versions": [str(version)],
-        "platform": "tflite",
-        "inputs": [_tensor(spec) for spec in inputs],
-        "outputs": [_tensor(spec) for spec in outputs],
-    }
-
-
-def _tensor(spec: TensorSpec) -> dict[str, object]:
-    """Users send and get real numbers where the artifact has scales that turn them into its own and back."""
-    dtype = spec.dtype if spec.scale is None else "float32"
-    return {"name": spec.name, "datatype": FROM_NUMPY[dtype], "shape": [-1, *spec.shape]}

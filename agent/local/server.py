@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping
+import time
 from typing import Protocol
 
 from agent import frames
-from agent.contract.oip_names import HEADER_LENGTH
+from agent.contract.oip_names import CODINGS, HEADER_LENGTH
 from agent.contract.wire import no_delay
-from agent.lines import Ask
+from agent.lines import Ask, Waiting
 from agent.local import place, replies, routes
 from agent.local.connection import Connection
 from agent.local.parser import Request
 from agent.local.place import Place
+from agent.local.tells import Models, Tells
 from agent.loop import Loop, Timer
-from agent.serving import Serving
+from agent.serving import Member
 from agent.settings import Limits
 
 _log = logging.getLogger("lepta.agent.local")
@@ -28,11 +29,8 @@ class EndpointError(OSError):
     """The address cannot be listened on."""
 
 
-class Agent(Protocol):
-    """Who has the models: a supervisor."""
-
-    @property
-    def servings(self) -> Mapping[str, Serving]: ...
+class Agent(Models, Protocol):
+    """Who has the models, and has them answer: a supervisor."""
 
     def ask(self, question: Ask, within: float) -> None: ...
 
@@ -45,6 +43,7 @@ class Endpoint:
         self._agent = agent
         self._place = where
         self._limits = limits
+        self._tells = Tells(agent, limits.local_mb << 20)
         self._connections: set[Connection] = set()
         self._sweep: Timer | None = None
         self._socket = _bound(where)
@@ -81,7 +80,7 @@ class Endpoint:
         elif route.kind == "infer":
             self._infer(connection, request, route)
         else:
-            connection.reply(self._tell(route, request.keep))
+            connection.reply(self._tells.tell(route, request))
 
     def closed(self, connection: Connection) -> None:
         """(connection.Handler)"""
@@ -90,53 +89,26 @@ class Endpoint:
     # -- requests
 
     def _infer(self, connection: Connection, request: Request, route: routes.Route) -> None:
-        encoding = request.headers.get(b"content-encoding", b"identity").lower()
-        if encoding not in (b"identity", b"gzip"):
-            connection.reply(replies.error(415, "send identity or gzip as Content-Encoding", keep=request.keep))
+        coding = request.headers.get(b"content-encoding", b"identity").lower().decode("latin-1")
+        if coding != "identity" and coding not in CODINGS:
+            told = "send identity, gzip or deflate as Content-Encoding"
+            connection.reply(replies.error(415, told, keep=request.keep))
             return
-        problem = self._absent(route)
+        problem = self._tells.absent(route)
         if problem:
             connection.reply(replies.error(404, problem, keep=request.keep))
             return
         length = request.headers.get(_HEADER_LENGTH)
         question = frames.Question(
-            request.body, None if length is None else length.decode("latin-1"), encoding == b"gzip"
+            request.body, None if length is None else length.decode("latin-1"), coding, int(route.version or 0)
         )
-        ask = Ask(route.model, question, connection.expect(self._loop.now() + self._limits.local_wait))
-        self._agent.ask(ask, self._limits.local_wait)
+        answer = connection.expect(self._loop.now() + self._limits.local_wait)
 
-    def _absent(self, route: routes.Route) -> str:
-        """Why it is not here; empty if it is."""
-        serving = self._agent.servings.get(route.model)
-        if serving is None:
-            return f"no model is called {route.model[:100]!r} on this device"
-        member = serving.member
-        if route.version and (member is None or str(member.pointer.wanted.version) != route.version):
-            return f"version {route.version[:20]!r} does not serve here; leave the version out for the one that does"
-        return ""
+        def answered(item: Waiting, computed: frames.Computed, member: Member | None) -> None:
+            answer(computed)
+            self._tells.count(item, computed, member, route.version, self._loop.now(), int(time.time() * 1000))
 
-    def _tell(self, route: routes.Route, keep: bool) -> bytes:
-        servings = self._agent.servings
-        if route.kind == "server":
-            return replies.json(routes.server(), keep=keep)
-        if route.kind == "live":
-            return replies.json({"live": True}, keep=keep)
-        if route.kind == "ready":
-            ready = all(serving.live for serving in servings.values())
-            return replies.json({"ready": ready}, 200 if ready else 503, keep=keep)
-        problem = self._absent(route)
-        if problem:
-            return replies.error(404, problem, keep=keep)
-        serving = servings[route.model]
-        if route.kind == "model ready":
-            told = {"name": route.model, "ready": serving.live}
-            return replies.json(told, 200 if serving.live else 503, keep=keep)
-        member = serving.member
-        if member is None:
-            return replies.error(503, f"{route.model} is on its way and does not serve yet", keep=keep)
-        start = member.start
-        told_ = routes.metadata(route.model, member.pointer.wanted.version, start.inputs, start.outputs)
-        return replies.json(told_, keep=keep)
+        self._agent.ask(Ask(route.model, question, answered), self._limits.local_wait)
 
     # -- connections
 

@@ -64,6 +64,9 @@ class _Ear:
     def link_received(self, topic: str, payload: bytes) -> None:
         return
 
+    def link_subscribed(self, topic: str, refused: str) -> None:
+        return
+
 
 def _server(
     who: str, host: str, port: int, identity: Identity, settings: AgentSettings, *, tls: bool

@@ -73,6 +73,7 @@ def _spec(body: NewBinding) -> messages.Binding:
 
 def _shown(devices: Devices, binding: records.Binding) -> Binding:
     concerned = [known for known in devices.all() if binding.concerns(known.name, known.record.desired)]
+    states = tuple(_state(known, binding.name) for known in sorted(concerned, key=lambda known: known.name))
     return Binding(
         name=binding.name,
         model=binding.spec.model,
@@ -85,7 +86,8 @@ def _shown(devices: Devices, binding: records.Binding) -> Binding:
         audio=binding.spec.audio,
         devices=binding.devices,
         created_at=binding.created_at,
-        states=tuple(_state(known, binding.name) for known in sorted(concerned, key=lambda known: known.name)),
+        states=states,
+        refused=sum(state.state == "refused" for state in states),
     )
 
 

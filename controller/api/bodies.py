@@ -9,9 +9,9 @@ import zlib
 from fastapi import Request
 from fastapi.responses import Response
 
+from agent.contract.oip_names import CODINGS
 from controller.errors import BadRequest, TooLarge
 
-_WBITS = {"gzip": 31, "deflate": 15}
 # Much compressed data unpacks in steps, and others have their turn in between.
 _STEP = 1024 * 1024
 # Below this, packing costs more than it saves: most HTTP libraries ask for it without being told to.
@@ -25,9 +25,9 @@ async def read(request: Request, limit: int) -> bytes:
     """The body, gzip or deflate undone, never more than about `limit` bytes of it in memory. Raises BadRequest or
     TooLarge."""
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity" and encoding not in _WBITS:
+    if encoding != "identity" and encoding not in CODINGS:
         raise BadRequest(f"Content-Encoding {encoding[:40]!r} is not understood", "send identity, gzip or deflate")
-    packed = _Packed(encoding, limit) if encoding in _WBITS else None
+    packed = _Packed(encoding, limit) if encoding in CODINGS else None
     body = bytearray()
     async for piece in request.stream():
         if packed is None:
@@ -44,7 +44,7 @@ class _Packed:
     def __init__(self, encoding: str, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
-        self._undo = zlib.decompressobj(wbits=_WBITS[encoding])
+        self._undo = zlib.decompressobj(wbits=CODINGS[encoding])
         self._body = bytearray()
 
     async def add(self, piece: bytes) -> None:
@@ -89,7 +89,7 @@ async def respond(request: Request, body: bytes, media_type: str, headers: dict[
 
 
 def _pack(body: bytes, coding: str) -> bytes:
-    packer = zlib.compressobj(1, wbits=_WBITS[coding])
+    packer = zlib.compressobj(1, wbits=CODINGS[coding])
     return packer.compress(body) + packer.flush()
 
 
@@ -97,4 +97,4 @@ def _accepted(header: str) -> str | None:
     """The coding of ours that an Accept-Encoding header names; one with q=0 is refused by it."""
     named = [part.partition(";") for part in header.lower().replace(" ", "").split(",")]
     taken = {name for name, _, weight in named if not _NEVER.fullmatch(weight)}
-    return next((coding for coding in _WBITS if coding in taken), None)
+    return next((coding for coding in CODINGS if coding in taken), None)

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from agent.contract import stored_numbers
 from agent.contract.messages import Answer
 from agent.contract.tensors import Tensor
-from controller import oip, stored_numbers, tracing
+from controller import oip, tracing
 from controller.api import bodies
 from controller.api.access import INFER, caller_of, controller_of
 from controller.api.models import artifacts_of, find_version, version_number
+from controller.api.oip_models import specs_of
 from controller.api.policies import wait_of
 from controller.errors import BadRequest, Busy, LeptaError, Preparing
 from controller.inference import Trace
@@ -89,7 +91,8 @@ async def answer_of(
 async def _check_stored(controller: Controller, trace: Trace, decoded: oip.Request) -> None:
     if stored_numbers.possible(decoded.tensors):
         version = await find_version(controller, trace.model, str(trace.only or "serving"))
-        fault = stored_numbers.fault(decoded.tensors, await artifacts_of(controller, version), trace.only)
+        inputs = [specs_of(artifact, "inputs") for artifact in await artifacts_of(controller, version)]
+        fault = stored_numbers.fault(decoded.tensors, inputs, trace.only)
         if fault:
             raise oip.ProtocolError(fault)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import version as release_of
-from math import prod
 
+import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from agent.contract.oip_names import TO_NUMPY
-from agent.contract.tensors import DTYPES, TensorSpec
-from controller import oip, reads, records, replies, repository, stored_numbers
+from agent.contract import oip_models, stored_numbers
+from agent.contract.oip_models import EXTENSIONS, PLATFORM, Metadata, TensorInfo
+from agent.contract.tensors import TensorSpec
+from controller import reads, records, repository
 from controller.api.access import controller_of, needs
 from controller.api.errors import reply
 from controller.api.models import artifacts_of, find_version, version_number
@@ -18,13 +19,11 @@ from controller.parts import Controller
 
 router = APIRouter(prefix="/v2", tags=["inference"])
 _TOLD = needs("read", "infer")
-_EXTENSIONS = ("binary_tensor_data", "statistics", "model_repository", "model_configuration")
-_PLATFORM = "tflite_int8"
 
 
 @router.get("", dependencies=_TOLD)
 async def server() -> Response:
-    return reply({"name": "lepta", "version": release_of("lepta"), "extensions": _EXTENSIONS})
+    return reply({"name": "lepta", "version": release_of("lepta"), "extensions": EXTENSIONS})
 
 
 @router.get("/health/live", dependencies=_TOLD)
@@ -103,25 +102,15 @@ def served_or(served: set[int], otherwise: int) -> tuple[str, ...]:
     return tuple(map(str, sorted(served or {otherwise})))
 
 
-def tensor_infos(artifacts: list[records.Artifact], side: str) -> tuple[replies.TensorInfo, ...]:
-    """A version's inputs or outputs as users send and get them: real numbers, which an artifact's own scales turn into
-    int8 and back on the device; what has no scale keeps its type."""
-    specs = stored_numbers.specs_of(artifacts[0], side) if artifacts else ()
-    stored = stored_numbers.common(artifacts) if side == "inputs" else {}
-    return tuple(_info(spec, stored.get(spec.name)) for spec in specs)
+def specs_of(artifact: records.Artifact, side: str) -> tuple[TensorSpec, ...]:
+    """`side`: inputs or outputs, as the artifact's report has them."""
+    return msgspec.convert(artifact.report[side], tuple[TensorSpec, ...])
 
 
-def _info(spec: TensorSpec, stored: TensorSpec | None) -> replies.TensorInfo:
-    return replies.TensorInfo(
-        name=spec.name,
-        datatype=oip.datatype(spec.dtype) if spec.scale is None else "FP32",
-        shape=(-1, *spec.shape),
-        parameters={} if stored is None else _stored(stored),
-    )
-
-
-def _stored(spec: TensorSpec) -> dict[str, object]:
-    return {"stored_datatype": oip.datatype(spec.dtype), "scale": spec.scale, "zero_point": spec.zero_point}
+def tensor_infos(artifacts: list[records.Artifact], side: str) -> tuple[TensorInfo, ...]:
+    """A version's inputs or outputs as users send and get them."""
+    sides = [specs_of(artifact, side) for artifact in artifacts]
+    return oip_models.infos(sides[0] if sides else (), stored_numbers.common(sides) if side == "inputs" else {})
 
 
 async def _metadata(request: Request, model: str, version: str) -> Response:
@@ -130,10 +119,10 @@ async def _metadata(request: Request, model: str, version: str) -> Response:
     artifacts = await artifacts_of(controller, record)
     versions = (str(record.version),) if version != "serving" else served_or(_served(request, model), record.version)
     return reply(
-        replies.Metadata(
+        Metadata(
             name=model,
             versions=versions,
-            platform=_PLATFORM,
+            platform=PLATFORM,
             inputs=tensor_infos(artifacts, "inputs"),
             outputs=tensor_infos(artifacts, "outputs"),
         )
@@ -141,28 +130,10 @@ async def _metadata(request: Request, model: str, version: str) -> Response:
 
 
 async def _config(request: Request, model: str, version: str) -> Response:
-    """What Triton's tools read of its model configuration. A batch is what fits into a request with raw tensors."""
     controller = controller_of(request)
     artifacts = await artifacts_of(controller, await find_version(controller, model, version))
     inputs, outputs = tensor_infos(artifacts, "inputs"), tensor_infos(artifacts, "outputs")
-    row = sum(_width(info.datatype) * prod(info.shape[1:]) for info in inputs)
-    told = {
-        "name": model,
-        "platform": _PLATFORM,
-        "backend": "lepta",
-        "max_batch_size": controller.settings.limits.infer_bytes // max(1, row),
-        "input": [_configured(info) for info in inputs],
-        "output": [_configured(info) for info in outputs],
-    }
-    return reply(told)
-
-
-def _width(datatype: str) -> int:
-    return DTYPES[TO_NUMPY[datatype]]
-
-
-def _configured(info: replies.TensorInfo) -> dict[str, object]:
-    return {"name": info.name, "data_type": f"TYPE_{info.datatype}", "dims": info.shape[1:]}
+    return reply(oip_models.config(model, inputs, outputs, controller.settings.limits.infer_bytes))
 
 
 def _served(request: Request, model: str) -> set[int]:

@@ -8,28 +8,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
-import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from agent.contract import oip_models
+from agent.contract.oip_models import READY, UNAVAILABLE, Standing
 from controller import reads, records, repository
 from controller.api.access import RELEASE, controller_of, needs
 from controller.api.errors import error_body, reply
 from controller.errors import BadRequest, DeviceError, UserError
 from controller.parts import Controller
-from controller.repository import READY, UNAVAILABLE, Built, Standing
+from controller.repository import Built
 
 router = APIRouter(prefix="/v2/repository", tags=["inference"])
 _LOOK_S = 0.1
-
-
-class _Wanted(msgspec.Struct):
-    """`ready`: only versions that answer requests."""
-
-    ready: bool = False
-    parameters: dict[str, Any] = {}
 
 
 @router.post("/index", dependencies=needs("read", "infer"))
@@ -85,12 +78,11 @@ def _under_way(what: str, who: list[str], headers: dict[str, str]) -> Response:
     return reply(error_body(f"{what}: {missing}", "device", "ask /v2/repository/index"), 202, headers)
 
 
-async def _wanted(request: Request) -> _Wanted:
-    body = await request.body()
+async def _wanted(request: Request) -> oip_models.Wanted:
     try:
-        return msgspec.json.decode(body, type=_Wanted) if body.strip() else _Wanted()
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadRequest(f"not a request of the repository extension: {error}") from error
+        return oip_models.wanted(await request.body())
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
 
 
 async def _newest_release(controller: Controller, model: str) -> records.Release:

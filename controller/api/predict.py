@@ -16,6 +16,7 @@ from starlette.types import Message, Receive
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
 from agent.contract.messages import Answer
+from agent.contract.oip_models import TensorInfo
 from agent.contract.tensors import Tensor, check
 from controller import classes, inputs, records
 from controller.api import bodies
@@ -26,7 +27,6 @@ from controller.api.oip_models import tensor_infos
 from controller.errors import BadRequest, Busy
 from controller.inference import Trace
 from controller.parts import Controller
-from controller.replies import TensorInfo
 
 router = APIRouter(tags=["inference"])
 # Files of one request, one row each.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
+from agent.contract.oip_models import TensorInfo
 from controller import inputs
 from controller.errors import UserError
-from controller.replies import TensorInfo
 
 MAX_BYTES = 64 * 1024 * 1024
 

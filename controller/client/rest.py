@@ -11,6 +11,7 @@ import msgspec
 
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
+from agent.contract.oip_models import Metadata
 from controller import replies, terms
 from controller.binding_replies import Binding
 from controller.client.http import API as API
@@ -317,8 +318,8 @@ class Client(KeptCalls):
     def example(self, example: str) -> replies.Example:
         return self._get(f"/examples/{part(example)}", replies.Example)
 
-    def metadata(self, model: str) -> replies.Metadata:
-        return read(self._send("GET", f"/v2/models/{part(model)}"), replies.Metadata)
+    def metadata(self, model: str) -> Metadata:
+        return read(self._send("GET", f"/v2/models/{part(model)}"), Metadata)
 
     def infer(self, model: str, inputs: Mapping[str, Array]) -> Answer:
         """`inputs` by name, each (rows, ...). Raises Preparing where the model is on its way to a device."""

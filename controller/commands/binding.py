@@ -75,6 +75,9 @@ def list_bindings() -> None:
         screen.line("no bindings; add one with `lepta binding add MODEL --topic T --format F --all`")
         return
     screen.table(HEADER, [row for binding in bindings for row in rows(binding)])
+    for binding in bindings:
+        if binding.refused:
+            screen.note(f"{binding.name}: {binding.refused} of {len(binding.states)} devices cannot read it")
 
 
 @app.command()

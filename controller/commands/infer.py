@@ -14,10 +14,11 @@ from controller.commands.layout import ms
 from controller.errors import NotFound, Preparing
 
 if TYPE_CHECKING:
+    from agent.contract.oip_models import Metadata
     from controller.client.oip import Answer
     from controller.client.rest import Client
     from controller.commands.screen import Screen
-    from controller.replies import Metadata, Request, Version
+    from controller.replies import Request, Version
 
 
 def infer(

@@ -49,15 +49,18 @@ class Fleet:
         for program in [*self.agents.values(), self.controller]:
             program.stop()
 
-    def add_agent(self, name: str, facts: dict[str, Any] | None = None) -> Program:
-        """Enroll and start an agent; returns when the controller has heard of it."""
+    def add_agent(
+        self, name: str, facts: dict[str, Any] | None = None, limits: dict[str, Any] | None = None
+    ) -> Program:
+        """Enroll and start an agent; returns when the controller has heard of it. `facts` and `limits` as agent.toml
+        has them."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
         token = home / "claim"
         token.write_text(self.client.claim().token)
         config = home / "agent.toml"
-        lines = [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in (facts or {}).items()]
-        config.write_text("\n".join([f'token_file = "{token}"', "[facts]", *lines]) + "\n")
+        lines = [f'token_file = "{token}"', "[facts]", *_toml(facts), "[limits]", *_toml(limits)]
+        config.write_text("\n".join(lines) + "\n")
         return self.start_agent(name)
 
     def start_agent(self, name: str) -> Program:
@@ -138,6 +141,10 @@ class Fleet:
 
     def _is_online(self, name: str) -> bool:
         return any(device.name == name and device.online for device in self.client.devices())
+
+
+def _toml(table: dict[str, Any] | None) -> list[str]:
+    return [f"{key} = {msgspec.json.encode(value).decode()}" for key, value in (table or {}).items()]
 
 
 def _report(model: str, content: bytes, files: dict[str, FileRef]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -46,6 +47,12 @@ class Here:
     def get(self, path: str) -> tuple[int, Any]:
         with closing(self.connect()) as connection:
             connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+    def post(self, path: str, body: bytes = b"") -> tuple[int, Any]:
+        with closing(self.connect()) as connection:
+            connection.request("POST", path, body)
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 
@@ -105,7 +112,9 @@ def test_the_protocol_is_spoken_as_json_and_with_binary_tensors_over_one_connect
         assert (answer.version, answer.artifact, answer.device) == (1, wanted.artifact, here.agent.name)
         assert "ai-edge-litert" in answer.runtime
         plain = json_request(ROW, id="mine")
-        for body, headers in ((plain, {}), (gzip.compress(plain), {"Content_Encoding": "gzip"})):
+        packed = [(gzip.compress(plain), {"Content_Encoding": "gzip"})]
+        packed += [(zlib.compress(plain), {"Content_Encoding": "deflate"})]
+        for body, headers in [(plain, {}), *packed]:
             status, told, found = infer(connection, body, **headers)
             assert (status, told["Content-Type"]) == (200, "application/json")
             assert json.loads(found)["id"] == "mine"
@@ -115,8 +124,70 @@ def test_the_protocol_is_spoken_as_json_and_with_binary_tensors_over_one_connect
     assert here.get("/v2/models/digits/ready") == (200, {"name": "digits", "ready": True})
     status, metadata = here.get("/v2/models/digits/versions/1")
     assert (status, metadata["versions"]) == (200, ["1"])
-    assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, builders.FEATURES]}]
-    assert "binary_tensor_data" in here.get("/v2")[1]["extensions"]
+    [x] = metadata["inputs"]
+    assert (x["name"], x["datatype"], x["shape"]) == ("x", "FP32", [-1, builders.FEATURES])
+    assert x["parameters"]["stored_datatype"] == "INT8"
+    assert {"binary_tensor_data", "statistics", "model_repository"} <= set(here.get("/v2")[1]["extensions"])
+    assert here.get("/v2/models/digits/config")[1]["input"][0]["data_type"] == "TYPE_FP32"
+
+
+def test_requests_are_counted_for_the_version_that_answered(controller: FakeController, here: Here) -> None:
+    controller.serve(here.agent.name, builders.classifier(1))
+    assert here.get("/v2/models/digits/stats")[1]["model_stats"][0]["inference_count"] == 0
+    two = {"x": np.repeat(ROW["x"], 2, axis=0)}
+    with closing(here.connect()) as connection:
+        for rows in (ROW, two, two):
+            assert infer(connection, json_request(rows))[0] == 200
+        assert infer(connection, b"{}")[0] == 400
+    [stats] = here.get("/v2/models/digits/versions/1/stats")[1]["model_stats"]
+    assert (stats["name"], stats["version"], stats["inference_count"], stats["execution_count"]) == (
+        "digits",
+        "1",
+        5,
+        3,
+    )
+    counted = stats["inference_stats"]
+    assert (counted["success"]["count"], counted["fail"]["count"]) == (3, 1)
+    assert counted["success"]["ns"] > counted["compute_infer"]["ns"] > 0
+    assert [(batch["batch_size"], batch["compute_infer"]["count"]) for batch in stats["batch_stats"]] == [
+        (1, 1),
+        (2, 2),
+    ]
+    assert here.get("/v2/models/stats")[1]["model_stats"] == [stats]
+    assert here.get("/v2/models/digits/versions/7/stats") == (200, {"model_stats": []})
+    assert here.get("/v2/models/other/stats")[0] == 404
+
+
+def test_what_the_device_runs_can_be_listed_and_is_the_controllers_to_change(
+    controller: FakeController, here: Here
+) -> None:
+    until(lambda: _accepts(here.port), "it listens")
+    assert here.post("/v2/repository/index") == (200, [])
+    controller.serve(here.agent.name, builders.classifier(1))
+    ready = {"name": "digits", "version": "1", "state": "READY", "reason": ""}
+    assert here.post("/v2/repository/index", b'{"ready": true}') == (200, [ready])
+    assert here.post("/v2/repository/index", b"[")[0] == 400
+    for verb in ("load", "unload"):
+        status, told = here.post(f"/v2/repository/models/digits/{verb}")
+        assert status == 403
+        assert "decided by its controller" in told["error"]
+        assert "lepta rollout start digits" in told["error"]
+
+
+def test_numbers_as_a_version_stores_them_are_taken_for_that_version_alone(
+    controller: FakeController, here: Here
+) -> None:
+    content = builders.classifier(1)
+    controller.serve(here.agent.name, content)
+    how = here.get("/v2/models/digits")[1]["inputs"][0]["parameters"]
+    stored = np.clip(np.round(ROW["x"] / np.float32(how["scale"])) + how["zero_point"], -128, 127).astype(np.int8)
+    body = json_request({"x": stored})
+    status, told = here.post("/v2/models/digits/infer", body)
+    assert status == 400
+    assert "ask versions/N/infer" in told["error"]
+    status, told = here.post("/v2/models/digits/versions/1/infer", body)
+    assert status == 200
+    assert np.allclose(told["outputs"][0]["data"], expected(content).ravel())
 
 
 def test_what_cannot_be_answered_says_why_and_the_connection_lives_on(controller: FakeController, here: Here) -> None:

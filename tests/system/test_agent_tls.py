@@ -181,6 +181,9 @@ class _Ear:
     def link_received(self, topic: str, payload: bytes) -> None:
         self.heard.append(payload)
 
+    def link_subscribed(self, topic: str, refused: str) -> None:
+        return
+
 
 @pytest.mark.parametrize("pause", [0.0, 0.004], ids=["fast", "slow"])
 def test_large_messages_go_both_ways_whole_and_the_loop_never_waits_for_the_network(place: Place, pause: float) -> None:

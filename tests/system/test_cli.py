@@ -19,6 +19,7 @@ from agent.contract import children
 from agent.runtime import load
 from controller.demo.fleet import Fleet, opened
 from tests.builders import RUNTIMES, classifier, file_ref, golden_for, random_inputs
+from tests.system import cli
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +82,11 @@ def write_folder(folder: Path, model: str, contents: dict[str, bytes]) -> None:
 
 
 def environment(fleet: Fleet) -> dict[str, str]:
-    return children.environment({"LEPTA_DATA": str(fleet.folder / "controller"), "NO_COLOR": "1"})
+    return cli.environment(fleet.folder / "controller")
 
 
 def lepta(fleet: Fleet, *arguments: str, given: bytes | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*children.command("controller.cli"), *arguments],
-        env=environment(fleet),
-        input=given,
-        capture_output=True,
-        timeout=400,
-        check=False,
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return cli.lepta(fleet.folder / "controller", *arguments, given=given)
 
 
 def rows(count: int) -> np.ndarray[Any, Any]:

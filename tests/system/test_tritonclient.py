@@ -1,4 +1,4 @@
-"""Triton's own client, unchanged, against a real controller with a real agent."""
+"""Triton's own client, unchanged, against a real controller, and against the local endpoint of its real agent."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import pytest
 
 from agent.runtime import load, predict
 from tests import builders
+from tests.system.lan import free_ports
 from tests.system.world import World
 
 pytestmark = pytest.mark.tritonclient
 X = np.linspace(-2, 2, 48, dtype=np.float32).reshape(3, 16)
 BOTH = [False, True]
+[LOCAL] = free_ports(1)
 
 
 class Triton:
     """The client with the key that every request of it carries; what we test is in `http`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
         from tritonclient import http
 
         self.http = http
-        place = world.client.place
-        self.headers = {"Authorization": f"Bearer {place.token()}"}
-        address = httpx.URL(place.url)
+        self.headers = headers
+        address = httpx.URL(url)
         self.client = http.InferenceServerClient(f"{address.host}:{address.port}")
 
     def __getattr__(self, verb: str) -> Any:
@@ -50,6 +51,7 @@ class Triton:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(tmp_path_factory.mktemp("triton")) as world:
+        world.agent_options["one"] = ("--serve", f"127.0.0.1:{LOCAL}")
         world.add_agent("one")
         world.bring("toy", builders.classifier(1))
         world.roll_out("toy", world.bring("toy", builders.classifier(2)))
@@ -57,9 +59,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield world
 
 
+def at_controller(world: World) -> Triton:
+    place = world.client.place
+    return Triton(place.url, {"Authorization": f"Bearer {place.token()}"})
+
+
 @pytest.fixture(scope="module")
-def triton(world: World) -> Iterator[Triton]:
-    made = Triton(world)
+def fleet(world: World) -> Iterator[Triton]:
+    made = at_controller(world)
+    yield made
+    made.client.close()
+
+
+@pytest.fixture(scope="module", params=["controller", "device"])
+def triton(world: World, request: pytest.FixtureRequest) -> Iterator[Triton]:
+    made = at_controller(world) if request.param == "controller" else Triton(f"http://127.0.0.1:{LOCAL}", {})
     yield made
     made.client.close()
 
@@ -140,7 +154,8 @@ def test_statistics(triton: Triton) -> None:
     assert {"toy", "pair"} <= {each["name"] for each in everything}
 
 
-def test_the_repository_is_listed_and_a_model_is_loaded_and_unloaded(world: World, triton: Triton) -> None:
+def test_the_repository_is_listed_and_a_model_is_loaded_and_unloaded(world: World, fleet: Triton) -> None:
+    triton = fleet
     world.client.release("comes", world.bring("comes", builders.classifier(3)))
     assert not triton.is_model_ready("comes")
     triton.load_model("comes")
@@ -152,15 +167,27 @@ def test_the_repository_is_listed_and_a_model_is_loaded_and_unloaded(world: Worl
     triton.refused("no model is called", "load_model", "none")
 
 
-def test_refusals_reach_the_caller_in_our_words(world: World, triton: Triton) -> None:
+def test_refusals_reach_the_caller_in_our_words(triton: Triton) -> None:
     wrong = np.ones((1, 5), np.float32)
     triton.refused("this model wants", "infer", "toy", [triton.tensor("x", wrong, binary=True)])
     triton.refused("no model is called", "infer", "none", [triton.tensor("x", X, binary=True)])
     classes = [triton.http.InferRequestedOutput("scores", class_count=2)]
     triton.refused("/predict for labels", "infer", "toy", [triton.tensor("x", X, binary=True)], outputs=classes)
-    triton.refused("nothing is at", "get_log_settings")
-    triton.headers = {}
+    triton.refused("nothing is (at|here)", "get_log_settings")
+
+
+def test_the_controller_wants_a_key(fleet: Triton) -> None:
+    key, fleet.headers = fleet.headers, {}
     try:
-        triton.refused("no API key was sent", "get_server_metadata")
+        fleet.refused("no API key was sent", "get_server_metadata")
     finally:
-        triton.headers = Triton(world).headers
+        fleet.headers = key
+
+
+def test_a_device_lists_what_it_runs_and_leaves_the_choice_to_its_controller(world: World) -> None:
+    device = Triton(f"http://127.0.0.1:{LOCAL}", {})
+    states = {(m["name"], m["version"]): m["state"] for m in device.get_model_repository_index()}
+    assert states == {("toy", "2"): "READY", ("pair", "1"): "READY"}
+    device.refused("decided by its controller", "load_model", "toy")
+    device.refused("decided by its controller", "unload_model", "toy")
+    device.client.close()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from agent.contract.golden import Array
 from agent.contract.manifest import Preprocessing
+from agent.contract.oip_models import TensorInfo
 from agent.contract.signing import PrivateKey, seal
 from controller.client.answers import describe
 from controller.client.mqtt import readable
@@ -20,7 +21,6 @@ from controller.client.preprocess import read_inputs
 from controller.commands.layout import aligned
 from controller.errors import UserError
 from controller.inputs import image_to_array
-from controller.replies import TensorInfo
 
 IMAGE = (TensorInfo(name="image", datatype="INT8", shape=(-1, 8, 8, 1)),)
 HOW = Preprocessing(height=8, width=8, scale=1 / 16, offset=-0.5)

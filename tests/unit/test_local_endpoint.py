@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import batching
-from agent.contract.tensors import TensorSpec
+from agent.contract.messages import ModelState
 from agent.local import place, routes
 from agent.local.parser import MAX_HEAD, Parser, Refused, Request
+from agent.local.standings import standings
 
 HOST = b"Host: localhost\r\n"
 MOST = 1000
@@ -108,17 +110,31 @@ def test_a_path_names_a_model_and_perhaps_a_version() -> None:
     assert routes.find("/v2/models/m") == ("model", "m", "")
     assert routes.find("/v2/models/m/versions/3/ready") == ("model ready", "m", "3")
     assert routes.find("/v2/health/ready") == ("ready", "", "")
-    for nothing in ("/", "/v2/", "/v2/models//infer", "/v2/models/m/other", "/v2/models/m/versions//infer"):
+    assert routes.find("/v2/models/m/versions/3/stats") == ("stats", "m", "3")
+    assert routes.find("/v2/models/stats") == ("all stats", "", "")
+    assert routes.find("/v2/repository/models/m/unload") == ("unload", "m", "")
+    for nothing in (
+        "/v2/repository/models/m",
+        "/",
+        "/v2/",
+        "/v2/models//infer",
+        "/v2/models/m/other",
+        "/v2/models/m/versions//infer",
+    ):
         assert routes.find(nothing) is None
 
 
-def test_metadata_names_the_types_that_a_caller_sends() -> None:
-    specs = (TensorSpec("x", "int8", (4,), 0.1, 0), TensorSpec("ids", "int32", (8,)))
-    told = routes.metadata("m", 2, specs, specs[:1])
-    assert told["inputs"] == [
-        {"name": "x", "datatype": "FP32", "shape": [-1, 4]},
-        {"name": "ids", "datatype": "INT32", "shape": [-1, 8]},
-    ]
+def test_versions_stand_as_devices_report_them_and_answer_only_where_a_worker_lives() -> None:
+    def state(version: int, state: Any, reason: str = "") -> ModelState:
+        digest = "1" * 64
+        return ModelState(
+            model="m", version=version, artifact=digest, manifest=digest, profile="p", state=state, reason=reason
+        )
+
+    states = [state(1, "serving"), state(2, "probing"), state(3, "refused", "too slow")]
+    told = [(s.version, s.state, s.reason) for s in standings(states, {"m"})]
+    assert told == [("1", "READY", ""), ("2", "LOADING", "probing"), ("3", "UNAVAILABLE", "refused: too slow")]
+    assert [s.state for s in standings([state(1, "serving"), state(2, "watching")], ())] == ["LOADING", "LOADING"]
 
 
 def test_an_address_on_loopback_is_taken_and_another_only_where_that_is_wished() -> None:

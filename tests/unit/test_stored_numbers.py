@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
+from agent.contract import stored_numbers
 from agent.contract.tensors import Tensor, TensorSpec
-from controller import records, stored_numbers
 
 INT8 = TensorSpec("x", "int8", (2,), 0.1, 3)
 FINER = TensorSpec("x", "int8", (2,), 0.05, 3)
@@ -14,22 +13,9 @@ FLOAT = TensorSpec("x", "float32", (2,))
 IDS = TensorSpec("x", "int8", (2,))
 
 
-def built(*inputs: TensorSpec) -> list[records.Artifact]:
-    """An artifact for each, of a profile of its own."""
-    return [
-        records.Artifact(
-            digest="1" * 64,
-            model="m",
-            version=1,
-            profile=f"p{number}",
-            files={},
-            manifest="2" * 64,
-            sequence=number,
-            report={"inputs": msgspec.to_builtins((spec,)), "outputs": []},
-            created_at=0.0,
-        )
-        for number, spec in enumerate(inputs)
-    ]
+def built(*inputs: TensorSpec) -> list[tuple[TensorSpec]]:
+    """The inputs of an artifact for each, of a profile of its own."""
+    return [(spec,) for spec in inputs]
 
 
 def sent(dtype: str) -> tuple[Tensor, ...]:

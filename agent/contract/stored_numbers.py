@@ -1,4 +1,4 @@
-"""PURE: requests that bring numbers as a model stores them, int8 already.
+"""PURE: requests that bring numbers as a model stores them, int8 already. No numpy.
 
 Such a number means something only by the scale of the artifact that computes with it, and another version, or another
 profile's artifact of the same version, has scales of its own. So they are taken where they can have one meaning only.
@@ -8,29 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import msgspec
-
 from agent.contract.tensors import Tensor, TensorSpec
-from controller.records import Artifact
 
 # Types that a quantized model may store; real numbers of these types are better sent as FP32 too.
 _SMALL = frozenset({"int8", "uint8", "int16"})
-
-
-def specs_of(artifact: Artifact, side: str) -> tuple[TensorSpec, ...]:
-    """`side`: inputs or outputs, as the artifact's report has them."""
-    return msgspec.convert(artifact.report[side], tuple[TensorSpec, ...])
 
 
 def possible(tensors: Iterable[Tensor]) -> bool:
     return any(tensor.dtype in _SMALL for tensor in tensors)
 
 
-def fault(tensors: Iterable[Tensor], artifacts: Sequence[Artifact], only: int) -> str:
+def fault(tensors: Iterable[Tensor], artifacts: Sequence[Sequence[TensorSpec]], only: int) -> str:
     """Why the tensors have no one meaning; empty where they have. `only`: the version that the caller asked for, 0 for
-    none; `artifacts` are those of the version."""
+    none; `artifacts`: the inputs of each that may compute with them."""
     for tensor in tensors:
-        found = {spec for artifact in artifacts for spec in specs_of(artifact, "inputs") if spec.name == tensor.name}
+        found = {spec for inputs in artifacts for spec in inputs if spec.name == tensor.name}
         stored = {spec for spec in found if spec.dtype == tensor.dtype and spec.scale is not None}
         if stored and not only:
             return (
@@ -45,9 +37,9 @@ def fault(tensors: Iterable[Tensor], artifacts: Sequence[Artifact], only: int) -
     return ""
 
 
-def common(artifacts: Sequence[Artifact]) -> dict[str, TensorSpec]:
-    """The inputs that are stored alike in every artifact of a version, by name, where they have a scale."""
-    sides = [{spec.name: spec for spec in specs_of(artifact, "inputs")} for artifact in artifacts]
+def common(artifacts: Sequence[Sequence[TensorSpec]]) -> dict[str, TensorSpec]:
+    """The inputs that every artifact stores alike, by name, where they have a scale."""
+    sides = [{spec.name: spec for spec in inputs} for inputs in artifacts]
     first = sides[0] if sides else {}
     return {
         name: spec

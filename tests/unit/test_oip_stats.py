@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from controller.model_stats import Statistics
+from agent.contract.oip_stats import Statistics
 
 
 def answered(statistics: Statistics, version: int = 1, rows: int = 2) -> None:

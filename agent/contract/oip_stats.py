@@ -1,7 +1,7 @@
 """PURE: how often each version of each model was asked, and how long that took, in the shape of Triton's statistics
 extension: https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
 
-Counted since the controller began. Durations are sums, in nanoseconds. A device quantizes, computes and dequantizes in
+Counted since the server began. Durations are sums, in nanoseconds. A device quantizes, computes and dequantizes in
 one go, so that all of it is `compute_infer`, and `compute_input` and `compute_output` stay 0. One execution is one
 request at one device; its rows are its batch size.
 """
@@ -69,7 +69,7 @@ class Statistics:
     def answered(
         self, model: str, version: int, *, rows: int, at_ms: int, whole_ms: float, queue_ms: float, service_ms: float
     ) -> None:
-        """`at_ms`: milliseconds since 1970; `whole_ms`: from the request's arrival to its answer; `queue_ms` and
+        """`at_ms`: milliseconds since 1970; `whole_ms`: from a request's arrival to its answer; `queue_ms` and
         `service_ms`: on the device."""
         stats = self._moved_up(model, version)
         self._last[model] = version
