@@ -65,6 +65,8 @@ class Statistics:
     def __init__(self) -> None:
         self._of: dict[tuple[str, int], ModelStats] = {}
         self._last: dict[str, int] = {}
+        self._newest: tuple[str, int] | None = None
+        """The last of `_of`."""
 
     def answered(
         self, model: str, version: int, *, rows: int, at_ms: int, whole_ms: float, queue_ms: float, service_ms: float
@@ -80,9 +82,9 @@ class Statistics:
         stats.inference_stats.queue.add(queue_ms)
         batch = _batch(stats, rows)
         for measured in (stats.inference_stats, batch) if batch else (stats.inference_stats,):
-            measured.compute_input.add(0.0)
+            measured.compute_input.count += 1
             measured.compute_infer.add(service_ms)
-            measured.compute_output.add(0.0)
+            measured.compute_output.count += 1
 
     def failed(self, model: str, version: int, asked: int, whole_ms: float) -> None:
         """`version`: the one that failed it, 0 where none had it. Then it counts for the one that was `asked` for, if
@@ -104,6 +106,9 @@ class Statistics:
 
     def _moved_up(self, model: str, version: int) -> ModelStats:
         key = (model, version)
+        if key == self._newest:
+            return self._of[key]
+        self._newest = key
         stats = self._of.pop(key, None) or ModelStats(model, str(version))
         self._of[key] = stats
         if len(self._of) > _MOST:
@@ -114,8 +119,10 @@ class Statistics:
 
 
 def _batch(stats: ModelStats, rows: int) -> BatchStats | None:
-    found = next((batch for batch in stats.batch_stats if batch.batch_size == rows), None)
-    if found is None and len(stats.batch_stats) < _SIZES:
-        found = BatchStats(rows)
-        stats.batch_stats.append(found)
-    return found
+    for batch in stats.batch_stats:
+        if batch.batch_size == rows:
+            return batch
+    if len(stats.batch_stats) == _SIZES:
+        return None
+    stats.batch_stats.append(BatchStats(rows))
+    return stats.batch_stats[-1]

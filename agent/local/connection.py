@@ -26,10 +26,11 @@ class Handler(Protocol):
 class _Waiting:
     """The answer that is to come; another one is too late."""
 
-    __slots__ = ("until",)
+    __slots__ = ("late", "until")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, until: float, late: Callable[[], None]) -> None:
         self.until = until
+        self.late = late
 
 
 class Connection:
@@ -52,15 +53,18 @@ class Connection:
             self._keep = keep
         self._send([response])
 
-    def expect(self, until: float) -> Callable[[frames.Computed], None]:
-        """The answer comes with the call of what is returned; nobody waits for it after `until`."""
-        waiting = self._waiting = _Waiting(until)
+    def expect(self, until: float, late: Callable[[], None]) -> Callable[[frames.Computed], bool]:
+        """The answer comes with the call of what is returned, which tells whether somebody still waited; nobody does
+        after `until`: then `late` is called."""
+        waiting = self._waiting = _Waiting(until, late)
 
-        def answered(computed: frames.Computed) -> None:
-            if self._waiting is waiting:
-                self._waiting = None
-                self._send(replies.answer(computed, keep=self._keep))
-                self._advance()
+        def answered(computed: frames.Computed) -> bool:
+            if self._waiting is not waiting:
+                return False
+            self._waiting = None
+            self._send(replies.answer(computed, keep=self._keep))
+            self._advance()
+            return True
 
         return answered
 
@@ -68,7 +72,8 @@ class Connection:
         """Time has passed: has the caller, or the model, taken too long?"""
         if self._waiting is not None:
             if now > self._waiting.until:
-                self._waiting = None
+                late, self._waiting = self._waiting.late, None
+                late()
                 self._send([replies.error(503, "no answer in time; the device is busy", keep=self._keep)])
                 self._advance()
         elif now - self._since > (patience if self._out or not self._keep else idle):

@@ -102,13 +102,14 @@ class Endpoint:
         question = frames.Question(
             request.body, None if length is None else length.decode("latin-1"), coding, int(route.version or 0)
         )
-        answer = connection.expect(self._loop.now() + self._limits.local_wait)
+        within = self._limits.local_wait
+        answer = connection.expect(self._loop.now() + within, lambda: self._tells.count_late(route, within))
 
         def answered(item: Waiting, computed: frames.Computed, member: Member | None) -> None:
-            answer(computed)
-            self._tells.count(item, computed, member, route.version, self._loop.now(), int(time.time() * 1000))
+            if answer(computed):
+                self._tells.count(item, computed, member, route.version, self._loop.now(), int(time.time() * 1000))
 
-        self._agent.ask(Ask(route.model, question, answered), self._limits.local_wait)
+        self._agent.ask(Ask(route.model, question, answered), within)
 
     # -- connections
 

@@ -96,6 +96,10 @@ class Tells:
             service_ms=computed.service_ms,
         )
 
+    def count_late(self, route: Route, waited_s: float) -> None:
+        """A request was not answered in time."""
+        self._statistics.failed(route.model, 0, int(route.version or 0), waited_s * 1000)
+
     # -- of the server
 
     def _server(self, _route: Route, request: Request) -> bytes:

@@ -144,12 +144,13 @@ def test_a_user_is_answered_in_the_encoding_in_which_he_asked(fleet: World) -> N
         "kind": (msgspec.json, {"inputs": [{**numbers, "datatype": "FP7"}]}),
         "other": (msgspec.msgpack, {"inputs": [{**raw, "name": "y"}]}),
     }
-    with user_of(fleet, topics.client_answer("me")) as me, user_of(fleet, topics.client_answer("other")) as other:
+    with user_of(fleet, topics.client_answer("me")) as me, user_of(fleet, f"{topics.ROOT}/clients/#") as onlooker:
         for id_, (encoding, body) in asked.items():
             me.publish(topics.model_infer("toy"), encoding.encode({"client": "me", "id": id_, **body}), qos=1)
         me.publish(topics.model_infer("none"), msgspec.msgpack.encode({"client": "me", "id": "none", "inputs": [raw]}))
         assert until(lambda: len(me.heard()) == 6), me.heard()
-        assert not other.heard()
+        assert until(lambda: len(onlooker.heard()) == 6)
+        assert {topic for topic, _ in onlooker.heard()} == {topics.client_answer("me")}
         answers = {answer["id"]: answer for answer in map(_decoded, me.heard())}
     [found] = answers["json"]["outputs"]
     assert np.allclose(np.reshape(found["data"], found["shape"]), expected)

@@ -184,5 +184,5 @@ def test_ctrl_c_while_listening_is_calm(fleet: Fleet) -> None:
     listening.stdout.readline()
     os.kill(listening.pid, signal.SIGINT)
     _out, err = listening.communicate(timeout=10)
-    assert listening.returncode == 130
+    assert listening.returncode == 130, err
     assert err == "stopped\n"

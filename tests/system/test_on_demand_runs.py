@@ -43,6 +43,12 @@ def tflite(folder: Path) -> tuple[str, int]:
     return "source.tflite", 32
 
 
+def bring(world: World, folder: Path, name: str) -> None:
+    """A version that was never built."""
+    source, data = (world.client.put_file(folder / file).digest for file in (name, "data.npz"))
+    world.client.add_version("fresh", source=source, source_name=name, data=data, labels=(), preprocessing=None)
+
+
 def ask(world: World, width: int, **headers: str) -> httpx.Response:
     body = {"inputs": [{"name": "x", "shape": [1, width], "datatype": "FP32", "data": [0.5] * width}]}
     return world.http.post("/v2/models/fresh/infer", json=body, headers=headers, timeout=PATIENCE_S)
@@ -69,8 +75,7 @@ def test_a_request_begins_run_and_release_by_policy_and_who_follows_it_is_answer
     name, width = write(tmp_path)
     with World(tmp_path / "world") as world, ThreadPoolExecutor(1) as pool:
         world.add_agent("pi-1")
-        source, data = (world.client.put_file(tmp_path / file).digest for file in (name, "data.npz"))
-        world.client.add_version("fresh", source=source, source_name=name, data=data, labels=(), preprocessing=None)
+        bring(world, tmp_path, name)
         assert ask(world, width).status_code == 503, "as long as the policy does not let a request begin a run"
         world.client.set_policy("fresh", {"on_demand": "optimize"})
         first = ask(world, width, **ASYNC)
@@ -89,3 +94,20 @@ def test_a_request_begins_run_and_release_by_policy_and_who_follows_it_is_answer
         assert all(step in shown for step in STEPS)
         both = {request.id: request.state for request in world.client.requests_of(TRACE)}
         assert both == {first.headers["Lepta-Request"]: "preparing", answer.json()["id"]: "answered"}
+
+
+def test_who_asks_at_the_command_line_waits_for_the_run_and_is_answered(tmp_path: Path) -> None:
+    name, width = tflite(tmp_path)
+    np.save(tmp_path / "row.npy", np.full((1, width), 0.5, np.float32))
+    with World(tmp_path / "world") as world:
+        world.add_agent("pi-1")
+        bring(world, tmp_path, name)
+        refused = cli.lepta(world.data, "infer", "fresh", str(tmp_path / "row.npy"))
+        assert refused.returncode == 1
+        assert "was not built for x86-cpu" in refused.stderr
+        assert "lepta model policy fresh --on-demand optimize" in refused.stderr
+        set_ = cli.lepta(world.data, "model", "policy", "fresh", "--on-demand", "optimize")
+        assert set_.returncode == 0, set_.stderr
+        asked = cli.lepta(world.data, "infer", "fresh", str(tmp_path / "row.npy"))
+        assert asked.returncode == 0, asked.stderr
+        assert "fresh version 1, on pi-1" in asked.stdout
