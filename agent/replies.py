@@ -48,6 +48,7 @@ def reply(item: Waiting, computed: frames.Computed, member: Member | None, now: 
         fault=computed.fault,
         queue_ms=queue_ms,
         service_ms=computed.service_ms,
+        fetched=item.fetched,
     )
 
 

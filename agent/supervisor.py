@@ -12,7 +12,7 @@ import msgspec
 from agent import VERSION, frames, replies, session
 from agent.bindings import Bindings
 from agent.blobs import Blobs
-from agent.chunks import ChunkError
+from agent.chunks import ChunkError, unpacked
 from agent.clock import Clock
 from agent.commands import Commands
 from agent.contract import topics
@@ -227,7 +227,7 @@ class Supervisor:
         digest, number = parsed.names[-2:]
         chunk = decode(parsed.kind, payload)
         assert isinstance(chunk, Chunk)
-        self._fetcher.chunk(digest, int(number), chunk.size, chunk.data)
+        self._fetcher.chunk(digest, int(number), chunk.size, unpacked(chunk, int(number)))
 
     # -- what the session decides
 
@@ -270,6 +270,7 @@ class Supervisor:
             models=self.states(),
             agent_version=VERSION,
             root=self._standing.roots.version,
+            packings=self._standing.packings,
         )
         self._publish("hello", hello, qos=1)
 
@@ -312,6 +313,7 @@ class Supervisor:
 
     def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None:
         """Publish an answer or result. (serving.Observer)"""
+        self._intake.computed(computed)
         if replies.told_here(item, computed, member):
             return
         message = replies.reply(item, computed, member, self._loop.now())

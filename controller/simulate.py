@@ -22,9 +22,10 @@ from pathlib import Path
 
 from agent import enroll, facts, frames
 from agent.blobs import Blobs
-from agent.contract.messages import ProbeResult
+from agent.contract.messages import MessageError, ProbeResult
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
 from agent.disk import RealDisk
+from agent.inputs import Damaged, tensors_of
 from agent.join import Invitation, join
 from agent.keeper import Keeper
 from agent.link import Link
@@ -86,12 +87,13 @@ class _SimulatedWorker:
 
     def compute(self, order: frames.Compute) -> None:
         try:
-            rows = rows_of(order.inputs)
-        except TensorError:
-            rows = 0
+            inputs = tensors_of(order)
+            rows = rows_of(inputs)
+        except (TensorError, MessageError, Damaged, OSError):
+            inputs, rows = (), 0
         busy_ms = self._simulation.row_ms * rows
         wrong = self._simulation.wrong_every
-        self._order(busy_ms, lambda: _computed(order, self._start.outputs, rows, busy_ms, wrong))
+        self._order(busy_ms, lambda: _computed(order.id, inputs, self._start.outputs, rows, busy_ms, wrong))
 
     def promote(self) -> None:
         """A simulated worker takes no processor time."""
@@ -163,10 +165,10 @@ def _one_hot(spec: TensorSpec, sums: Sequence[int]) -> Tensor:
 
 
 def _computed(
-    order: frames.Compute, specs: Sequence[TensorSpec], rows: int, busy_ms: float, wrong_every: int
+    number: int, inputs: Sequence[Tensor], specs: Sequence[TensorSpec], rows: int, busy_ms: float, wrong_every: int
 ) -> frames.Computed:
-    outputs = simulated_outputs(order.inputs, specs, rows, wrong_every) if rows else ()
-    return frames.Computed(id=order.id, outputs=outputs, rows=rows, service_ms=busy_ms)
+    outputs = simulated_outputs(inputs, specs, rows, wrong_every) if rows else ()
+    return frames.Computed(id=number, outputs=outputs, rows=rows, service_ms=busy_ms)
 
 
 class SimulatedFleet:
