@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller import job_data, records, work
+from controller import job_data, job_plan, records, work
 from controller.devices import Devices
-from controller.errors import UserError
+from controller.errors import Busy, UserError
 from controller.job_inputs.source import Source
 from controller.job_plan import Server
+from controller.job_prior import Prior
 from controller.reducers.face import About, Reducer
 from controller.reducers.registry import make
 from controller.running_job import family
 
 
-def servers_of(devices: Devices, wanted: records.Job, built: list[records.Artifact]) -> list[Server]:
+def planned(
+    devices: Devices,
+    built: list[records.Artifact],
+    data: Source,
+    wanted: records.Job,
+    policy: work.Policy,
+    prior: Prior,
+) -> tuple[job_plan.Plan, Reducer[Any]]:
+    """What a job is pinned to, and its reducer. Raises Busy where too few devices serve its version now."""
+    servers = servers_of(devices, wanted, built, prior)
+    if not servers:
+        where = f" for {wanted.profile}" if wanted.profile else ""
+        raise Busy(
+            f"no device serves {wanted.model} version {wanted.version}{where}", "lepta deploy, or lepta device ls"
+        )
+    plan = job_plan.plan(built, servers, data.rows, data.row_bytes, wanted, policy, prior.cuts)
+    reducer = reducer_of(wanted, plan.artifact, data)
+    fitting = sum(1 for server in servers if wanted.mixed or server.artifact == plan.artifact.digest)
+    if fitting < reducer.replicas:
+        raise Busy(
+            f"{wanted.reduce} wants {reducer.replicas} devices for each row, and {fitting} serve the artifact",
+            "ask for fewer replicas, or add devices: lepta device ls",
+        )
+    return plan, reducer
+
+
+def servers_of(devices: Devices, wanted: records.Job, built: list[records.Artifact], prior: Prior) -> list[Server]:
     """Every device that could take part."""
     profiles = {artifact.digest: artifact.profile for artifact in built}
     found = []
@@ -23,7 +50,8 @@ def servers_of(devices: Devices, wanted: records.Job, built: list[records.Artifa
         if state is None or not known.online or known.record.drain or state.artifact not in profiles:
             continue
         if wanted.profile in (None, profiles[state.artifact]):
-            found.append(Server(known.name, state.artifact, family(state.runtime), known.row_ms(state.artifact)))
+            row_ms = known.row_ms(state.artifact) or prior.row_ms.get((known.name, state.artifact), 0.0)
+            found.append(Server(known.name, state.artifact, family(state.runtime), row_ms))
     return found
 
 

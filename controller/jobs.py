@@ -11,9 +11,8 @@ from typing import Any
 
 import msgspec
 
-from agent.contract import topics
 from agent.contract.messages import Result
-from controller import job_leases, job_plan, records, work, writes
+from controller import job_leases, records, work, writes
 from controller.background import Background
 from controller.catalog import Catalog
 from controller.devices import Devices
@@ -21,9 +20,11 @@ from controller.errors import Busy, NotFound
 from controller.job_inputs.preparing import Inputs
 from controller.job_inputs.source import Source
 from controller.job_leases import shard_record
+from controller.job_prior import Prior
 from controller.job_reduction import Reduction
 from controller.job_results import Results
-from controller.job_setup import reducer_of, servers_of, shares_of
+from controller.job_setup import planned, reducer_of, shares_of
+from controller.job_shipping import Shipping
 from controller.outbox import Outbox
 from controller.recorder import Recorder
 from controller.reducers.face import Reducer
@@ -36,6 +37,8 @@ from controller.watching import Watchers
 log = logging.getLogger("lepta.jobs")
 # So many accepted shards are worth a trip to a thread.
 _WORTH_IT = 16
+# A controller that is killed forgets what was counted in so many seconds.
+_SAVE_S = 1.0
 
 
 class Reduced(msgspec.Struct, frozen=True):
@@ -73,7 +76,6 @@ class Jobs:
         self._folder = folder
         self._catalog = catalog
         self._devices = devices
-        self._outbox = outbox
         self._recorder = recorder
         self._policy = policy
         self._most_open = most_open
@@ -85,6 +87,7 @@ class Jobs:
         self._deliver = deliver
         self._active: dict[str, RunningJob] = {}
         self._background = Background()
+        self._shipping = Shipping(catalog, outbox, self._background, lambda job, why: deliver(Broken(job, why)))
         devices.on_lost.append(self._lost)
 
     @property
@@ -103,24 +106,12 @@ class Jobs:
     # -- commands
 
     def start(
-        self, tick: Tick, version: records.Version, built: list[records.Artifact], data: Source, wanted: records.Job
+        self, tick: Tick, built: list[records.Artifact], data: Source, wanted: records.Job, prior: Prior
     ) -> records.Job:
-        """Begin a job on the devices that serve `version` now; raises Busy if none does."""
+        """Begin a job on the devices that serve its version now; raises Busy if none does."""
         if len(self._active) >= self._most_open:
             raise Busy(f"{len(self._active)} jobs are running", "wait for one to end, or cancel one: lepta job ls")
-        servers = servers_of(self._devices, wanted, built)
-        if not servers:
-            what = f"{version.model} version {version.version}"
-            where = f" for {wanted.profile}" if wanted.profile else ""
-            raise Busy(f"no device serves {what}{where}", "lepta deploy, or lepta device ls")
-        plan = job_plan.plan(built, servers, data.rows, data.row_bytes, wanted, self._policy)
-        reducer = reducer_of(wanted, plan.artifact, data)
-        fitting = sum(1 for server in servers if wanted.mixed or server.artifact == plan.artifact.digest)
-        if fitting < reducer.replicas:
-            raise Busy(
-                f"{wanted.reduce} wants {reducer.replicas} devices for each row, and {fitting} serve the artifact",
-                "ask for fewer replicas, or add devices: lepta device ls",
-            )
+        plan, reducer = planned(self._devices, built, data, wanted, self._policy, prior)
         shards = replicated(split(data.rows, plan.shard_rows), reducer.replicas)
         job = msgspec.structs.replace(
             wanted,
@@ -136,7 +127,8 @@ class Jobs:
             started_at=tick.wall,
         )
         apart = len(shards) // reducer.replicas if reducer.replicas > 1 else 0
-        self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart), data, reducer)
+        near = {} if job.canaries else prior.near(shards, job.shard_rows)
+        self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart, near=near), data, reducer, prior)
         tick.save(writes.put(job), writes.put(*(shard_record(job.id, s) for s in shards)))
         self._recorder.record(tick.now, "job", id=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
         return job
@@ -149,12 +141,13 @@ class Jobs:
         rules: work.Job,
         data: Source,
         reducer: Reducer[Any],
+        prior: Prior,
     ) -> RunningJob:
         digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
         results = Results(self._folder, job.id)
         scratch = self._folder / f"{job.id}.scratch"
         reduction = Reduction(job, reducer, results, scratch, self._scratch_bytes)
-        active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now)
+        active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now, prior=prior)
         self._active[job.id] = active
         return active
 
@@ -171,10 +164,10 @@ class Jobs:
 
     def clear(self) -> None:
         """Forget what is in memory: it is read anew from the store."""
-        for active in self._active.values():
+        for active in list(self._active.values()):
             active.results.close()
             active.data.close()
-        self._active.clear()
+            self._forget(active)
 
     def give_up(self, tick: Tick, job: records.Job, error: str) -> None:
         tick.save(writes.put(msgspec.structs.replace(job, state="failed", error=error, finished_at=tick.wall)))
@@ -186,6 +179,7 @@ class Jobs:
         built: list[records.Artifact],
         shards: list[records.Shard],
         data: Source,
+        prior: Prior,
     ) -> None:
         """Take a job up again after a restart: accepted shards stay accepted, the others begin with higher attempts."""
         pinned = next((a for a in built if a.digest == job.artifact), built[0])
@@ -200,12 +194,10 @@ class Jobs:
             apart=apart,
             devices=shares_of(accepted),
             accepted_by={s.number: s.device for s in accepted},
+            near={} if job.canaries else prior.near(open_, job.shard_rows),
         )
-        active = self._take_up(tick, job, built, rules, data, reducer)
-        active.device_s = sum(s.busy_s for s in accepted)
-        for s in accepted:
-            active.remember(Shard(s.number, s.first, s.last), s)
-        active.rules.quarantined = {s.number: s.reason for s in shards if s.state == "quarantined"}
+        active = self._take_up(tick, job, built, rules, data, reducer, prior)
+        active.go_on(accepted, [s for s in shards if s.state == "quarantined"])
         self._active[job.id] = active
         if active.rules.finished:
             self._finish(tick, active)
@@ -216,8 +208,7 @@ class Jobs:
         active = self._active.get(result.job)
         if active is None:
             return
-        moved = sum(len(t.data) for t in result.outputs)
-        active.bytes_moved += moved
+        self._shipping.answered(active, device, result)
         active.device_s += result.service_ms / 1000
         event = work.Answered(
             device,
@@ -237,6 +228,9 @@ class Jobs:
             for action in active.rules.handle(work.Ticked(), tick.now):
                 self._act(tick, active, action, None)
             tick.then(partial(self.watchers.changed, active.record.id))
+            if tick.now - active.saved_at >= _SAVE_S:
+                active.saved_at = tick.now
+                tick.save(writes.put(active.counted()))
         open_ = [a for a in self._active.values() if not a.rules.finished and not a.paused]
         parts = fractions(a.claim() for a in open_)
         for active in open_:
@@ -282,8 +276,7 @@ class Jobs:
             artifact = active.feasible_artifact(known)
             if artifact is not None and known.name not in active.feasible:
                 active.feasible.add(known.name)
-                row_s = known.row_ms(artifact) / 1000 or 0.001
-                active.rules.handle(work.DeviceReady(known.name, row_s), tick.now)
+                active.rules.handle(work.DeviceReady(known.name, active.row_s(known, artifact)), tick.now)
             elif artifact is None and known.name in active.feasible:
                 active.feasible.discard(known.name)
                 for action in active.rules.handle(work.DeviceGone(known.name), tick.now):
@@ -324,13 +317,9 @@ class Jobs:
     def _lease(self, tick: Tick, active: RunningJob, lease: work.Lease) -> None:
         known = self._devices.require(lease.device)
         artifact = active.feasible_artifact(known) or active.record.artifact
-        message = job_leases.message(active, lease, artifact, self._catalog.keep)
-        job = active.record.id
-        tick.save(
-            writes.put(shard_record(job, lease.shard, state="leased", attempt=lease.attempt, device=lease.device))
-        )
-        topic = topics.agent(lease.device, "work")
-        tick.then(lambda: self._outbox.send(topic, message))
+        told = {"state": "leased", "attempt": lease.attempt, "device": lease.device}
+        tick.save(writes.put(shard_record(active.record.id, lease.shard, **told)))
+        tick.then(partial(self._shipping.send, active, lease, artifact, known.packings))
 
     def _accept(self, tick: Tick, active: RunningJob, accept: work.Accept, result: Result) -> None:
         tick.save(writes.put(job_leases.kept(active, accept, result)))
@@ -360,12 +349,22 @@ class Jobs:
     def _end(self, tick: Tick, active: RunningJob, *, state: str, error: str | None) -> records.Job:
         job = msgspec.structs.replace(active.counted(), state=state, error=error, finished_at=tick.wall)
         tick.save(writes.put(job))
-        del self._active[job.id]
+        self._forget(active)
         tick.then(lambda: self._background.start(self._clean(active), log.error))
         tick.then(partial(self.watchers.changed, job.id))
         log.info("job %s of %s: %s", job.id, job.model, state)
-        self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost)
+        self._recorder.record(tick.now, "job-end", id=job.id, state=state, accepted=job.accepted, lost=job.lost,
+                              moved=job.bytes_moved, cached=job.bytes_cached, packed=job.bytes_packed)  # fmt: skip
         return job
+
+    def _forget(self, active: RunningJob) -> None:
+        active.ended = True
+        self._shipping.ended(active.record.id)
+        del self._active[active.record.id]
+
+    def sent(self, device: str, digest: str, size: int, wire: int) -> None:
+        """`size` bytes of a blob went to a device as `wire` bytes: they are counted for the job that sends it."""
+        self._shipping.left(self._active, device, digest, size, wire)
 
     async def _reduce(self, active: RunningJob) -> None:
         path, reduced = await asyncio.to_thread(active.reduction.write, active.record.format, active.ranges())

@@ -30,6 +30,8 @@ class Known:
     """Its desired state was sent since this controller began: it may name other mirrors than the last one did."""
     bindings: tuple[BindingState, ...] = ()
     """Where its bindings stand, as it said last."""
+    packings: tuple[str, ...] = ()
+    """What it can unpack, where that is worth it on its way."""
     window: SeenWindow = field(default_factory=SeenWindow)
 
     @property

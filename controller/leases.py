@@ -12,7 +12,11 @@ class Policy:
     """How a job is spread. Times in seconds."""
 
     target_s: float = 0.25
-    """Computing time of one shard."""
+    """Computing time of one shard, on the fastest device."""
+    longest_s: float = 1.0
+    """And at most so much on the slowest one."""
+    shard_bytes: int = 4 * 1024 * 1024
+    """Of rows in one shard: a device holds a few of them in memory, and in its store."""
     cover_s: float = 0.6
     """How much work may wait at a device: it covers the loop's pause between decisions, and the way."""
     max_credit: int = 32

@@ -90,14 +90,17 @@ def build(ground: Ground) -> Built:
     runs = _runs(ground, late, signer, releases)
     on_demand = OnDemand(late, store, devices, releases, runs, policies, ground.profiles, limits)
     inference = _inference(ground, late, devices, outbox, on_demand)
+    jobs = _jobs(ground, late, devices, outbox, recorder)
+    delivery = Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once)
+    delivery.on_sent = jobs.sent
     late.fleet = Fleet(
         store=store,
         devices=devices,
         releases=releases,
         runs=runs,
-        jobs=_jobs(ground, late, devices, outbox, recorder),
+        jobs=jobs,
         inference=inference,
-        delivery=Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
+        delivery=delivery,
         policies=policies,
         answers=Answers(policies, limits, random.random),
         recorder=recorder,

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from controller.holders import Holders
 from controller.leases import Accept as Accept
 from controller.leases import Action as Action
 from controller.leases import Answered as Answered
@@ -89,11 +90,12 @@ class Job:
         apart: int = 0,
         devices: dict[str, DeviceShare] | None = None,
         accepted_by: dict[int, str] | None = None,
+        near: Mapping[int, Collection[str]] | None = None,
     ) -> None:
         """`attempts`: highest attempt number per shard used before a restart, so that old answers stay fenced.
 
         `apart`: shards whose numbers differ by a multiple of it are replicas, and go to different devices; 0: there are
-        none. `devices` and `accepted_by` (device per shard): what was done before a restart.
+        none. `devices`, `accepted_by` (device per shard): what was done before a restart. `near`: who holds its rows.
         """
         used = attempts or {}
         self._apart = apart
@@ -101,7 +103,9 @@ class Job:
         for number, device in (accepted_by or {}).items():
             self._note_accepted(number, device)
         self._shards = {shard.number: _ShardState(shard, attempts=used.get(shard.number, 0)) for shard in shards}
-        self._pending = deque(shard.number for shard in shards)
+        self._holders = Holders(near)
+        # What somebody holds is handed out last to others.
+        self._pending = deque(sorted((shard.number for shard in shards), key=self._holders.is_held))
         self._leased: dict[int, _ShardState] = {}
         self._policy = policy
         self._open = len(shards)
@@ -142,9 +146,9 @@ class Job:
         `parts`: which part of a device's queue this job may fill, 1 where it is not named.
         """
         self._parts = parts or {}
-        actions: list[Action] = []
+        actions: list[Action] = self._assign_near(now)
         waiting: list[int] = []
-        while self._pending and self._anyone_free():
+        while any(map(self._has_credit, self.devices)):
             state = self._shards[self._pending.popleft()]
             device = self._best_for(state, now)
             if device is None:
@@ -278,9 +282,23 @@ class Job:
         self.devices[device] = replace(share, outstanding=share.outstanding + 1, waiting_rows=waiting)
         return Lease(device, state.shard, state.attempts, ttl)
 
-    def _anyone_free(self) -> bool:
-        rows = self._shards[self._pending[0]].shard.rows
-        return any(share.ready and share.outstanding < self._credit(name, rows) for name, share in self.devices.items())
+    def _assign_near(self, now: float) -> list[Action]:
+        """Devices go on with what they hold."""
+        actions: list[Action] = []
+        for name in sorted(self.devices):
+            while self._has_credit(name) and (number := self._holders.take(name, self._may_have)) is not None:
+                self._pending.remove(number)
+                actions.append(self._lease(self._shards[number], name, now))
+        return actions
+
+    def _may_have(self, name: str, number: int) -> bool:
+        state = self._shards.get(number)
+        fits = state is not None and state.state == PENDING and name not in state.failed_on
+        return fits and name not in self._with_replicas(number)
+
+    def _has_credit(self, name: str) -> bool:
+        share, rows = self.devices[name], self._shards[self._pending[0]].shard.rows if self._pending else 0
+        return rows > 0 and share.ready and share.outstanding < self._credit(name, rows)
 
     def _best_for(self, state: _ShardState, now: float) -> str | None:
         """The device that would finish the shard first, among those with credit left that have not failed it."""

@@ -45,7 +45,7 @@ def pack(content: bytes) -> bytes:
 
 def unpack(packing: str, content: bytes, size: int) -> bytes:
     """What was packed; `size` bytes were announced, and more are never made. Raises PackingError."""
-    if packing not in PACKINGS:
+    if packing not in PACKINGS or size < 0:
         raise PackingError(f"bytes packed with {packing!r} cannot be unpacked here")
     unpacker = zlib.decompressobj()
     try:
