@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.contract.messages import CHUNK_BYTES
+from agent.contract.messages import CHUNK_BYTES, Chunk
+from agent.contract.packing import PackingError, unpack
 
 Ranges = tuple[tuple[int, int], ...]
 _MOST_RANGES = 256
@@ -103,6 +104,16 @@ class Budget:
 
     def spend(self, wanted: Ranges) -> None:
         self._left -= CHUNK_BYTES * sum(last - first + 1 for first, last in wanted)
+
+
+def unpacked(chunk: Chunk, number: int) -> bytes:
+    """The bytes of blob in this chunk. Raises ChunkError if they are not what was packed."""
+    if not chunk.packing:
+        return chunk.data
+    try:
+        return unpack(chunk.packing, chunk.data, min(CHUNK_BYTES, chunk.size - number * CHUNK_BYTES))
+    except PackingError as error:
+        raise ChunkError(f"chunk {number}: {error}") from error
 
 
 def first_of(wanted: Ranges, count: int) -> Ranges:

@@ -12,7 +12,7 @@ from collections import deque
 import msgspec
 
 from agent.contract.manifest import Preprocessing
-from agent.contract.messages import Binding, Fault, Guess, ProbeResult
+from agent.contract.messages import Binding, Fault, Guess, Packed, ProbeResult
 from agent.contract.tensors import Tensor, TensorSpec
 
 MAX_FRAME = 256 * 1024 * 1024
@@ -83,6 +83,8 @@ class Compute(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     tensors: bool = True
     """Is more wanted than the answer to the question, or what was found in the feed: its tensors?"""
     feed: Feed | None = None
+    packed: Packed | None = None
+    """The inputs, where they are packed."""
 
 
 class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -94,6 +96,7 @@ class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     digest: str = ""
     question: Question | None = None
     feed: Feed | None = None
+    packed: Packed | None = None
 
 
 class Measure(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -142,6 +145,8 @@ class Computed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Of a feed: its best classes."""
     scores: tuple[float, ...] = ()
     """Of a feed: the first output, where it is short enough to be told."""
+    damaged: str = ""
+    """Digest of the blob whose bytes were changed on the disk."""
 
 
 class Compared(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -38,11 +38,17 @@ class Intake:
         else:
             self._fetch(item, blob, slot)
 
+    def computed(self, computed: frames.Computed) -> None:
+        """A blob that the disk changed must come anew: kept, it would fail whoever names it."""
+        if computed.damaged:
+            self._ground.blobs.drop(computed.damaged)
+
     def _fetch(self, item: Waiting, blob: FileRef, slot: Slot) -> None:
         self._fetching += 1
 
         def done(outcome: Outcome) -> None:
             self._fetching -= 1
+            item.fetched = outcome.arrived
             if outcome.error:
                 self._turn_down(item, Fault(who=outcome.who, message=outcome.error))
                 return

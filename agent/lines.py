@@ -49,6 +49,8 @@ class Waiting(msgspec.Struct, eq=False):
     retried: bool = False
     blob: str = ""
     """Path of the blob with its inputs, once that is fetched."""
+    fetched: int = 0
+    """Bytes of it that came for this."""
 
     @property
     def is_shard(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent import frames
+from agent.contract.messages import Work
 from agent.lines import Ask, Fed, Waiting
 
 
@@ -16,7 +17,8 @@ def compute(number: int, item: Waiting, *, tensors: bool) -> frames.Compute:
     if item.blob:
         assert message.blob is not None
         return frames.Compute(id=number, blob=item.blob, digest=message.blob.digest)
-    return frames.Compute(id=number, inputs=message.inputs)
+    packed = message.packed if isinstance(message, Work) else None
+    return frames.Compute(id=number, inputs=message.inputs, packed=packed)
 
 
 def compare(item: Waiting, computed: frames.Computed) -> frames.Compare:
@@ -24,5 +26,5 @@ def compare(item: Waiting, computed: frames.Computed) -> frames.Compare:
     asked = compute(0, item, tensors=True)
     return frames.Compare(
         inputs=asked.inputs, blob=asked.blob, digest=asked.digest, question=asked.question, feed=asked.feed,
-        outputs=computed.outputs,
+        outputs=computed.outputs, packed=asked.packed,
     )  # fmt: skip

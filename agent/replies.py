@@ -48,6 +48,7 @@ def reply(item: Waiting, computed: frames.Computed, member: Member | None, now: 
         queue_ms=queue_ms,
         service_ms=computed.service_ms,
         turned_down=computed.fault is not None and not item.sent,
+        fetched=item.fetched,
     )
 
 

@@ -160,6 +160,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     fetch: Literal["", "mqtt", "http"] = ""
     """What is tried first; where the controller's HTTP address is known, the other one is the second choice. Empty: as
     the device's profile says."""
+    packing: Literal["auto", "always", "never"] = "auto"
+    """Do a job's inputs come packed where they shrink? `auto`: unless the controller is on this machine."""
     mirror: str = ""
     """URL below which the fleet's blobs lie under their digests: asked first, and without a token."""
     serve: str = ""

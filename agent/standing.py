@@ -14,6 +14,7 @@ from agent.contract.root import RootError
 from agent.disk import Disk, RealDisk
 from agent.enroll import Identity
 from agent.facts import runtime_versions
+from agent.fetching import packings_of
 from agent.keeper import Keeper
 from agent.roots import Roots
 from agent.settings import AgentSettings
@@ -33,6 +34,7 @@ class Standing:
         disk: Disk | None = None,
     ) -> None:
         self.roots = Roots(settings.folder, disk or RealDisk(), identity.release_key, identity.root)
+        self.packings = packings_of(settings, identity)
         self.refusals: Counter[str] = Counter()
         """Versions refused since the start, by cause."""
         self._name = identity.agent

@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         except PointerError as error:
             workers.close()
             raise CliError(DATA, str(error)) from error
-        endpoint = _endpoint(loop, settings, supervisor, workers)
+        endpoint = _endpoint(loop, settings, supervisor, workers, clock)
         boots = BootCount(loop, keeper, settings.limits)
         presence = Presence(loop, settings.folder, supervisor, notifier, settings.limits)
         _log.info("agent %s, data in %s", identity.agent, settings.folder)
@@ -130,7 +130,9 @@ def assemble(
     )
 
 
-def _endpoint(loop: Loop, settings: AgentSettings, supervisor: Supervisor, workers: ZygoteWorkers) -> Endpoint | None:
+def _endpoint(
+    loop: Loop, settings: AgentSettings, supervisor: Supervisor, workers: ZygoteWorkers, clock: Clock
+) -> Endpoint | None:
     """Bound already, so that a port in use is told at once."""
     if not settings.serve:
         return None
@@ -142,6 +144,7 @@ def _endpoint(loop: Loop, settings: AgentSettings, supervisor: Supervisor, worke
             supervisor,
             place.parse(settings.serve, beyond_loopback=settings.serve_beyond_loopback),
             settings.limits,
+            clock.now,
         )
     except (place.PlaceError, server.EndpointError) as error:
         workers.close()

@@ -12,7 +12,7 @@ import msgspec
 from agent import VERSION, frames, replies, session
 from agent.bindings import Bindings
 from agent.blobs import Blobs
-from agent.chunks import ChunkError
+from agent.chunks import ChunkError, unpacked
 from agent.clock import Clock
 from agent.commands import Commands
 from agent.contract import topics
@@ -87,8 +87,7 @@ class Supervisor:
     ) -> None:
         self._loop, self._link, self._workers, self._blobs = loop, link, workers, blobs
         self._keeper, self._identity = keeper, identity
-        self._limits = settings.limits
-        self._facts = facts
+        self._limits, self._facts = settings.limits, facts
         self._new_id, self._random = new_id, random_
         self._sampler = sampler or Sampler()
         self._standing = Standing(identity, facts, keeper, settings, clock, disk)
@@ -116,8 +115,7 @@ class Supervisor:
         """Serve what is on disk, and connect."""
         for model in self._keeper.current.models:
             self._slot_for(model).start()
-        will = AgentStatus(online=False)
-        self._link.will(self._topic["status"], self._stamper.encode(will))
+        self._link.will(self._topic["status"], self._stamper.encode(AgentStatus(online=False)))
         for topic in self._handlers:
             self._link.subscribe(topic, 0 if topic.endswith("/infer") else 1)
         self._link.start(self)
@@ -230,7 +228,7 @@ class Supervisor:
         digest, number = parsed.names[-2:]
         chunk = decode(parsed.kind, payload)
         assert isinstance(chunk, Chunk)
-        self._fetcher.chunk(digest, int(number), chunk.size, chunk.data)
+        self._fetcher.chunk(digest, int(number), chunk.size, unpacked(chunk, int(number)))
 
     # -- what the session decides
 
@@ -273,6 +271,7 @@ class Supervisor:
             models=self.states(),
             agent_version=VERSION,
             root=self._standing.roots.version,
+            packings=self._standing.packings,
         )
         self._publish("hello", hello, qos=1)
 
@@ -315,6 +314,7 @@ class Supervisor:
 
     def answered(self, item: Waiting, computed: frames.Computed, member: Member | None) -> None:
         """Publish an answer or result. (serving.Observer)"""
+        self._intake.computed(computed)
         if replies.told_here(item, computed, member):
             return
         message = replies.reply(item, computed, member, self._loop.now())

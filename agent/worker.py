@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,9 +14,10 @@ import numpy as np
 from agent import batching, feeds, frames, runtime
 from agent.contract import golden
 from agent.contract.faults import fault
-from agent.contract.messages import Fault, Guess, MessageError, ProbeResult, decode_tensors
+from agent.contract.messages import Fault, Guess, MessageError, ProbeResult
 from agent.contract.oip import ProtocolError, Request
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
+from agent.inputs import Damaged, read_verified, tensors_of
 from agent.local.questions import Desk
 from agent.memory import pss_mb, trim
 
@@ -27,14 +26,6 @@ _LATENCY_BUDGET_S = 0.3
 _PROBE_ROWS = 16
 _PROBE_PAUSE_S = 0.001
 _SEEN_ROWS = 16
-
-
-class Damaged(Exception):
-    """A blob whose bytes are not what its digest says."""
-
-    def __init__(self, digest: str) -> None:
-        super().__init__(f"the bytes of blob {digest[:12]} were changed on disk")
-        self.digest = digest
 
 
 class Unfit(Exception):
@@ -123,7 +114,8 @@ class Worker:
         except runtime.ModelError as error:
             return frames.Computed(id=order.id, fault=Fault(who=error.who, message=str(error)[:4000]))
         except (Damaged, OSError) as error:
-            return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)))
+            damaged = error.digest if isinstance(error, Damaged) else ""
+            return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)), damaged=damaged)
         took_ms = (time.perf_counter() - began) * 1000
         classes, level = character(next(iter(outputs.values())))
         top, scores = self._found(order, outputs)
@@ -169,7 +161,7 @@ class Worker:
     def _inputs(self, order: frames.Compute | frames.Compare) -> tuple[Tensor, ...]:
         if order.feed is not None:
             return feeds.inputs_of(order.feed, self._model.inputs, self._start.preprocessing)
-        return decode_tensors(read_verified(order.blob, order.digest)) if order.blob else order.inputs
+        return tensors_of(order)
 
     def _found(
         self, order: frames.Compute, outputs: dict[str, golden.Array]
@@ -214,14 +206,6 @@ def character(output: golden.Array) -> tuple[tuple[int, ...], float | None]:
     if output.ndim == 2 and output.shape[1] > 1:
         return tuple(output[:_SEEN_ROWS].argmax(1).tolist()), None
     return (), float(output[:_SEEN_ROWS].mean())
-
-
-def read_verified(path: str, digest: str) -> bytes:
-    """The bytes of a blob, hashed here: what runs is exactly what was signed. Raises Damaged."""
-    content = Path(path).read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise Damaged(digest)
-    return content
 
 
 def to_array(tensor: Tensor) -> golden.Array:

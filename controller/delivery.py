@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from agent.contract import topics
+from agent.contract import packing, topics
 from agent.contract.messages import CHUNK_BYTES, Chunk, Message, Need
+from agent.contract.packing import PACKINGS
 
 log = logging.getLogger("lepta.delivery")
 
@@ -44,6 +45,8 @@ class _Sending:
     """Whom it is for; empty: for everybody."""
     path: Path
     size: int
+    packs: bool = False
+    """May its chunks go packed? Until one shows that it does not pay."""
     missing: dict[int, None] = field(default_factory=dict)
     """Chunk numbers still to send, in order of asking; a dict because it is an ordered set."""
 
@@ -63,6 +66,8 @@ class Delivery:
         self._in_flight = 0
         self._epoch = 0
         self._sendings: dict[tuple[str, str], _Sending] = {}
+        self.on_sent: Callable[[str, str, int, int], object] = lambda agent, digest, size, wire: None
+        """Told of each private chunk: for whom, of which blob, its bytes, and its bytes on the way."""
         self.bytes_sent = 0
         self.refused = 0
 
@@ -78,7 +83,8 @@ class Delivery:
                     "not sending blob %s: %s", need.digest[:12], "unknown" if path is None else "too many at once"
                 )
                 return
-            sending = _Sending(need.digest, reader, path, path.stat().st_size)
+            packs = bool(reader) and PACKINGS[0] in need.packings
+            sending = _Sending(need.digest, reader, path, path.stat().st_size, packs)
             self._sendings[need.digest, reader] = sending
         chunks = -(-sending.size // CHUNK_BYTES) or 1
         for first, last in need.ranges:
@@ -112,7 +118,12 @@ class Delivery:
                 return
 
     def _send(self, sending: _Sending, number: int) -> bool:
-        chunk = Chunk(size=sending.size, data=_read(sending.path, number * CHUNK_BYTES))
+        content = _read(sending.path, number * CHUNK_BYTES)
+        sending.packs = sending.packs and packing.pays(content)
+        if sending.packs:
+            chunk = Chunk(size=sending.size, data=packing.pack(content), packing=PACKINGS[0])
+        else:
+            chunk = Chunk(size=sending.size, data=content)
         epoch = self._epoch
 
         def acked() -> None:
@@ -124,6 +135,8 @@ class Delivery:
             return False
         self._in_flight += 1
         self.bytes_sent += len(chunk.data)
+        if sending.agent:
+            self.on_sent(sending.agent, sending.digest, len(content), len(chunk.data))
         return True
 
 

@@ -12,12 +12,16 @@ from agent.contract.tensors import TensorSpec
 from controller.job_inputs.wanted import Wanted
 from controller.records import Artifact, Version
 
+# Room for names and shapes.
+_ABOUT = 2048
 
-def most_rows(row_bytes: int, outputs: Sequence[TensorSpec]) -> int:
-    """How many rows fit into one message, both as input (`row_bytes` each) and as float32 output."""
+
+def most_rows(row_bytes: int, outputs: Sequence[TensorSpec], blob_bytes: int) -> int:
+    """How many rows one shard may have: as inputs (`row_bytes` each) they fit a blob of `blob_bytes`, as float32
+    outputs one message."""
     out_bytes = sum(4 * int(np.prod(spec.shape, dtype=np.int64)) for spec in outputs)
-    # Some room for names and shapes.
-    return max(1, (MAX_INLINE - 2048) // max(1, row_bytes, out_bytes))
+    by_output = (MAX_INLINE - _ABOUT) // max(1, out_bytes)
+    return max(1, min(by_output, (blob_bytes - _ABOUT) // max(1, row_bytes)))
 
 
 def wanted_of(version: Version, artifact: Artifact) -> Wanted:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from agent.contract import packing
 from agent.contract.manifest import FileRef
-from agent.contract.messages import MAX_INLINE, Result, Work, encode_tensors
+from agent.contract.messages import MAX_INLINE, Packed, Result, Work, encode_tensors
 from agent.contract.tensors import Tensor
 from controller import canaries, records, work
+from controller.job_bytes import Moved
 from controller.job_inputs.source import tensor_of
 from controller.running_job import RunningJob
 from controller.shards import Shard
 
 
-def message(active: RunningJob, lease: work.Lease, artifact: str, keep: Callable[[bytes], FileRef]) -> Work:
-    """The rows of a shard; what is too large for a message goes by blob, which `keep` holds."""
+@dataclass(frozen=True)
+class Parcel:
+    """What is sent, and the bytes of rows that move with it."""
+
+    work: Work
+    moved: Moved
+
+
+def parcel(
+    active: RunningJob, lease: work.Lease, artifact: str, keep: Callable[[bytes], FileRef], *, packs: bool
+) -> Parcel:
+    """The rows of a shard; what is too large for a message goes by blob, which `keep` holds. For any thread: it changes
+    nothing. `packs`: the device can unpack."""
     tensors = _tensors(active, lease.shard)
     size = sum(len(t.data) for t in tensors)
-    active.bytes_moved += size
     common: dict[str, Any] = {
         "job": active.record.id,
         "shard": lease.shard.number,
@@ -30,9 +43,14 @@ def message(active: RunningJob, lease: work.Lease, artifact: str, keep: Callable
         "artifact": artifact,
         "runtime": "" if active.record.mixed else active.record.runtime,
     }
-    if size <= MAX_INLINE:
-        return Work(**common, inputs=tensors)
-    return Work(**common, blob=keep(encode_tensors(tensors)))
+    if size > MAX_INLINE:
+        return Parcel(Work(**common, blob=keep(encode_tensors(tensors))), Moved())
+    content = encode_tensors(tensors) if packs else b""
+    if not packing.pays(content):
+        return Parcel(Work(**common, inputs=tensors), Moved(moved=size))
+    packed = Packed(packing=packing.PACKINGS[0], size=len(content), data=packing.pack(content))
+    less = max(0, size - len(packed.data))
+    return Parcel(Work(**common, packed=packed), Moved(moved=size - less, saved_by_packing=less))
 
 
 def kept(active: RunningJob, accept: work.Accept, result: Result) -> records.Shard:
@@ -50,6 +68,7 @@ def kept(active: RunningJob, accept: work.Accept, result: Result) -> records.Sha
         result=f"jobs/{active.record.id}.results",
         offset=offset,
         length=length,
+        blob=active.blobs[accept.shard.number].digest if accept.shard.number in active.blobs else "",
     )
     active.remember(accept.shard, record)
     return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from controller import job_data, shards
@@ -30,22 +30,33 @@ class Plan:
 
 
 def plan(
-    built: Iterable[Artifact], servers: Sequence[Server], rows: int, row_bytes: int, wanted: Job, policy: Policy
+    built: Iterable[Artifact],
+    servers: Sequence[Server],
+    rows: int,
+    row_bytes: int,
+    wanted: Job,
+    policy: Policy,
+    cuts: Collection[int] = (),
 ) -> Plan:
     """Pin the job to the artifact and runtime family that most devices offer. `servers` must not be empty.
 
-    `wanted.shard_rows`: what the user asked for, 0 for what suits the measured speed. Raises UserError where the
-    canaries leave no room in a message.
+    `wanted.shard_rows`: what the user asked for, 0 for what suits the measured speed. `cuts`: rows of a shard of
+    earlier jobs over the same input, whose blobs devices may still hold: one of them is taken where it is not far from
+    what suits. Raises UserError where the canaries leave no room for a row.
     """
     artifacts = {artifact.digest: artifact for artifact in built}
     pinned = artifacts[_most_common(server.artifact for server in servers)]
     fitting = [server for server in servers if server.artifact == pinned.digest]
-    most = job_data.most_rows(row_bytes, job_data.outputs_of(pinned))
+    most = job_data.most_rows(row_bytes, job_data.outputs_of(pinned), policy.shard_bytes)
     if wanted.canaries >= most:
-        raise UserError(f"{wanted.canaries} canaries are too many, {most} rows fit a message", "ask for fewer")
+        raise UserError(f"{wanted.canaries} canaries are too many, {most} rows fit a shard", "ask for fewer")
     most -= wanted.canaries
-    row_ms = max(server.row_ms for server in fitting) or float(pinned.report.get("latency_ms") or 1.0)
-    size = wanted.shard_rows or shards.shard_size(rows, row_ms / 1000, len(fitting), most, policy.target_s)
+    guess = float(pinned.report.get("latency_ms") or 1.0)
+    speeds = [(server.row_ms or guess) / 1000 for server in fitting]
+    size = wanted.shard_rows
+    if not size:
+        size = shards.shard_size(rows, speeds, most, policy.target_s, policy.longest_s)
+        size = shards.settled(size, [] if wanted.canaries else cuts, most)
     return Plan(pinned, _most_common(server.runtime for server in fitting), min(size, most))
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import msgspec
 
-from agent.contract import topics
 from agent.contract.messages import Result
-from controller import job_leases, job_plan, records, work, writes
+from controller import job_leases, records, work, writes
 from controller.background import Background
 from controller.catalog import Catalog
 from controller.devices import Devices
@@ -21,15 +20,17 @@ from controller.errors import Busy, NotFound
 from controller.job_inputs.preparing import Inputs
 from controller.job_inputs.source import Source
 from controller.job_leases import shard_record
+from controller.job_prior import Prior
 from controller.job_reduction import Reduction
 from controller.job_results import Results
-from controller.job_setup import reducer_of, rules_of, servers_of
+from controller.job_setup import planned, reducer_of, rules_of
+from controller.job_shipping import Shipping
 from controller.known import Known
 from controller.outbox import Outbox
 from controller.recorder import Recorder
 from controller.reducers.face import Reducer
 from controller.running_job import RunningJob
-from controller.shards import Shard, replicated, split
+from controller.shards import replicated, split
 from controller.sharing import fractions
 from controller.tick import Tick
 from controller.watching import Watchers
@@ -37,6 +38,8 @@ from controller.watching import Watchers
 log = logging.getLogger("lepta.jobs")
 # So many accepted shards are worth a trip to a thread.
 _WORTH_IT = 16
+# A controller that is killed forgets what was counted in so many seconds.
+_SAVE_S = 1.0
 
 
 class Reduced(msgspec.Struct, frozen=True):
@@ -74,7 +77,6 @@ class Jobs:
         self._folder = folder
         self._catalog = catalog
         self._devices = devices
-        self._outbox = outbox
         self._recorder = recorder
         self._policy = policy
         self._most_open = most_open
@@ -86,6 +88,7 @@ class Jobs:
         self._deliver = deliver
         self._active: dict[str, RunningJob] = {}
         self._background = Background()
+        self._shipping = Shipping(catalog, outbox, self._background, lambda job, why: deliver(Broken(job, why)))
         devices.on_lost.append(self.move_away)
 
     @property
@@ -117,24 +120,12 @@ class Jobs:
     # -- commands
 
     def start(
-        self, tick: Tick, version: records.Version, built: list[records.Artifact], data: Source, wanted: records.Job
+        self, tick: Tick, built: list[records.Artifact], data: Source, wanted: records.Job, prior: Prior
     ) -> records.Job:
-        """Begin a job on the devices that serve `version` now; raises Busy if none does."""
+        """Begin a job on the devices that serve its version now; raises Busy if none does."""
         if len(self._active) >= self._most_open:
             raise Busy(f"{len(self._active)} jobs are running", "wait for one to end, or cancel one: lepta job ls")
-        servers = servers_of(self._devices, wanted, built)
-        if not servers:
-            what = f"{version.model} version {version.version}"
-            where = f" for {wanted.profile}" if wanted.profile else ""
-            raise Busy(f"no device serves {what}{where}", "lepta deploy, or lepta device ls")
-        plan = job_plan.plan(built, servers, data.rows, data.row_bytes, wanted, self._policy)
-        reducer = reducer_of(wanted, plan.artifact, data)
-        fitting = sum(1 for server in servers if wanted.mixed or server.artifact == plan.artifact.digest)
-        if fitting < reducer.replicas:
-            raise Busy(
-                f"{wanted.reduce} wants {reducer.replicas} devices for each row, and {fitting} serve the artifact",
-                "ask for fewer replicas, or add devices: lepta device ls",
-            )
+        plan, reducer = planned(self._devices, built, data, wanted, self._policy, prior)
         shards = replicated(split(data.rows, plan.shard_rows), reducer.replicas)
         job = msgspec.structs.replace(
             wanted,
@@ -150,7 +141,8 @@ class Jobs:
             started_at=tick.wall,
         )
         apart = len(shards) // reducer.replicas if reducer.replicas > 1 else 0
-        self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart), data, reducer)
+        near = {} if job.canaries else prior.near(shards, job.shard_rows)
+        self._take_up(tick, job, built, work.Job(shards, self._policy, apart=apart, near=near), data, reducer, prior)
         tick.save(writes.put(job), writes.put(*(shard_record(job.id, s) for s in shards)))
         self._note(tick, "job", job=job.id, rows=data.rows, shards=len(shards), artifact=job.artifact)
         return job
@@ -163,12 +155,13 @@ class Jobs:
         rules: work.Job,
         data: Source,
         reducer: Reducer[Any],
+        prior: Prior,
     ) -> RunningJob:
         digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
         results = Results(self._folder, job.id)
         scratch = self._folder / f"{job.id}.scratch"
         reduction = Reduction(job, reducer, results, scratch, self._scratch_bytes)
-        active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now)
+        active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now, prior=prior)
         self._active[job.id] = active
         return active
 
@@ -186,10 +179,10 @@ class Jobs:
 
     def clear(self) -> None:
         """Forget what is in memory: it is read anew from the store."""
-        for active in self._active.values():
+        for active in list(self._active.values()):
             active.results.close()
             active.data.close()
-        self._active.clear()
+            self._forget(active)
 
     def give_up(self, tick: Tick, job: records.Job, error: str) -> None:
         tick.save(writes.put(msgspec.structs.replace(job, state="failed", error=error, finished_at=tick.wall)))
@@ -201,16 +194,16 @@ class Jobs:
         built: list[records.Artifact],
         shards: list[records.Shard],
         data: Source,
+        prior: Prior,
     ) -> None:
         """Take a job up again after a restart: accepted shards stay accepted, the others begin with higher attempts."""
         pinned = next((a for a in built if a.digest == job.artifact), built[0])
         reducer = reducer_of(job, pinned, data)
         apart = job.shards // reducer.replicas if reducer.replicas > 1 else 0
         accepted = [s for s in shards if s.state == "accepted"]
-        active = self._take_up(tick, job, built, rules_of(shards, self._policy, apart), data, reducer)
-        active.device_s = sum(s.busy_s for s in accepted)
-        for s in accepted:
-            active.remember(Shard(s.number, s.first, s.last), s)
+        near = None if job.canaries else partial(prior.near, shard_rows=job.shard_rows)
+        active = self._take_up(tick, job, built, rules_of(shards, self._policy, apart, near), data, reducer, prior)
+        active.go_on(accepted)
         numbers = [s.number for s in accepted]
         self._note(tick, "restore", job=job.id, accepted=numbers, quarantined=list(active.rules.quarantined))
         if active.rules.finished:
@@ -222,8 +215,7 @@ class Jobs:
         active = self._active.get(result.job)
         if active is None:
             return
-        moved = sum(len(t.data) for t in result.outputs)
-        active.bytes_moved += moved
+        self._shipping.answered(active, device, result)
         active.device_s += result.service_ms / 1000
         event = work.Answered(
             device,
@@ -244,6 +236,9 @@ class Jobs:
             for action in active.rules.handle(work.Ticked(), tick.now):
                 self._act(tick, active, action, None)
             tick.then(partial(self.watchers.changed, active.record.id))
+            if tick.now - active.saved_at >= _SAVE_S:
+                active.saved_at = tick.now
+                tick.save(writes.put(active.counted()))
         open_ = [a for a in self._active.values() if not a.rules.finished and not a.paused]
         parts = fractions(a.claim() for a in open_)
         for active in open_:
@@ -283,7 +278,7 @@ class Jobs:
             artifact = active.feasible_artifact(known)
             if artifact is not None and known.name not in active.feasible:
                 active.feasible.add(known.name)
-                active.rules.handle(work.DeviceReady(known.name, known.expected_row_s(artifact)), tick.now)
+                active.rules.handle(work.DeviceReady(known.name, active.row_s(known, artifact)), tick.now)
             elif artifact is None and known.name in active.feasible:
                 active.feasible.discard(known.name)
                 for action in active.rules.handle(_left(active, known), tick.now):
@@ -322,13 +317,9 @@ class Jobs:
     def _lease(self, tick: Tick, active: RunningJob, lease: work.Lease) -> None:
         known = self._devices.require(lease.device)
         artifact = active.feasible_artifact(known) or active.record.artifact
-        message = job_leases.message(active, lease, artifact, self._catalog.keep)
-        job = active.record.id
-        tick.save(
-            writes.put(shard_record(job, lease.shard, state="leased", attempt=lease.attempt, device=lease.device))
-        )
-        topic = topics.agent(lease.device, "work")
-        tick.then(lambda: self._outbox.send(topic, message))
+        told = {"state": "leased", "attempt": lease.attempt, "device": lease.device}
+        tick.save(writes.put(shard_record(active.record.id, lease.shard, **told)))
+        tick.then(partial(self._shipping.send, active, lease, artifact, known.packings))
 
     def _accept(self, tick: Tick, active: RunningJob, accept: work.Accept, result: Result) -> None:
         tick.save(writes.put(job_leases.kept(active, accept, result)))
@@ -358,16 +349,26 @@ class Jobs:
     def _end(self, tick: Tick, active: RunningJob, *, state: str, error: str | None) -> records.Job:
         job = msgspec.structs.replace(active.counted(), state=state, error=error, finished_at=tick.wall)
         tick.save(writes.put(job))
-        del self._active[job.id]
+        self._forget(active)
         tick.then(lambda: self._background.start(self._clean(active), log.error))
         tick.then(partial(self.watchers.changed, job.id))
         log.info("job %s of %s: %s", job.id, job.model, state)
-        self._note(tick, "job-end", job=job.id, state=state, accepted=job.accepted, lost=job.lost)
+        bytes_ = {"moved": job.bytes_moved, "cached": job.bytes_cached, "packed": job.bytes_packed}
+        self._note(tick, "job-end", job=job.id, state=state, accepted=job.accepted, lost=job.lost, **bytes_)
         return job
 
     def _note(self, tick: Tick, event: str, **values: object) -> None:
         """Into the history, once it is saved: what stands there has happened, whatever dies next."""
         tick.then(partial(self._recorder.record, tick.now, event, **values))
+
+    def _forget(self, active: RunningJob) -> None:
+        active.ended = True
+        self._shipping.ended(active.record.id)
+        del self._active[active.record.id]
+
+    def sent(self, device: str, digest: str, size: int, wire: int) -> None:
+        """`size` bytes of a blob went to a device as `wire` bytes: they are counted for the job that sends it."""
+        self._shipping.left(self._active, device, digest, size, wire)
 
     async def _reduce(self, active: RunningJob) -> None:
         path, reduced = await asyncio.to_thread(active.reduction.write, active.record.format, active.ranges())

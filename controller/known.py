@@ -30,6 +30,8 @@ class Known:
     """Its desired state was sent since this controller began: it may name other mirrors than the last one did."""
     bindings: tuple[BindingState, ...] = ()
     """Where its bindings stand, as it said last."""
+    packings: tuple[str, ...] = ()
+    """What it can unpack, where that is worth it on its way."""
     window: SeenWindow = field(default_factory=SeenWindow)
 
     @property
@@ -52,10 +54,10 @@ class Known:
         """Why a version that served here does not answer for a while; empty where none says so."""
         return next((m.reason for m in self.record.reported if m.model == model and m.state == "staging"), "")
 
-    def expected_row_s(self, artifact: str) -> float:
-        """Seconds that a row will take, by what was measured and how busy the host says it is."""
+    def expected_row_s(self, artifact: str, probed_ms: float = 0.0) -> float:
+        """Seconds that a row will take, by what was measured (requests, else its probe) and how busy the host is."""
         stretched = 1 + self.load.cpu if self.load is not None else 1.0
-        return stretched * (self.row_ms(artifact) / 1000 or 0.001)
+        return stretched * ((self.row_ms(artifact) or probed_ms) / 1000 or 0.001)
 
     def row_ms(self, artifact: str) -> float:
         """Measured time of one row; 0 where nothing was measured."""

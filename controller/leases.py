@@ -12,7 +12,11 @@ class Policy:
     """How a job is spread. Times in seconds."""
 
     target_s: float = 0.25
-    """Computing time of one shard."""
+    """Computing time of one shard, on the fastest device."""
+    longest_s: float = 1.0
+    """And at most so much on the slowest one."""
+    shard_bytes: int = 4 * 1024 * 1024
+    """Of rows in one shard: a device holds a few of them in memory, and in its store."""
     cover_s: float = 0.6
     """How much work may wait at a device: it covers the loop's pause between decisions, and the way."""
     max_credit: int = 32
@@ -121,3 +125,33 @@ class Finish:
 
 
 Action = Lease | Accept | Refuse | Quarantine | Finish
+
+
+# -- what is known
+
+
+@dataclass(frozen=True)
+class DeviceShare:
+    """What a device did for the job, and how fast it is."""
+
+    row_s: float
+    ready: bool = True
+    outstanding: int = 0
+    waiting_rows: int = 0
+    shards: int = 0
+    rows: int = 0
+    busy_s: float = 0.0
+    rests_until: float = 0.0
+    """It turned a shard down, and gets none until then."""
+
+    def free(self, now: float) -> bool:
+        return self.ready and self.rests_until <= now
+
+
+@dataclass
+class Counters:
+    moved: int = 0
+    """Shards leased anew because their device was lost or turned them down, or their lease ran out."""
+    speculated: int = 0
+    duplicates_refused: int = 0
+    stale_refused: int = 0

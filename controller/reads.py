@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, Row, Table, func, select
 
 from controller.errors import NotFound
-from controller.records import Artifact, Certificate, File, Record, Version
+from controller.records import Artifact, Certificate, File, Record, Shard, Swap, Version
 from controller.tables import FILE_USES, TABLES
 
 T = TypeVar("T")
@@ -103,6 +103,30 @@ def revoked_serials(now: float) -> Query[list[str]]:
 
     def query(connection: Connection) -> list[str]:
         return [row.serial for row in connection.execute(statement)]
+
+    return query
+
+
+def last_swaps(model: str) -> Query[list[Swap]]:
+    """Each device's last swap of a model."""
+    swaps = TABLES[Swap]
+    last = select(func.max(swaps.c.id)).where(swaps.c.model == model).group_by(swaps.c.device)
+    statement = select(swaps).where(swaps.c.id.in_(last)).order_by(swaps.c.device)
+
+    def query(connection: Connection) -> list[Swap]:
+        return [_record(Swap, row) for row in connection.execute(statement)]
+
+    return query
+
+
+def sent_by_blob(job: str) -> Query[list[tuple[int, str]]]:
+    """First row and device of each accepted shard of a job whose rows went there by blob, in the shards' order."""
+    shards = TABLES[Shard]
+    mine = (shards.c.job == job, shards.c.state == "accepted", shards.c.blob != "")
+    statement = select(shards.c.first, shards.c.device).where(*mine).order_by(shards.c.number)
+
+    def query(connection: Connection) -> list[tuple[int, str]]:
+        return [(row.first, row.device) for row in connection.execute(statement)]
 
     return query
 

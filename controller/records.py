@@ -310,6 +310,10 @@ class Job(Record, frozen=True, kw_only=True):
     format: Literal["npz", "parquet"] = "npz"
     device_s: float = 0.0
     """What it cost: seconds that devices computed, answers that counted for nothing included."""
+    bytes_cached: int = 0
+    """Of inputs that devices had already."""
+    bytes_packed: int = 0
+    """That packing saved on the way."""
 
 
 class Shard(Record, frozen=True, kw_only=True):
@@ -330,6 +334,8 @@ class Shard(Record, frozen=True, kw_only=True):
     offset: int = 0
     length: int = 0
     reason: str = ""
+    blob: str = ""
+    """Digest of its inputs, where they went to the device by blob: it holds them from then on, as long as it can."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -327,6 +327,9 @@ class Job(Reply, frozen=True, kw_only=True):
     format: str = "npz"
     device_s: float = 0.0
     """Seconds that devices computed for it."""
+    bytes_cached: int = 0
+    """Of inputs that were not moved because devices had them."""
+    bytes_packed: int = 0
 
 
 class Step(Reply, frozen=True, kw_only=True):

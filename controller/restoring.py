@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller import job_data, reads, records
+from controller import job_data, job_prior, reads, records
 from controller.catalog import Catalog
 from controller.errors import LeptaError
 from controller.fleet import Fleet
@@ -23,7 +23,8 @@ async def restore(tick: Tick, fleet: Fleet, store: Store, catalog: Catalog) -> N
         version = await store.read(reads.get(records.Version, job.model, job.version))
         try:
             data = await fleet.jobs.inputs.open(catalog.path(job.input), job_data.wanted_of(version, built[0]))
-            fleet.jobs.restore(tick, job, built, shards, data)
+            prior = await job_prior.read(store, job.model, job.input)
+            fleet.jobs.restore(tick, job, built, shards, data, prior)
         except (LeptaError, IndexError) as error:
             fleet.jobs.give_up(tick, job, f"it cannot go on after the restart: {error}")
 

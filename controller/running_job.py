@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from agent.contract.manifest import FileRef
 from agent.contract.messages import Result
 from agent.contract.tensors import TensorError, rows_of
 from controller import records, work
+from controller.job_bytes import Moved
 from controller.job_inputs.source import Source
+from controller.job_prior import Prior
 from controller.job_reduction import Reduction
 from controller.job_results import Entry, Results
 from controller.known import Known
@@ -31,7 +34,13 @@ class RunningJob:
     replicas: int
     began: float
     feasible: set[str] = field(default_factory=set)
-    bytes_moved: int = 0
+    moved: Moved = field(default_factory=Moved)
+    blobs: dict[int, FileRef] = field(default_factory=dict)
+    """By shard, the blob that its rows went in, where they were too many for a message."""
+    prior: Prior = field(default_factory=Prior)
+    ended: bool = False
+    saved_at: float = 0.0
+    """When the counters were last written down."""
     device_s: float = 0.0
     reducing: bool = False
     """A thread is taking results in, or writes the result."""
@@ -56,6 +65,10 @@ class RunningJob:
             return None
         right_runtime = self.record.mixed or family(state.runtime) == self.record.runtime
         return state.artifact if right_runtime else None
+
+    def row_s(self, known: Known, artifact: str) -> float:
+        """Seconds a row on a device: measured on requests and shards, or by its probe; else a guess."""
+        return known.expected_row_s(artifact, self.prior.row_ms.get((known.name, artifact), 0.0))
 
     def wrong(self, result: Result) -> str:
         """Why this result cannot count; empty if it can."""
@@ -85,10 +98,21 @@ class RunningJob:
             quarantined=len(rules.quarantined),
             moved=rules.counters.moved,
             duplicates_refused=rules.counters.duplicates_refused,
-            bytes_moved=self.bytes_moved,
+            bytes_moved=self.moved.moved,
+            bytes_cached=self.moved.saved_by_cache,
+            bytes_packed=self.moved.saved_by_packing,
             devices=devices,
             device_s=self.device_s,
         )
+
+    def go_on(self, accepted: list[records.Shard]) -> None:
+        """After a restart: with what was done, and with the counters as they were last written down."""
+        record, counters = self.record, self.rules.counters
+        counters.moved, counters.duplicates_refused = record.moved, record.duplicates_refused
+        self.moved = Moved(record.bytes_moved, record.bytes_cached, record.bytes_packed)
+        self.device_s = max(record.device_s, sum(s.busy_s for s in accepted))
+        for s in accepted:
+            self.remember(Shard(s.number, s.first, s.last), s)
 
     def remember(self, shard: Shard, kept: records.Shard) -> None:
         """An accepted shard whose outputs are in the file."""

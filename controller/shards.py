@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -34,8 +35,15 @@ def replicated(shards: list[Shard], replicas: int) -> list[Shard]:
     return [Shard(s.number + replica * count, s.first, s.last) for s in shards for replica in range(replicas)]
 
 
-def shard_size(rows: int, row_s: float, devices: int, most: int, target_s: float) -> int:
-    """Rows per shard: `target_s` of computing at `row_s` seconds a row, eight shards a device, at most `most`."""
-    by_time = target_s / max(row_s, 1e-6)
-    fair = rows / max(1, 8 * devices)
+def shard_size(rows: int, speeds: Sequence[float], most: int, target_s: float, longest_s: float) -> int:
+    """Rows per shard, given each device's seconds a row: `target_s` of computing on the fastest, no more than
+    `longest_s` on the slowest, eight shards a device, at most `most`."""
+    by_time = min(target_s / max(min(speeds), 1e-6), longest_s / max(*speeds, 1e-6))
+    fair = rows / (8 * len(speeds))
     return max(1, min(round(by_time), math.ceil(fair), most))
+
+
+def settled(size: int, cuts: Iterable[int], most: int) -> int:
+    """The one of `cuts` that is nearest to `size`, if it lies between a third and twice of it; else `size`."""
+    near = [cut for cut in cuts if size <= 3 * cut and cut <= min(2 * size, most)]
+    return min(near, key=lambda cut: (max(cut / size, size / cut), cut), default=size)

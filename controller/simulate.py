@@ -22,9 +22,10 @@ from pathlib import Path
 
 from agent import enroll, facts, frames
 from agent.blobs import Blobs
-from agent.contract.messages import Fault, ProbeResult
+from agent.contract.messages import Fault, MessageError, ProbeResult
 from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
 from agent.disk import RealDisk
+from agent.inputs import Damaged, tensors_of
 from agent.join import Invitation, join
 from agent.keeper import Keeper
 from agent.link import Link
@@ -88,11 +89,12 @@ class _SimulatedWorker:
 
     def compute(self, order: frames.Compute) -> None:
         try:
-            rows = rows_of(order.inputs)
-        except TensorError:
-            rows = 0
+            inputs = tensors_of(order)
+            rows = rows_of(inputs)
+        except (TensorError, MessageError, Damaged, OSError):
+            inputs, rows = (), 0
         busy_ms = self._simulation.row_ms * rows
-        self._order(busy_ms, lambda: _computed(order, self._start.outputs, rows, busy_ms, self._simulation))
+        self._order(busy_ms, lambda: _computed(order.id, inputs, self._start.outputs, rows, busy_ms, self._simulation))
 
     def promote(self) -> None:
         """A simulated worker takes no processor time."""
@@ -164,12 +166,17 @@ def _one_hot(spec: TensorSpec, sums: Sequence[int]) -> Tensor:
 
 
 def _computed(
-    order: frames.Compute, specs: Sequence[TensorSpec], rows: int, busy_ms: float, simulation: Simulation
+    number: int,
+    inputs: Sequence[Tensor],
+    specs: Sequence[TensorSpec],
+    rows: int,
+    busy_ms: float,
+    simulation: Simulation,
 ) -> frames.Computed:
-    if simulation.poison and any(simulation.poison in tensor.data for tensor in order.inputs):
-        return frames.Computed(id=order.id, fault=Fault(who="device", message="these rows are poison"))
-    outputs = simulated_outputs(order.inputs, specs, rows, simulation.wrong_every) if rows else ()
-    return frames.Computed(id=order.id, outputs=outputs, rows=rows, service_ms=busy_ms)
+    if simulation.poison and any(simulation.poison in tensor.data for tensor in inputs):
+        return frames.Computed(id=number, fault=Fault(who="device", message="these rows are poison"))
+    outputs = simulated_outputs(inputs, specs, rows, simulation.wrong_every) if rows else ()
+    return frames.Computed(id=number, outputs=outputs, rows=rows, service_ms=busy_ms)
 
 
 class SimulatedFleet:

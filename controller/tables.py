@@ -258,6 +258,8 @@ class Jobs(_Table, table=True):
     settings: Any = _json()
     format: str
     device_s: float
+    bytes_cached: int
+    bytes_packed: int
 
 
 class Shards(_Table, table=True):
@@ -276,6 +278,7 @@ class Shards(_Table, table=True):
     offset: int
     length: int
     reason: str
+    blob: str
 
 
 class Requests(_Table, table=True):

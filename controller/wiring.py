@@ -94,6 +94,8 @@ def build(ground: Ground) -> Built:
     on_demand = OnDemand(late, store, devices, releases, runs, policies, ground.profiles, limits)
     inference = _inference(ground, late, devices, outbox, on_demand)
     jobs = _jobs(ground, late, devices, outbox, recorder)
+    delivery = Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once)
+    delivery.on_sent = jobs.sent
     late.fleet = Fleet(
         store=store,
         devices=devices,
@@ -101,7 +103,7 @@ def build(ground: Ground) -> Built:
         runs=runs,
         jobs=jobs,
         inference=inference,
-        delivery=Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once),
+        delivery=delivery,
         policies=policies,
         answers=Answers(policies, limits, random.random),
         drains=_drains(devices, inference, jobs, recorder, limits.watchers),

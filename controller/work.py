@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from controller.holders import Holders
 from controller.leases import Accept as Accept
 from controller.leases import Action as Action
 from controller.leases import Answered as Answered
+from controller.leases import Counters as Counters
 from controller.leases import DeviceClosed as DeviceClosed
 from controller.leases import DeviceGone as DeviceGone
 from controller.leases import DeviceReady as DeviceReady
+from controller.leases import DeviceShare as DeviceShare
 from controller.leases import Event as Event
 from controller.leases import Finish as Finish
 from controller.leases import Lease as Lease
@@ -56,33 +59,6 @@ class _ShardState:
     """Since when every device that is ready has another replica of the same rows."""
 
 
-@dataclass(frozen=True)
-class DeviceShare:
-    """What a device did for the job, and how fast it is."""
-
-    row_s: float
-    ready: bool = True
-    outstanding: int = 0
-    waiting_rows: int = 0
-    shards: int = 0
-    rows: int = 0
-    busy_s: float = 0.0
-    rests_until: float = 0.0
-    """It turned a shard down, and gets none until then."""
-
-    def free(self, now: float) -> bool:
-        return self.ready and self.rests_until <= now
-
-
-@dataclass
-class Counters:
-    moved: int = 0
-    """Shards leased anew because their device was lost or turned them down, or their lease ran out."""
-    speculated: int = 0
-    duplicates_refused: int = 0
-    stale_refused: int = 0
-
-
 class Job:
     """The state of one job and its rules. Owned by the loop; feeding it the same events gives the same actions."""
 
@@ -95,11 +71,12 @@ class Job:
         apart: int = 0,
         devices: dict[str, DeviceShare] | None = None,
         accepted_by: dict[int, str] | None = None,
+        near: Mapping[int, Collection[str]] | None = None,
     ) -> None:
         """`attempts`: highest attempt number per shard used before a restart, so that old answers stay fenced.
 
         `apart`: shards whose numbers differ by a multiple of it are replicas, and go to different devices; 0: there are
-        none. `devices` and `accepted_by` (device per shard): what was done before a restart.
+        none. `devices`, `accepted_by` (device per shard): what was done before a restart. `near`: who holds its rows.
         """
         used = attempts or {}
         self._apart = apart
@@ -107,7 +84,9 @@ class Job:
         for number, device in (accepted_by or {}).items():
             self._note_accepted(number, device)
         self._shards = {shard.number: _ShardState(shard, attempts=used.get(shard.number, 0)) for shard in shards}
-        self._pending = deque(shard.number for shard in shards)
+        self._holders = Holders(near)
+        # What somebody holds is handed out last to others.
+        self._pending = deque(sorted((shard.number for shard in shards), key=self._holders.is_held))
         self._leased: dict[int, _ShardState] = {}
         self._policy = policy
         self._open = len(shards)
@@ -152,9 +131,9 @@ class Job:
         `parts`: which part of a device's queue this job may fill, 1 where it is not named.
         """
         self._parts = parts or {}
-        actions: list[Action] = []
+        actions: list[Action] = self._assign_near(now)
         waiting: list[int] = []
-        while self._pending and self._anyone_free(now):
+        while any(self._has_credit(name, now) for name in self.devices):
             state = self._shards[self._pending.popleft()]
             device = self._best_for(state, now)
             if device is None:
@@ -294,11 +273,23 @@ class Job:
         self.devices[device] = replace(share, outstanding=share.outstanding + 1, waiting_rows=waiting)
         return Lease(device, state.shard, state.attempts, ttl)
 
-    def _anyone_free(self, now: float) -> bool:
-        rows = self._shards[self._pending[0]].shard.rows
-        return any(
-            share.free(now) and share.outstanding < self._credit(name, rows) for name, share in self.devices.items()
-        )
+    def _assign_near(self, now: float) -> list[Action]:
+        """Devices go on with what they hold."""
+        actions: list[Action] = []
+        for name in sorted(self.devices):
+            while self._has_credit(name, now) and (number := self._holders.take(name, self._may_have)) is not None:
+                self._pending.remove(number)
+                actions.append(self._lease(self._shards[number], name, now))
+        return actions
+
+    def _may_have(self, name: str, number: int) -> bool:
+        state = self._shards.get(number)
+        fits = state is not None and state.state == PENDING and name not in state.failed_on
+        return fits and name not in self._with_replicas(number)
+
+    def _has_credit(self, name: str, now: float) -> bool:
+        share, rows = self.devices[name], self._shards[self._pending[0]].shard.rows if self._pending else 0
+        return rows > 0 and share.free(now) and share.outstanding < self._credit(name, rows)
 
     def _best_for(self, state: _ShardState, now: float) -> str | None:
         """The device that would finish the shard first, among those with credit left that have not failed it."""

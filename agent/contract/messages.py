@@ -17,6 +17,7 @@ from agent.contract.bindings import Binding as Binding
 from agent.contract.bindings import BindingState as BindingState
 from agent.contract.fields import Count, Milliseconds, Short, Text
 from agent.contract.manifest import Digest, FileRef, Shadow, Watch
+from agent.contract.packing import Packed as Packed
 from agent.contract.predictions import Guess as Guess
 from agent.contract.seen import SeenWindow as SeenWindow
 from agent.contract.swaps import ProbeResult as ProbeResult
@@ -102,6 +103,8 @@ class Hello(Message, frozen=True, kw_only=True):
     agent_version: Short = ""
     root: Count = 0
     """Version of the newest root document that it holds; 0: none, its enrolled release key is its trust."""
+    packings: tuple[Short, ...] = ()
+    """What it can unpack, where packing is worth it on its way."""
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +249,8 @@ class Work(Message, frozen=True, kw_only=True):
     """Runtime family that must compute it; empty for any."""
     inputs: tuple[Tensor, ...] = ()
     blob: FileRef | None = None
+    packed: Packed | None = None
+    """In place of `inputs`, for a device that can unpack it."""
 
 
 class Result(Message, frozen=True, kw_only=True):
@@ -260,6 +265,8 @@ class Result(Message, frozen=True, kw_only=True):
     service_ms: Milliseconds = 0.0
     turned_down: bool = False
     """No worker tried: the fault is not the shard's."""
+    fetched: Count = 0
+    """Bytes of its blob that came for it; 0 where that was on the device."""
 
 
 # -- commands and blobs -----------------------------------------------------------------------------------------
@@ -289,6 +296,8 @@ class Need(Message, frozen=True, kw_only=True):
 
     digest: Digest
     ranges: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=256)]
+    packings: tuple[Short, ...] = ()
+    """The chunks may come packed so."""
 
 
 class Chunk(Message, frozen=True, kw_only=True):
@@ -297,6 +306,8 @@ class Chunk(Message, frozen=True, kw_only=True):
     size: Count
     """Bytes of the whole blob."""
     data: bytes
+    packing: Short = ""
+    """Of `data`; only towards one that can unpack it."""
 
 
 M = TypeVar("M", bound=Message)

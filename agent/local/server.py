@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
-import time
+from collections.abc import Callable
 from typing import Protocol
 
 from agent import frames
@@ -36,13 +36,14 @@ class Agent(Models, Protocol):
 
 
 class Endpoint:
-    """Bound when made; `start` takes connections, `close` ends them. Raises EndpointError."""
+    """Bound when made; `start` takes connections, `close` ends them. `wall`: s since 1970. Raises EndpointError."""
 
-    def __init__(self, loop: Loop, agent: Agent, where: Place, limits: Limits) -> None:
+    def __init__(self, loop: Loop, agent: Agent, where: Place, limits: Limits, wall: Callable[[], float]) -> None:
         self._loop = loop
         self._agent = agent
         self._place = where
         self._limits = limits
+        self._wall = wall
         self._tells = Tells(agent, limits.local_mb << 20)
         self._connections: set[Connection] = set()
         self._sweep: Timer | None = None
@@ -107,7 +108,7 @@ class Endpoint:
 
         def answered(item: Waiting, computed: frames.Computed, member: Member | None) -> None:
             if answer(computed):
-                self._tells.count(item, computed, member, route.version, self._loop.now(), int(time.time() * 1000))
+                self._tells.count(item, computed, member, route.version, self._loop.now(), int(self._wall() * 1000))
 
         self._agent.ask(Ask(route.model, question, answered), within)
 

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
-from controller import job_data, reads, records, replies, views
+from controller import job_data, job_prior, reads, records, replies, views
 from controller.api import events
 from controller.api.access import INFER, controller_of, needs
 from controller.api.errors import reply
@@ -49,7 +49,8 @@ async def start_job(request: Request, body: NewJob) -> Response:
         created_at=controller.fleet.wall(),
     )
     try:
-        job = await controller.fleet.do(lambda tick: jobs.start(tick, version, built, data, wanted))
+        prior = await job_prior.read(controller.store, body.model, body.input)
+        job = await controller.fleet.do(lambda tick: jobs.start(tick, built, data, wanted, prior))
     except BaseException:
         data.close()
         raise

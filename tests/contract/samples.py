@@ -42,6 +42,7 @@ from agent.contract.messages import (
     ModelLoad,
     ModelState,
     Need,
+    Packed,
     Prediction,
     ProbeResult,
     Reply,
@@ -209,8 +210,14 @@ GROWN: dict[str, Message] = {
         traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ),
     "agents/hello": msgspec.structs.replace(SAMPLES["agents/hello"], root=2),
-    "agents/result": msgspec.structs.replace(SAMPLES["agents/result"], turned_down=True),
+    "agents/result": msgspec.structs.replace(SAMPLES["agents/result"], turned_down=True, fetched=300_000),
     "agents/load": msgspec.structs.replace(SAMPLES["agents/load"], refusals={"key": 3}),
+    "agents/work": msgspec.structs.replace(
+        SAMPLES["agents/work"], packed=Packed(packing="zlib", size=400_000, data=bytes(range(32)))
+    ),
+    "agents/need": msgspec.structs.replace(SAMPLES["agents/need"], packings=("zlib",)),
+    "blobs": msgspec.structs.replace(SAMPLES["blobs"], packing="zlib"),
+    "agents/blobs": msgspec.structs.replace(SAMPLES["agents/blobs"], packing="zlib"),
     "agents/desired": msgspec.structs.replace(SAMPLES["agents/desired"], labels={"site": "north"}, roots=("{}",)),
     "agents/reported": Reported(
         generation=5,
@@ -231,6 +238,7 @@ GROWN: dict[str, Message] = {
 }
 """The kinds to which fields were appended since their golden file was made, with those fields set."""
 GROWN_AGAIN: dict[str, Message] = {
+    "agents/hello": msgspec.structs.replace(GROWN["agents/hello"], packings=("zlib",)),
     "agents/desired": msgspec.structs.replace(
         GROWN["agents/desired"],
         mirrors=("https://mirror.example/lepta/", "files/"),

@@ -14,6 +14,7 @@ from controller import records, work
 from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.job_inputs.source import Layout, Source, Stored
+from controller.job_prior import Prior
 from controller.jobs import Jobs
 from controller.outbox import Outbox
 from controller.recorder import Silence
@@ -46,9 +47,8 @@ def test_a_job_whose_last_shard_is_given_up_with_its_lost_device_ends(tmp_path: 
     built = msgspec.structs.replace(
         artifact(1), report={"inputs": [{"name": "x", **SPEC}], "outputs": [{"name": "scores", **SPEC}]}
     )
-    version = records.Version(model="digits", version=1, source="", source_name="", created_at=0.0)
     wanted = records.Job(id="", model="digits", version=1, input="", reduce="score", shard_rows=3, created_at=0.0)
-    begun = jobs.start(Tick(100.0, 0.0), version, [built], data, wanted)
+    begun = jobs.start(Tick(100.0, 0.0), [built], data, wanted, Prior())
     jobs.tick(Tick(100.2, 0.0))
     assert jobs.outstanding("a") == 1
     lost = Tick(101.0, 0.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.shards import replicated, shard_size, split
+from controller.shards import replicated, settled, shard_size, split
 from controller.work import (
     Accept,
     Action,
@@ -111,11 +111,30 @@ def test_every_row_is_in_exactly_one_shard() -> None:
         split(10, 0)
 
 
-@given(rows=st.integers(1, 10**6), row_s=st.floats(0, 10), devices=st.integers(0, 50), most=st.integers(1, 10**5))
-def test_a_shard_has_at_least_one_row_and_never_more_than_fit_a_message(
-    rows: int, row_s: float, devices: int, most: int
+@given(
+    rows=st.integers(1, 10**6),
+    speeds=st.lists(st.floats(1e-6, 10), min_size=1, max_size=50),
+    most=st.integers(1, 10**5),
+)
+def test_a_shard_takes_its_time_on_the_fastest_device_and_not_too_long_on_the_slowest(
+    rows: int, speeds: list[float], most: int
 ) -> None:
-    assert 1 <= shard_size(rows, row_s, devices, most, 0.25) <= most
+    size = shard_size(rows, speeds, most, 0.25, 1.0)
+    assert 1 <= size <= most
+    if size > 1:
+        assert (size - 0.5) * max(speeds) <= 1.0 + 1e-9
+        assert (size - 0.5) * min(speeds) <= 0.25 + 1e-9
+        if size < most and size < rows // (8 * len(speeds)):
+            assert (size + 0.5) * max(speeds) >= 1.0 - 1e-9 or (size + 0.5) * min(speeds) >= 0.25 - 1e-9
+
+
+@given(size=st.integers(1, 5000), cuts=st.sets(st.integers(1, 5000), max_size=5), most=st.integers(1, 6000))
+def test_the_cut_of_an_earlier_job_is_kept_where_it_is_near_and_fits(size: int, cuts: set[int], most: int) -> None:
+    size = min(size, most)
+    kept = settled(size, cuts, most)
+    assert kept == size or (kept in cuts and size / 3 <= kept <= min(2 * size, most))
+    if size in cuts:
+        assert kept == size
 
 
 fleets = st.dictionaries(
