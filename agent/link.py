@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.contract import wire
@@ -373,5 +375,7 @@ def _client(link: Link, client_id: str, broker: Broker, limits: Limits) -> _Clie
 
     client.on_connect, client.on_disconnect, client.on_message = connected, disconnected, message
     client.on_subscribe = subscribed
-    client.connect_async(broker.host, broker.port, limits.keepalive, clean_start=True)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.ReceiveMaximum = limits.at_once
+    client.connect_async(broker.host, broker.port, limits.keepalive, clean_start=True, properties=properties)
     return client

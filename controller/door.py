@@ -1,37 +1,39 @@
-"""Uvicorn's HTTP protocol, with a door: an inference request that finds no room is refused before it is parsed.
+"""Uvicorn's HTTP protocol, with a door: plain inference requests are read here, and answered or refused at once.
 
-A request that is refused on uvicorn's way costs a third of one that is answered. When four times as many come as can be
-answered, that would leave nothing for those that were let in.
+Uvicorn and FastAPI would spend more on such a request than all that is done for it; and one that is refused on that way
+costs a third of one that is answered, which in an overload leaves nothing for those that were let in. Whatever the
+strict reader refuses, and every other request, is uvicorn's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Protocol
 
 import msgspec
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request
 from controller.api.errors import error_body
 from controller.errors import Busy
 
-_BEFORE, _AFTER = b"POST /v2/models/", b"/infer HTTP/1.1"
-_LENGTH = b"content-length:"
+_BEFORE = b"POST /v2/models/"
+_MOST_BODY = 1 << 20
+"""Larger ones are rare, and pay for the usual way."""
+_STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-def is_whole_inference(data: bytes) -> bool:
-    """Is this one inference request by the short path, whole, and nothing else?"""
-    if not data.startswith(_BEFORE):
-        return False
-    end = data.find(b"\r\n\r\n")
-    head = data[:end].lower()
-    if end < 0 or _AFTER.lower() not in head[: head.find(b"\r\n")]:
-        return False
-    at = head.find(_LENGTH)
-    if at < 0 or head.find(_LENGTH, at + 1) >= 0:
-        return False
-    told = head[at + len(_LENGTH) :].split(b"\r\n", 1)[0].strip()
-    return told.isdigit() and len(told) < 12 and len(data) == end + 4 + int(told)
+class Way(Protocol):
+    """Who answers what comes through the door."""
+
+    def takes(self, request: Request) -> bool:
+        """Is it a request for this way?"""
+
+    async def answer(self, request: Request, peer: str) -> Response:
+        """`peer`: the caller's address. Never raises."""
 
 
 def refusal(error: Busy) -> bytes:
@@ -44,44 +46,159 @@ def refusal(error: Busy) -> bytes:
     return head.encode() + body
 
 
-def door(turn_away: Callable[[int], Busy | None]) -> type[HttpToolsProtocol]:
-    """The protocol for `uvicorn.Config`. `turn_away(inside)` says why nobody can be let in now, when `inside` inference
-    requests were let in and are not answered yet. They are counted here, because all that come in one turn of the event
-    loop are read before the first of them is begun."""
-    inside = 0
+class Entrance:
+    """What the doors of one server share. `turn_away(inside)` says why nobody can be let in now, when `inside` requests
+    were let in and are not answered yet: all that come in one turn of the event loop are read before the first of them
+    is begun."""
 
-    class Door(HttpToolsProtocol):
-        _between = True
-        """No request is half read or half answered."""
-        _inside = False
+    def __init__(self, way: Way, turn_away: Callable[[int], Busy | None]) -> None:
+        self.way = way
+        self.turn_away = turn_away
+        self.inside = 0
 
-        def data_received(self, data: bytes) -> None:
-            nonlocal inside
-            if self._between and is_whole_inference(data):
-                full = turn_away(inside)
-                if full is not None:
-                    self.transport.write(refusal(full))
-                    return
-                self._inside = True
-                inside += 1
+
+class Door(HttpToolsProtocol):
+    """One connection."""
+
+    entrance: Entrance
+    _begun = 0
+    """Requests that uvicorn has begun to read and not answered."""
+    _reading = False
+    """Uvicorn reads one."""
+    _answering = False
+    _leaving = False
+    """The connection is closed after the answer at hand."""
+    _lacks = 1
+    """So many more bytes are worth a look."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held = bytearray()
+        """What came of the next request."""
+
+    # -- uvicorn's
+
+    def data_received(self, data: bytes) -> None:
+        if self._begun or self._reading:
             super().data_received(data)
+            return
+        self._held += data
+        self._lacks -= len(data)
+        if not self._answering:
+            if self._lacks <= 0:
+                self._advance()
+        elif len(self._held) > _MOST_BODY + MAX_HEAD:
+            self.flow.pause_reading()
 
-        def on_message_begin(self) -> None:
-            self._between = False
-            super().on_message_begin()
+    def on_message_begin(self) -> None:
+        self._begun += 1
+        self._reading = True
+        super().on_message_begin()
 
-        def on_response_complete(self) -> None:
-            self._between = True
-            self._out()
-            super().on_response_complete()
+    def on_message_complete(self) -> None:
+        self._reading = False
+        super().on_message_complete()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._out()
-            super().connection_lost(exc)
+    def on_response_complete(self) -> None:
+        self._begun -= 1
+        super().on_response_complete()
 
-        def _out(self) -> None:
-            nonlocal inside
-            inside -= self._inside
-            self._inside = False
+    def shutdown(self) -> None:
+        if self._answering:
+            self._leaving = True
+        else:
+            super().shutdown()
 
-    return Door
+    # -- ours
+
+    def _advance(self) -> None:
+        """Answer or refuse what is held, as far as it is whole."""
+        while self._held and not self._answering and not self.transport.is_closing():
+            request = self._take()
+            if request is None:
+                return
+            full = self.entrance.turn_away(self.entrance.inside)
+            if full is None:
+                self._begin(request)
+                continue
+            self.transport.write(refusal(full))
+            if self.flow.write_paused:  # It asks, and does not read the answers.
+                self.transport.close()
+            self._ended(request)
+
+    def _take(self) -> Request | None:
+        """The next request for this way, whole. Anything else goes to uvicorn."""
+        if self._held.startswith(_BEFORE):
+            parser = Parser(_MOST_BODY)
+            parser.feed(bytes(self._held))
+            try:
+                request = parser.take()
+            except Refused:
+                self._hand_on()
+                return None
+            if request is not None and self.entrance.way.takes(request):
+                del self._held[: len(self._held) - len(parser)]
+                self._lacks = 1
+                return request
+            if request is not None or parser.expects:
+                self._hand_on()
+            else:
+                self._lacks = parser.missing
+        elif not _BEFORE.startswith(self._held):
+            self._hand_on()
+        return None
+
+    def _hand_on(self) -> None:
+        held, self._held = bytes(self._held), bytearray()
+        self._lacks = 1
+        super().data_received(held)
+
+    def _begin(self, request: Request) -> None:
+        self._answering = True
+        self.entrance.inside += 1
+        self._unset_keepalive_if_required()
+        task = self.loop.create_task(self._answer(request))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            response = await self.entrance.way.answer(request, self.client[0] if self.client else "")
+        finally:
+            self.entrance.inside -= 1
+        if not self.transport.is_closing():
+            self.transport.write(self._told(response, keep=request.keep and not self._leaving))
+            if self.flow.write_paused:
+                await self.flow.drain()
+        self._answering = False
+        self._ended(request)
+        self._advance()
+
+    def _ended(self, request: Request) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if not request.keep or self._leaving:
+            self.transport.close()
+            return
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.flow.resume_reading()
+
+    def _told(self, response: Response, *, keep: bool) -> bytes:
+        pieces = [_STATUS[response.status_code]]
+        for name, value in (*self.server_state.default_headers, *response.raw_headers):
+            pieces += (name, b": ", value, b"\r\n")
+        if not keep:
+            pieces.append(b"connection: close\r\n")
+        pieces += (b"\r\n", bytes(response.body))
+        return b"".join(pieces)
+
+
+def door(way: Way, turn_away: Callable[[int], Busy | None]) -> type[Door]:
+    """The protocol for `uvicorn.Config`."""
+
+    class Ours(Door):
+        entrance = Entrance(way, turn_away)
+
+    return Ours

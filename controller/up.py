@@ -20,6 +20,8 @@ import msgspec
 import uvicorn
 
 from controller import serving
+from controller.api.access import Needs
+from controller.api.short import ShortWay
 from controller.app import Assembly, create_app
 from controller.door import door
 from controller.errors import Conflict, Internal
@@ -91,12 +93,12 @@ class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: it would end the process by the signal that stopped it."""
 
     def __init__(self, controller: Controller, on_ready: Callable[[], None]) -> None:
-        limits, tls = controller.settings.limits, _tls(controller)
+        limits, tls, app = controller.settings.limits, _tls(controller), create_app(controller)
         super().__init__(
             uvicorn.Config(
-                create_app(controller),
+                app,
                 loop="asyncio",
-                http=door(controller.fleet.inference.turn_away),
+                http=door(ShortWay(controller, app.state.access, Needs("infer")), controller.fleet.inference.turn_away),
                 lifespan="off",
                 ws="none",
                 access_log=False,

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from agent import frames
+from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request
 from agent.local import replies
-from agent.local.parser import MAX_HEAD, Parser, Refused, Request
 from agent.loop import Loop
 
 _READ = 1 << 16

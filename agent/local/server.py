@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from agent import frames
+from agent.contract.http1 import Request
 from agent.contract.oip_names import CODINGS, HEADER_LENGTH
 from agent.contract.wire import no_delay
 from agent.lines import Ask, Waiting
 from agent.local import place, replies, routes
 from agent.local.connection import Connection
-from agent.local.parser import Request
 from agent.local.place import Place
 from agent.local.tells import Models, Tells
 from agent.loop import Loop, Timer

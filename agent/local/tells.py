@@ -7,12 +7,12 @@ from typing import Protocol
 
 from agent import VERSION, frames
 from agent.contract import oip_models, stored_numbers
+from agent.contract.http1 import Request
 from agent.contract.messages import ModelState
 from agent.contract.oip_models import EXTENSIONS, PLATFORM, READY, Metadata
 from agent.contract.oip_stats import Statistics
 from agent.lines import Waiting
 from agent.local import replies
-from agent.local.parser import Request
 from agent.local.routes import Kind, Route
 from agent.local.standings import standings
 from agent.serving import Member, Serving

@@ -35,7 +35,6 @@ from controller.api import (
 )
 from controller.api.access import Access, Needs
 from controller.api.errors import add_error_handlers
-from controller.api.gateway import Gateway
 from controller.api.guard import Bodies, Guard
 from controller.parts import Controller
 
@@ -64,9 +63,8 @@ class Declared(NamedTuple):
 def add_routes(app: FastAPI, controller: Controller) -> None:
     """Give `app` all routes. `controller` is where they find everything."""
     app.state.controller = controller
-    access = app.state.access = Access(controller)
+    app.state.access = Access(controller)
     # Middleware: what is added last is asked first.
-    app.add_middleware(Gateway, access=access, needs=Needs("infer"), ask=infer.infer)
     app.add_middleware(Bodies, limit=controller.settings.limits.json_bytes, own=_STREAMED)
     app.add_middleware(Guard, settings=controller.settings)
     add_error_handlers(app)

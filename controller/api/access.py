@@ -57,7 +57,8 @@ class Needs:
     async def __call__(self, request: Request) -> None:
         # A coroutine: FastAPI would send a plain function to a thread.
         access: Access = request.app.state.access
-        request.state.caller = access.admit(request, self)
+        peer = request.client.host if request.client else ""
+        request.state.caller = access.admit(peer, request.headers.get("authorization", ""), self)
 
 
 def needs(*scopes: Scope) -> list[Any]:
@@ -85,13 +86,13 @@ class Access:
         self._callers, self._strangers = Rates(self._limits.rates_kept), Rates(self._limits.rates_kept)
         self._device_names: dict[str, str] = {}
 
-    def admit(self, request: Request, wanted: Needs) -> Caller:
-        """Raises Unauthorized, Forbidden or TooMany."""
-        address = stranger(request.client.host) if request.client else ""
+    def admit(self, peer: str, authorization: str, wanted: Needs) -> Caller:
+        """`peer`: the address that asks; `authorization`: its header. Raises Unauthorized, Forbidden or TooMany."""
+        address = stranger(peer)
         if wanted.open:
             self._count_stranger(address)
             return Caller("open", address=address)
-        token = _bearer(request)
+        token = _bearer(authorization)
         key = self._controller.api_keys.find(token)
         if key is not None:
             return self._key(key, wanted, address)
@@ -177,6 +178,6 @@ def _list(scopes: tuple[str, ...]) -> str:
     return " or ".join(scopes)
 
 
-def _bearer(request: Request) -> str:
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""

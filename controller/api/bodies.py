@@ -78,9 +78,9 @@ def _check(size: int, limit: int) -> None:
         raise TooLarge(f"an inference request has at most {limit:,} bytes", "send a batch as a job: lepta job run")
 
 
-async def respond(request: Request, body: bytes, media_type: str, headers: dict[str, str] | None = None) -> Response:
-    """An answer, compressed if the caller accepts that and it is worth it."""
-    coding = _accepted(request.headers.get("accept-encoding", "")) if len(body) >= _WORTH else None
+async def respond(accepted: str, body: bytes, media_type: str, headers: dict[str, str] | None = None) -> Response:
+    """An answer, compressed if the caller accepts that (`accepted`: header Accept-Encoding) and it is worth it."""
+    coding = _accepted(accepted) if len(body) >= _WORTH else None
     headers = dict(headers or {})
     if coding is not None:
         headers["Content-Encoding"] = coding

@@ -78,4 +78,9 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s broke", request.method, request.url.path, exc_info=error)
+    return broken()
+
+
+def broken() -> Response:
+    """Something that must not happen did; the log has it."""
     return reply(error_body("something broke here", "us", "see the controller's log"), 500)

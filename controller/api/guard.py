@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +14,7 @@ from controller.settings import Settings
 
 # A page of another site that runs in this machine's browser reaches loopback too: it is told by these headers.
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+_OWN = "call it by 127.0.0.1 or localhost"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 
@@ -23,14 +24,14 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
-        self._hosts = _LOOPBACK if settings.host in _LOOPBACK and not settings.lan else None
+        self._hosts = hosts_of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._hosts is not None:
-            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-            foreign = _foreign(headers, self._hosts)
-            if foreign:
-                await refuse(send, Forbidden(foreign, "call it by 127.0.0.1 or localhost"))
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            refusal = foreign(headers, self._hosts)
+            if refusal is not None:
+                await refuse(send, refusal)
                 return
         await self._app(scope, receive, send)
 
@@ -98,11 +99,17 @@ def _replay(pieces: list[Message], receive: Receive) -> Receive:
     return again
 
 
-def _foreign(headers: dict[bytes, str], hosts: frozenset[str]) -> str | None:
-    host = urlsplit(f"//{headers.get(b'host', '')}").hostname or ""
+def hosts_of(settings: Settings) -> frozenset[str] | None:
+    """What this controller may be called by; None: by anything."""
+    return _LOOPBACK if settings.host in _LOOPBACK and not settings.lan else None
+
+
+def foreign(headers: Mapping[str, str], hosts: frozenset[str]) -> Forbidden | None:
+    """Why a request is refused for its Host or Origin. Header names in lower case."""
+    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
     if host not in hosts:
-        return f"Host {host[:80]!r} is not served here"
-    origin = headers.get(b"origin")
+        return Forbidden(f"Host {host[:80]!r} is not served here", _OWN)
+    origin = headers.get("origin")
     if origin is not None and (urlsplit(origin).hostname or "") not in hosts:
-        return f"Origin {origin[:80]!r} may not call this controller"
+        return Forbidden(f"Origin {origin[:80]!r} may not call this controller", _OWN)
     return None

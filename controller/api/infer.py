@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -14,7 +15,7 @@ from agent.contract.messages import Answer
 from agent.contract.tensors import Tensor
 from controller import oip, tracing
 from controller.api import bodies
-from controller.api.access import INFER, caller_of, controller_of
+from controller.api.access import INFER, Caller, caller_of, controller_of
 from controller.api.models import artifacts_of, find_version, version_number
 from controller.api.oip_models import specs_of
 from controller.api.policies import wait_of
@@ -23,42 +24,59 @@ from controller.inference import Trace
 from controller.parts import Controller
 
 router = APIRouter(prefix="/v2", tags=["inference"])
+_HEADER_LENGTH = oip.HEADER_LENGTH.lower()
+
+
+class Call(NamedTuple):
+    """A request for an answer, whichever way it came."""
+
+    controller: Controller
+    caller: Caller
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: Callable[[], Awaitable[bytes]]
 
 
 @router.post("/models/{model}/infer", dependencies=INFER)
 async def infer(request: Request, model: str) -> Response:
     """One request, as JSON or with binary tensors; `parameters` of the answer say who computed it with what."""
-    return await _infer(request, model, 0)
+    return await answered(call_of(request), model, 0)
 
 
 @router.post("/models/{model}/versions/{version}/infer", dependencies=INFER)
 async def infer_version(request: Request, model: str, version: str) -> Response:
     """The same, answered by this version or not at all."""
-    return await _infer(request, model, version_number(version))
+    return await answered(call_of(request), model, version_number(version))
 
 
-async def _infer(request: Request, model: str, only: int) -> Response:
+def call_of(request: Request) -> Call:
     controller = controller_of(request)
-    with traced(request, model, only) as trace:
-        body = await bodies.read(request, controller.settings.limits.infer_bytes)
-        decoded = oip.decode(body, request.headers.get(oip.HEADER_LENGTH))
-        await _check_stored(controller, trace, decoded)
-        answer = await answer_of(request, trace, decoded.tensors, decoded.timeout_s)
+    limit = controller.settings.limits.infer_bytes
+    return Call(controller, caller_of(request), request.headers, lambda: bodies.read(request, limit))
+
+
+async def answered(call: Call, model: str, only: int) -> Response:
+    """The answer to a request of the protocol. `only`: the version that may answer, 0 for any. Raises LeptaError."""
+    with traced(call, model, only) as trace:
+        decoded = oip.decode(await call.body(), call.headers.get(_HEADER_LENGTH))
+        await _check_stored(call.controller, trace, decoded)
+        answer = await answer_of(call, trace, decoded.tensors, decoded.timeout_s)
         encoded, header = oip.encode(decoded, answer.outputs, _told(trace, decoded, answer))
+        accepted = call.headers.get("accept-encoding", "")
         headers = {"traceparent": trace.traceparent}
         if header is None:
-            return await bodies.respond(request, encoded, "application/json", headers)
+            return await bodies.respond(accepted, encoded, "application/json", headers)
         headers[oip.HEADER_LENGTH] = str(header)
-        return await bodies.respond(request, encoded, "application/octet-stream", headers)
+        return await bodies.respond(accepted, encoded, "application/octet-stream", headers)
 
 
 @contextmanager
-def traced(request: Request, model: str, only: int) -> Iterator[Trace]:
+def traced(call: Call, model: str, only: int) -> Iterator[Trace]:
     """A request from its arrival to its answer; however it ends, its trace is closed. `only`: the one version that may
     answer, 0 for any."""
-    inference = controller_of(request).fleet.inference
-    trace_id = tracing.parse(request.headers.get("traceparent")) or secrets.token_hex(16)
-    trace = inference.begin(model, trace_id, caller_of(request).name)
+    inference = call.controller.fleet.inference
+    trace_id = tracing.parse(call.headers.get("traceparent")) or secrets.token_hex(16)
+    trace = inference.begin(model, trace_id, call.caller.name)
     trace.only = only
     try:
         yield trace
@@ -73,18 +91,15 @@ def traced(request: Request, model: str, only: int) -> Iterator[Trace]:
     inference.close(trace, "answered")
 
 
-async def answer_of(
-    request: Request, trace: Trace, tensors: tuple[Tensor, ...], timeout_s: float | None = None
-) -> Answer:
+async def answer_of(call: Call, trace: Trace, tensors: tuple[Tensor, ...], timeout_s: float | None = None) -> Answer:
     """A device's answer within `timeout_s`. Where no device has the version asked for, there may be none: that is told
     first."""
-    controller = controller_of(request)
     try:
-        prepare_s = wait_of(request.headers.get("prefer"))
-        return await controller.fleet.inference.infer(trace, tensors, timeout_s, prepare_s)
+        prepare_s = wait_of(call.headers.get("prefer"))
+        return await call.controller.fleet.inference.infer(trace, tensors, timeout_s, prepare_s)
     except Busy:
         if trace.only:
-            await find_version(controller, trace.model, str(trace.only))
+            await find_version(call.controller, trace.model, str(trace.only))
         raise
 
 

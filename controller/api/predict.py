@@ -20,8 +20,8 @@ from agent.contract.oip_models import TensorInfo
 from agent.contract.tensors import Tensor, check
 from controller import classes, inputs, records
 from controller.api import bodies
-from controller.api.access import INFER, controller_of
-from controller.api.infer import answer_of, traced
+from controller.api.access import INFER
+from controller.api.infer import Call, answer_of, call_of, traced
 from controller.api.models import artifacts_of, find_version
 from controller.api.oip_models import tensor_infos
 from controller.errors import BadRequest, Busy
@@ -60,10 +60,9 @@ async def predict(request: Request, model: str, top: Annotated[int, Query(ge=1, 
     """The body is a picture (png, jpg), an .npy file or JSON (an array, or arrays by name), or a form with such files.
     Answers with the `top` classes of each row by the version's labels, or with the numbers of a model without classes.
     """
-    controller = controller_of(request)
-    with traced(request, model, 0) as trace:
-        body = await bodies.read(request, controller.settings.limits.infer_bytes)
-        answer, meant = await _answered(request, trace, await _asked(request, body))
+    call = call_of(request)
+    with traced(call, model, 0) as trace:
+        answer, meant = await _answered(call, trace, await _asked(request, await call.body()))
         outputs = {tensor.name: _array(tensor) for tensor in answer.outputs}
         told = {
             "model": model,
@@ -74,18 +73,19 @@ async def predict(request: Request, model: str, top: Annotated[int, Query(ge=1, 
             "request": trace.id,
             **classes.told(outputs, meant.record.labels, top),
         }
+        accepted = call.headers.get("accept-encoding", "")
         return await bodies.respond(
-            request, classes.encoded(told), "application/json", {"traceparent": trace.traceparent}
+            accepted, classes.encoded(told), "application/json", {"traceparent": trace.traceparent}
         )
 
 
-async def _answered(request: Request, trace: Trace, asked: Sequence[_Asked]) -> tuple[Answer, _Meant]:
+async def _answered(call: Call, trace: Trace, asked: Sequence[_Asked]) -> tuple[Answer, _Meant]:
     """An answer, with the version that gave it: its labels count, and its preprocessing must have been used."""
-    controller = controller_of(request)
+    controller = call.controller
     meant = await _meant(controller, trace.model, "serving")
     for _ in range(_TRIES):
         tensors = await _prepared(controller, asked, meant)
-        answer = await answer_of(request, trace, tensors)
+        answer = await answer_of(call, trace, tensors)
         if answer.version == meant.record.version:
             return answer, meant
         prepared_for, meant = meant, await _meant(controller, trace.model, str(answer.version))

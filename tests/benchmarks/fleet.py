@@ -59,7 +59,7 @@ class Fleet:
         token = home / "claim"
         token.write_text(self.client.claim().token)
         config = home / "agent.toml"
-        lines = [f'token_file = "{token}"', "[facts]", *_toml(facts), "[limits]", *_toml(limits)]
+        lines = [f'token_file = "{token}"', "[facts]", *_toml(facts), *(["[limits]", *_toml(limits)] if limits else [])]
         config.write_text("\n".join(lines) + "\n")
         return self.start_agent(name)
 

@@ -71,7 +71,7 @@ def test_a_body_has_at_most_so_many_bytes_after_decompression(coding: str) -> No
 )
 def test_an_answer_is_compressed_only_as_the_caller_accepts(accepts: str, coding: str | None) -> None:
     body = bytes(100_000)
-    answer = asyncio.run(bodies.respond(request(accept_encoding=accepts), body, "application/json", {"A": "1"}))
+    answer = asyncio.run(bodies.respond(accepts, body, "application/json", {"A": "1"}))
     assert answer.headers.get("Content-Encoding") == coding
     assert answer.headers["A"] == "1"
     content = bytes(answer.body)
@@ -79,5 +79,5 @@ def test_an_answer_is_compressed_only_as_the_caller_accepts(accepts: str, coding
 
 
 def test_a_short_answer_is_not_worth_compressing() -> None:
-    answer = asyncio.run(bodies.respond(request(accept_encoding="gzip"), b"x" * 1000, "application/json"))
+    answer = asyncio.run(bodies.respond("gzip", b"x" * 1000, "application/json"))
     assert "Content-Encoding" not in answer.headers

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import batching
+from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request
 from agent.contract.messages import ModelState
 from agent.local import place, routes
-from agent.local.parser import MAX_HEAD, Parser, Refused, Request
 from agent.local.standings import standings
 
 HOST = b"Host: localhost\r\n"

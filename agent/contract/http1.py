@@ -1,6 +1,6 @@
 """PURE: HTTP/1.1 requests out of a stream of bytes, as strictly as a server may read them (RFC 9112).
 
-Only what the local endpoint needs: bodies have a Content-Length, and whatever two programs could read in two ways is
+Only what inference requests need: bodies have a Content-Length, and whatever two programs could read in two ways is
 refused: a second length, Transfer-Encoding, folded or malformed header lines. After a refusal nothing more is read.
 """
 
@@ -61,6 +61,11 @@ class Parser:
     def begun(self) -> bool:
         """Has a part of a request come?"""
         return self._head is not None or bool(self._bytes)
+
+    @property
+    def missing(self) -> int:
+        """Bytes until the request is whole, as far as that is known; 1 while its head is not."""
+        return 1 if self._head is None else self._head.length - len(self._bytes)
 
     @property
     def expects(self) -> bool:
