@@ -263,7 +263,9 @@ JOB = {
 @contextmanager
 def served(double: RestDouble, folder: Path) -> Iterator[dict[str, str]]:
     """Serve `double`; yields the environment with which `lepta` finds it."""
-    server = uvicorn.Server(uvicorn.Config(_app(double), port=0, log_level="error", lifespan="off"))
+    # Logging stays as it is: to set it up anew ends the handlers of others, with the streams that they write to.
+    config = uvicorn.Config(_app(double), port=0, log_config=None, log_level="error", lifespan="off")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     while not server.started:

@@ -119,7 +119,7 @@ def running(folder: Path, limits: Limits = QUICK) -> Iterator[Desk]:
 async def _serve(settings: Settings, ready: queue.Queue[tuple[Controller, uvicorn.Server]]) -> None:
     assembly = Assembly(settings, "http://127.0.0.1:1", optimizer_double.COMMAND)
     async with assembly.running() as controller:
-        server = uvicorn.Server(uvicorn.Config(create_app(controller), port=0, log_level="error", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(create_app(controller), port=0, log_config=None, lifespan="off"))
         ready.put((controller, server))
         await server.serve()
 

@@ -24,8 +24,8 @@ class Device:
     slow_at: float = 0.0
     well_at: float = 0.0
     free_at: float = 0.0
-    done: list[tuple[float, int]] = field(default_factory=list)
-    """When each shard was computed, and its rows."""
+    done: list[tuple[float, float, int]] = field(default_factory=list)
+    """From when to when each shard was computed, and its rows."""
 
     def compute(self, now: float, rows: int) -> tuple[float, float]:
         """When it began and ended."""
@@ -36,11 +36,14 @@ class Device:
                 taken = min(left, (until - at) * speed)
                 at, left = at + taken / speed, left - taken
         self.free_at = at + left
-        self.done.append((self.free_at, rows))
+        self.done.append((began, self.free_at, rows))
         return began, self.free_at
 
-    def rows_in(self, start: float, end: float) -> int:
-        return sum(rows for at, rows in self.done if start <= at < end)
+    def rows_in(self, start: float, end: float) -> float:
+        """Of a shard that was begun before or ended after, the part that lies within."""
+        return sum(
+            rows * max(0.0, min(end, ended) - max(start, began)) / (ended - began) for began, ended, rows in self.done
+        )
 
 
 class Fleet:
