@@ -27,13 +27,15 @@ _SAVE_EVERY_S = 3600.0
 _SLACK_S = 86400.0
 """Clocks are set back a little all the time, and drift; the controller dates certificates a day back for that."""
 _OFFSET = "LEPTA_CLOCK_OFFSET_S"
+_SET = os.environ.get(_OFFSET, "")
 
 
 def _wall() -> float:
     """The machine's clock. Tests put it wrong for one process by an offset in seconds in the environment, or in a file
     that is named there by its full path: then it jumps when the file changes."""
-    offset = os.environ.get(_OFFSET, "0")
-    return time.time() + float(Path(offset).read_text(encoding="ascii") if offset.startswith("/") else offset)
+    if not _SET:
+        return time.time()
+    return time.time() + float(Path(_SET).read_text(encoding="ascii") if _SET.startswith("/") else _SET)
 
 
 class Clock:

@@ -107,6 +107,7 @@ class Link:
         self._misc: Timer | None = None
         self._watched: LeanSocket | None = None
         self._writing = False
+        self._flushing = False
         self._handing = False
         self.connected = False
         self._client = _client(self, client_id, broker, limits)
@@ -245,6 +246,9 @@ class Link:
     def _send(self, letter: Letter) -> bool:
         sock = self._client.lean
         if sock is not None and letter.qos == 0 and not letter.retain and sock.publish(letter.topic, letter.payload):
+            if not self._flushing:
+                self._flushing = True
+                self._loop.defer(self._flush_lean)
             return True
         info = self._client.publish(letter.topic, letter.payload, letter.qos, letter.retain)
         if info.rc in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
@@ -252,6 +256,14 @@ class Link:
         if letter.kept:
             self._outbox.put(letter)
         return False
+
+    def _flush_lean(self) -> None:
+        """All that was published in one turn of the loop."""
+        self._flushing = False
+        sock = self._client.lean
+        if sock is not None:
+            sock.flush()
+            self._after_use()
 
     def _after_use(self) -> None:
         """Whatever paho did: watch the right socket for the right things, then hand over what came."""

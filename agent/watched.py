@@ -230,4 +230,4 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def _with(kept: tuple[_T, ...], more: tuple[_T, ...]) -> tuple[_T, ...]:
-    return (*kept, *more)[-REMEMBERED:]
+    return (*kept, *more)[-REMEMBERED:] if more else kept

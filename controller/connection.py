@@ -69,6 +69,7 @@ class Connection:
         """How many the broker takes at once, known after `open`."""
         self._socket: LeanSocket | None = None
         self._writing = False
+        self._flushing = False
         self._misc: asyncio.TimerHandle | None = None
         self._pending: dict[int, _Sent] = {}
         self._pending_bytes = 0
@@ -119,9 +120,18 @@ class Connection:
         """Past paho, unless something waits in it that was to be sent before."""
         if self._socket is None or self._client.want_write() or not self._socket.publish(topic, payload):
             return False
-        if self._socket.unsent:
-            self._watch_writing()
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush_short)
         return True
+
+    def _flush_short(self) -> None:
+        """All that was published in one turn of the loop."""
+        self._flushing = False
+        if self._socket is not None:
+            self._socket.flush()
+            if self._socket.unsent:
+                self._watch_writing()
 
     async def close(self) -> None:
         """Send what waits, as far as it goes at once, and say goodbye."""

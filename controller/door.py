@@ -70,6 +70,8 @@ class Door(HttpToolsProtocol):
     """The connection is closed after the answer at hand."""
     _lacks = 1
     """So many more bytes are worth a look."""
+    _idle_since = 0.0
+    """When the last of our answers went out, by the loop's clock."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -102,6 +104,16 @@ class Door(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._begun -= 1
         super().on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        # One timer for many requests: a new one for each would be most of what waits in the loop.
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._answering:
+            left = self.timeout_keep_alive
+        if left > 0 and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         if self._answering:
@@ -156,7 +168,6 @@ class Door(HttpToolsProtocol):
     def _begin(self, request: Request) -> None:
         self._answering = True
         self.entrance.inside += 1
-        self._unset_keepalive_if_required()
         task = self.loop.create_task(self._answer(request))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -181,8 +192,10 @@ class Door(HttpToolsProtocol):
         if not request.keep or self._leaving:
             self.transport.close()
             return
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            wait_s = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(wait_s, self.timeout_keep_alive_handler)
         self.flow.resume_reading()
 
     def _told(self, response: Response, *, keep: bool) -> bytes:

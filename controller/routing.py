@@ -8,11 +8,11 @@ sample. With two devices, both are looked at; with more, the slowest is only tak
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+import msgspec
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """What routing needs to know of a device for one model."""
 
     device: str
@@ -42,8 +42,7 @@ class Candidate:
     """Of those, how many are."""
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     device: str
     artifact: str
     expected_ms: float
@@ -52,8 +51,7 @@ class Route:
     reason: str
 
 
-@dataclass(frozen=True)
-class NoRoute:
+class NoRoute(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...]
     full: bool = False
     """Devices could answer, but all have as many requests under way as they may."""
@@ -97,7 +95,7 @@ def of_version(candidates: list[Candidate], only: int) -> list[Candidate]:
     """What the devices could do for one version of the model; `only` 0: for any."""
     if not only:
         return candidates
-    return [c if c.version == only else replace(c, artifact=None) for c in candidates]
+    return [c if c.version == only else msgspec.structs.replace(c, artifact=None) for c in candidates]
 
 
 def expected_ms(candidate: Candidate) -> float:

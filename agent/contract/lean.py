@@ -12,6 +12,7 @@ import ssl
 from typing import Any
 
 _READ = 1 << 16
+_MOST_PUT = 1 << 20
 _PUBLISH = 0x30
 """First byte of a message with QoS 0 that is neither retained nor a duplicate."""
 
@@ -61,7 +62,8 @@ class LeanSocket:
         self._in = bytearray()
         self._ended: OSError | None = None
         self._closed = False
-        self._left = b""
+        self._left = bytearray()
+        self._stuck = False
         self._begun = 0
         """Bytes of a packet that paho has begun to read."""
 
@@ -107,27 +109,28 @@ class LeanSocket:
         return ends is not None and ends[1] <= len(self._in)
 
     def publish(self, topic: str, payload: bytes) -> bool:
-        """Send a QoS 0 message. False if nothing of it went out: the socket takes no more now."""
-        if self._left:
+        """Put a QoS 0 message into the next `flush`, or into what paho sends before that. False, and not put, while
+        the socket takes no more."""
+        if self._stuck or len(self._left) > _MOST_PUT:
             return False
-        packet = encode_publish(topic, payload)
-        sent = self._try(packet)
-        self._left = packet[sent:] if sent else b""
-        return sent > 0
+        self._left += encode_publish(topic, payload)
+        return True
 
     @property
     def unsent(self) -> bool:
-        """The rest of a message waits for the socket: `flush` it, and let paho write nothing in between."""
-        return bool(self._left)
+        """The socket takes no more now: `flush` again when it does."""
+        return self._stuck
 
     def flush(self) -> None:
+        """Write what was put, all of it at once: each write wakes the broker."""
         while self._left:
             sent = self._try(self._left)
             if not sent:
-                return
-            self._left = self._left[sent:]
+                break
+            del self._left[:sent]
+        self._stuck = bool(self._left)
 
-    def _try(self, data: bytes) -> int:
+    def _try(self, data: bytes | bytearray) -> int:
         try:
             return self.real.send(data)
         except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):

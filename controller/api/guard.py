@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
@@ -106,10 +107,19 @@ def hosts_of(settings: Settings) -> frozenset[str] | None:
 
 def foreign(headers: Mapping[str, str], hosts: frozenset[str]) -> Forbidden | None:
     """Why a request is refused for its Host or Origin. Header names in lower case."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    host = _name_in(f"//{headers.get('host', '')}")
     if host not in hosts:
         return Forbidden(f"Host {host[:80]!r} is not served here", _OWN)
     origin = headers.get("origin")
-    if origin is not None and (urlsplit(origin).hostname or "") not in hosts:
+    if origin is not None and _name_in(origin) not in hosts:
         return Forbidden(f"Origin {origin[:80]!r} may not call this controller", _OWN)
     return None
+
+
+@functools.lru_cache(64)
+def _name_in(url: str) -> str:
+    """The host's; empty where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

@@ -120,7 +120,8 @@ def show_job(screen: Screen, job: Job) -> None:
         ("rows", f"{job.rows} in {job.shards} shards, {job.accepted} accepted"),
         ("moved", f"{job.moved} shards to another device; {job.duplicates_refused} duplicates refused"),
         ("computed by", f"{job.artifact[:12] or 'several artifacts'} on {job.runtime or 'several runtimes'}"),
-        ("time", f"{seconds(job.makespan_s)}, {size(job.bytes_moved)} moved"),
+        ("time", seconds(job.makespan_s)),
+        ("data", _data(job)),
         ("cost", f"{job.device_s:.2f} device seconds"),
     ]
     rows += [(name, _metric(name, value)) for name, value in (job.metrics or {}).items()]
@@ -130,6 +131,12 @@ def show_job(screen: Screen, job: Job) -> None:
     devices = [(n, str(s.shards), str(s.rows), seconds(s.busy_s)) for n, s in sorted(job.devices.items())]
     if devices:
         screen.table(("device", "shards", "rows", "busy"), devices, right=(1, 2, 3))
+
+
+def _data(job: Job) -> str:
+    """What moved, and what did not have to."""
+    less = [(job.bytes_cached, "less as devices had it"), (job.bytes_packed, "less as it was packed")]
+    return ", ".join([f"{size(job.bytes_moved)} moved", *(f"{size(saved)} {why}" for saved, why in less if saved)])
 
 
 def _metric(name: str, value: float) -> str:

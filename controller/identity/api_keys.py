@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import re
 import secrets
@@ -23,6 +24,7 @@ _FORM = re.compile(r"lepta_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _LOCAL = "this machine"
 
 
+@functools.lru_cache(1024)
 def hash_of(secret: str) -> str:
     """What is stored of a token: enough to know it again, useless to whoever reads the database."""
     return hashlib.sha256(secret.encode()).hexdigest()

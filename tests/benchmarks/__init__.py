@@ -19,7 +19,7 @@ BENCHMARKS = {
     "devices": Benchmark("devices that join, and what each of them may do", ("matrix", "rogue", "races", "join")),
     "swap": Benchmark(
         "what a hot swap costs those who ask meanwhile, and what forged, damaged and interrupted updates can do",
-        ("stream", "attacks", "damaged", "faults"),
+        ("stream", "others", "fanout", "attacks", "damaged", "faults"),
     ),
     "inference": Benchmark(
         "the gateway and the local endpoint beside other servers; overload, a killed device and swaps under load",

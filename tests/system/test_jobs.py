@@ -155,6 +155,17 @@ def test_a_vote_finds_the_device_that_computes_wrongly(tmp_path: Path) -> None:
         assert np.array_equal(table["label"][right], (sums % 4)[right])
 
 
+def test_a_second_job_over_the_same_input_moves_none_of_it(world: World, tmp_path: Path) -> None:
+    x = rows(16_000)
+    digest = world.put_array(x, tmp_path / "x.npy")
+    first, second = (wait_for_job(world, world.client.start_job("toy", digest, shard_rows=4000).id) for _ in range(2))
+    outputs = truth(x).nbytes
+    assert first.bytes_moved + first.bytes_packed >= x.nbytes + outputs
+    assert first.bytes_cached == 0
+    assert second.bytes_moved == outputs
+    assert second.bytes_cached >= x.nbytes
+
+
 def test_a_job_over_csv_goes_on_after_a_kill_of_the_controller_with_all_that_was_counted(tmp_path: Path) -> None:
     content = builders.slow()
     model = load(content, runtimes=builders.RUNTIMES)

@@ -83,6 +83,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_before_anything_else() ->
     with pair() as (sock, theirs):
         big = b"x" * 4_000_000
         assert sock.publish("a", big)
+        sock.flush()
         assert not sock.publish("a", b"second")
         with pytest.raises(BlockingIOError):
             sock.send(PING)
@@ -95,6 +96,22 @@ def test_what_the_socket_does_not_take_at_once_is_sent_before_anything_else() ->
         while len(received) < len(whole):
             received += theirs.recv(1 << 20)
         assert received == whole
+
+
+def test_what_was_put_goes_in_one_write_and_before_what_paho_sends() -> None:
+    with pair() as (sock, theirs):
+        theirs.setblocking(False)
+        put = b"".join(encode_publish("a", payload) for payload in (b"1", b"2"))
+        for payload in (b"1", b"2"):
+            assert sock.publish("a", payload)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+        sock.flush()
+        assert theirs.recv(100) == put
+        for payload in (b"1", b"2"):
+            assert sock.publish("a", payload)
+        sock.send(PING)
+        assert theirs.recv(100) == put + PING
 
 
 @given(st.integers(0, 268_435_455))
