@@ -54,7 +54,7 @@ class HttpSource:
         self._take = take
         self._failed = failed
 
-    def begin(self, digest: str) -> None:
+    def begin(self, digest: str, public: bool) -> None:
         return
 
     def ask(self, digest: str, size: int | None, ranges: Ranges) -> None:

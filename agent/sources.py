@@ -17,7 +17,7 @@ Who = Literal["user", "device", "network", "us"]
 class Source(Protocol):
     """Sends chunks to `Fetcher.chunk`."""
 
-    def begin(self, digest: str) -> None: ...
+    def begin(self, digest: str, public: bool) -> None: ...
 
     def ask(self, digest: str, size: int | None, ranges: Ranges) -> None: ...
 
@@ -44,9 +44,9 @@ class Sources:
         return "mqtt" if self._turns[digest].ways[:1] == ("mqtt",) else "http"
 
     def begin(self, digest: str, size: int | None, public: bool) -> None:
-        self._turns[digest] = Turn(ways=ways.order(self._choice(), size, public))
+        self._turns[digest] = Turn(ways=ways.order(self._choice(), size, public), public=public)
         self._arrived[digest] = 0
-        self._of(digest).begin(digest)
+        self._of(digest).begin(digest, public)
 
     def ask(self, digest: str, size: int | None, ranges: Ranges, now: float) -> None:
         self._turns[digest] = ways.asked(self._turns[digest], self._arrived[digest], now)
@@ -87,7 +87,7 @@ class Sources:
             return False
         _log.warning("blob %s: %s is left for %s: %s", digest[:12], before.ways[0], turn.ways[0], reason)
         self._source(before.ways[0]).end(digest)
-        self._of(digest).begin(digest)
+        self._of(digest).begin(digest, turn.public)
         return True
 
     def _of(self, digest: str) -> Source:

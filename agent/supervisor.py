@@ -116,7 +116,7 @@ class Supervisor:
         for model in self._keeper.current.models:
             self._slot_for(model).start()
         self._link.will(self._topic["status"], self._stamper.encode(AgentStatus(online=False)))
-        for topic in self._handlers:
+        for topic in (*self._handlers, topics.agent_blob(self._identity.agent, "+", "+")):
             self._link.subscribe(topic, 0 if topic.endswith("/infer") else 1)
         self._link.start(self)
         self._apply(self._keeper.current)

@@ -28,6 +28,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """One blob on its way: the ways that are left, the one in use first, and how it does."""
 
     ways: tuple[Way, ...]
+    public: bool = True
     since: float | None = None
     """None: nothing was asked for yet, or the connection is away."""
     arrived: int = 0
@@ -101,4 +102,4 @@ def failed(turn: Turn, choice: Choice, arrived: int, *, for_good: bool) -> Turn:
 
 def left(turn: Turn) -> Turn:
     """The next way; none may be left."""
-    return Turn(ways=turn.ways[1:])
+    return Turn(ways=turn.ways[1:], public=turn.public)

@@ -73,7 +73,7 @@ class Delivery:
 
     def need(self, agent: str, need: Need) -> None:
         """An agent misses chunks. Unknown blobs and more blobs than allowed are refused; the agent asks again."""
-        reader = agent if self._files.is_passing(need.digest) else ""
+        reader = agent if need.private or self._files.is_passing(need.digest) else ""
         sending = self._sendings.get((need.digest, reader))
         if sending is None:
             path = self._files.locate(need.digest)

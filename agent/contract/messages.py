@@ -298,6 +298,8 @@ class Need(Message, frozen=True, kw_only=True):
     ranges: Annotated[tuple[tuple[Count, Count], ...], Meta(max_length=256)]
     packings: tuple[Short, ...] = ()
     """The chunks may come packed so."""
+    private: bool = False
+    """They are inputs of a request or shard, and come on this agent's own topic."""
 
 
 class Chunk(Message, frozen=True, kw_only=True):
