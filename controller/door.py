@@ -7,7 +7,10 @@ strict reader refuses, and every other request, is uvicorn's.
 
 from __future__ import annotations
 
+import functools
 import math
+import re
+from asyncio import Transport
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -23,6 +26,10 @@ from controller.errors import Busy
 _BEFORE = b"POST /v2/models/"
 _MOST_BODY = 1 << 20
 """Larger ones are rare, and pay for the usual way."""
+_READ = 1 << 16
+"""Bytes of one read. asyncio's own is four times that: more than the allocator keeps, so that it maps memory anew."""
+_PLAIN = re.compile(rb"POST /v2/models/[^/ ]+/infer HTTP/1\.1\r\n")
+_FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect|connection)[ \t]*:[ \t]*([^\r\n]*)", re.I)
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -38,12 +45,30 @@ class Way(Protocol):
 
 def refusal(error: Busy) -> bytes:
     """The response, whole."""
-    body = msgspec.json.encode(error_body(error.message, error.who, error.hint))
+    return _refusal(error.status, error.message, error.who, error.hint, max(1, math.ceil(error.retry_s)))
+
+
+@functools.lru_cache(64)
+def _refusal(status: int, message: str, who: str, hint: str | None, retry_s: int) -> bytes:
+    body = msgspec.json.encode(error_body(message, who, hint))
     head = (
-        f"HTTP/1.1 {error.status} Service Unavailable\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\nretry-after: {max(1, math.ceil(error.retry_s))}\r\n\r\n"
+        f"HTTP/1.1 {status} Service Unavailable\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nretry-after: {retry_s}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def plainly_one(data: bytes) -> bool:
+    """Is this, beyond doubt, one whole request for inference and nothing else? Enough to refuse it without reading it:
+    its end must be where every reader would see it."""
+    end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
+    if end < 0 or _PLAIN.match(data) is None or data.count(b"\n", 0, end) != data.count(b"\r\n", 0, end):
+        return False
+    framing = _FRAMING.findall(data, 0, end)
+    if len(framing) != 1 or framing[0][0].lower() != b"content-length":
+        return False
+    length = framing[0][1].rstrip(b" \t")
+    return length.isdigit() and len(length) < 16 and int(length) == len(data) - end - 4
 
 
 class Entrance:
@@ -80,9 +105,15 @@ class Door(HttpToolsProtocol):
 
     # -- uvicorn's
 
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.max_size = _READ  # type: ignore[attr-defined]
+
     def data_received(self, data: bytes) -> None:
         if self._begun or self._reading:
             super().data_received(data)
+            return
+        if not self._held and not self._answering and self._turned_away(data):
             return
         self._held += data
         self._lacks -= len(data)
@@ -133,10 +164,21 @@ class Door(HttpToolsProtocol):
             if full is None:
                 self._begin(request)
                 continue
-            self.transport.write(refusal(full))
-            if self.flow.write_paused:  # It asks, and does not read the answers.
-                self.transport.close()
-            self._ended(request)
+            self._refuse(full, keep=request.keep)
+
+    def _turned_away(self, data: bytes) -> bool:
+        """In an overload most requests are refused: what that costs is taken from those that were let in."""
+        full = self.entrance.turn_away(self.entrance.inside)
+        if full is None or not plainly_one(data):
+            return False
+        self._refuse(full, keep=True)
+        return True
+
+    def _refuse(self, full: Busy, *, keep: bool) -> None:
+        self.transport.write(refusal(full))
+        if self.flow.write_paused:  # It asks, and does not read the answers.
+            self.transport.close()
+        self._ended(keep=keep)
 
     def _take(self) -> Request | None:
         """The next request for this way, whole. Anything else goes to uvicorn."""
@@ -182,14 +224,14 @@ class Door(HttpToolsProtocol):
             if self.flow.write_paused:
                 await self.flow.drain()
         self._answering = False
-        self._ended(request)
+        self._ended(keep=request.keep)
         self._advance()
 
-    def _ended(self, request: Request) -> None:
+    def _ended(self, *, keep: bool) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if not request.keep or self._leaving:
+        if not keep or self._leaving:
             self.transport.close()
             return
         self._idle_since = self.loop.time()

@@ -132,8 +132,6 @@ class Inference:
         """Requests that wait for their model to come to a device."""
         self.flights = Flights(limits.admission, limits.attempt_s)
         self.house = House(limits.admission, limits.most_waiting)
-        self.refused = 0
-        """Requests that found no room; they are counted and not logged."""
 
     def begin(self, model: str, trace_id: str, caller: str = "") -> Trace:
         """Open a trace when the request arrives, before its body is decoded."""
@@ -203,7 +201,6 @@ class Inference:
         those who were let in."""
         if max(inside - self._preparing, self.house.held) < self.house.window:
             return None
-        self.refused += 1
         return Busy(FULL, _LATER, retry_s=self.house.drain_ms() / 1000)
 
     # -- one request
@@ -338,12 +335,10 @@ class Inference:
         room, held = sum(c.window for c in devices), sum(c.held for c in devices)
         mine = self._callers.of(trace.caller)
         if over_share(Room(room, held, mine, self.house.held, len(self._callers))):
-            self.refused += 1
             trace.state = _NO_ROOM
             raise TooMany("you have more requests under way than your share of what the devices can do", retry_s=1.0)
 
     def _refuse(self, trace: Trace, message: str, retry_s: float) -> NoReturn:
-        self.refused += 1
         trace.state = _NO_ROOM
         raise Busy(message, _LATER, retry_s=retry_s)
 

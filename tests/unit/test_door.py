@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agent.contract.http1 import MAX_HEAD, Request
-from controller.door import door
+from controller.door import door, plainly_one
 from controller.errors import Busy
 
 INFER = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s"
@@ -248,3 +248,23 @@ def test_a_caller_who_leaves_costs_only_his_own_answer() -> None:
         assert body == b"short here"
 
     talk(play)
+
+
+@pytest.mark.parametrize(
+    ("data", "plain"),
+    [
+        (INFER % (2, b"", b"hi"), True),
+        (INFER % (2, b"connection : close\r\n", b"hi"), False),
+        (INFER % (2, b"Content-length: 2\r\n", b"hi"), False),
+        (INFER % (2, b"TRANSFER-ENCODING: chunked\r\n", b"hi"), False),
+        (INFER % (2, b"Expect: 100-continue\r\n", b"hi"), False),
+        (INFER % (2, b"X: 1\nTransfer-Encoding: chunked\r\n", b"hi"), False),
+        (INFER % (2, b"", b"h"), False),
+        (INFER % (2, b"", b"hi, and more"), False),
+        (INFER.replace(b"%d", b"0x2") % (b"", b"hi"), False),
+        (USUAL, False),
+        (b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n\r\n", False),
+    ],
+)
+def test_only_what_is_plainly_one_request_is_refused_unread(data: bytes, plain: bool) -> None:
+    assert plainly_one(data) is plain
