@@ -16,7 +16,7 @@ from agent.contract import golden
 from agent.contract.faults import fault
 from agent.contract.messages import Fault, Guess, MessageError, ProbeResult
 from agent.contract.oip import ProtocolError, Request
-from agent.contract.tensors import Tensor, TensorError, TensorSpec, rows_of
+from agent.contract.tensors import DTYPES, Tensor, TensorError, TensorSpec, rows_of
 from agent.inputs import Damaged, read_verified, tensors_of
 from agent.local.questions import Desk
 from agent.memory import pss_mb, trim
@@ -26,6 +26,7 @@ _LATENCY_BUDGET_S = 0.3
 _PROBE_ROWS = 16
 _PROBE_PAUSE_S = 0.001
 _SEEN_ROWS = 16
+_NAMES = {np.dtype(name): name for name in DTYPES}
 
 
 class Unfit(Exception):
@@ -214,7 +215,8 @@ def to_array(tensor: Tensor) -> golden.Array:
 
 
 def to_tensor(name: str, array: golden.Array) -> Tensor:
-    return Tensor(name, str(array.dtype), array.shape, array.tobytes())
+    # Looked up: numpy takes longer to spell the name of a type than to quantize a row.
+    return Tensor(name, _NAMES.get(array.dtype) or str(array.dtype), array.shape, array.tobytes())
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ BENCHMARKS = {
     ),
     "inference": Benchmark(
         "the gateway and the local endpoint beside other servers; overload, a killed device and swaps under load",
-        ("peers", "trouble"),
+        ("peers", "hops", "trouble"),
     ),
     "jobs": Benchmark(
         "jobs under kills and on uneven fleets, beside process pools and Dask, on a million rows, and drains",

@@ -64,7 +64,7 @@ async def _spent(fleet: Fleet, supervisor: int, name: str, content: bytes, count
     """Seconds of processor time by hop for `count` requests."""
     async with Requests(fleet.client, name, content, {file_ref(content).digest}) as requests:
         await _ask(requests, 50)
-        hops = _hops(fleet, supervisor)
+        hops = hops_of(fleet, supervisor)
         before = {hop: measure.cpu_s(pids) for hop, pids in hops.items()}
         await _ask(requests, count)
         if requests.refused:
@@ -80,7 +80,7 @@ async def _ask(requests: Requests, count: int) -> None:
     await asyncio.gather(*(lane(first) for first in range(LANES)))
 
 
-def _hops(fleet: Fleet, supervisor: int) -> dict[str, list[int]]:
+def hops_of(fleet: Fleet, supervisor: int) -> dict[str, list[int]]:
     """The processes on the way. Workers are the children of the agent's fork parent; an idle one costs nothing."""
     controller = fleet.controller.process.pid
     zygote = psutil.Process(supervisor).children()[0]

@@ -1,8 +1,9 @@
 """One model behind Lepta's gateway, Lepta's local endpoint, MLServer, FastAPI alone and LitServe, turn by turn.
 
 The gateway's requests go by HTTP to the controller, by MQTT to an agent, and back; its processor time is that of
-controller, broker and agent together. All servers have the same model, LiteRT and row: the others get it as the model
-stores it (int8), ours as real numbers (float32), as their users send them, and quantize it.
+controller, broker and agent together. All servers have the same model, LiteRT and row. The local endpoint gets it as
+the others do, as the model stores it (int8); the gateway as real numbers (float32), as its users send them: they do not
+know which device's scale will be theirs.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
         servers = others.start(model, row, folder)
         try:
             targets = {name: server.target for name, server in servers.items()}
-            targets["gateway"], targets["local"] = _ours(fleet, _real(row, content), f"http://127.0.0.1:{local}")
+            targets["gateway"], targets["local"] = ours(fleet, content, f"http://127.0.0.1:{local}")
             _check({name: server.answer() for name, server in servers.items()}, targets, content)
             trees = {name: server.pids for name, server in servers.items()}
             trees["gateway"] = fleet.controller.pids + agent.pids
@@ -72,17 +73,24 @@ def _row(content: bytes) -> Array:
     return np.random.default_rng(0).integers(-100, 100, (1, *spec.shape)).astype(spec.dtype)
 
 
-def _real(row: Array, content: bytes) -> Array:
+def real_row(content: bytes) -> Array:
+    """The same row as real numbers."""
+    row = _row(content)
     spec = load(content, runtimes=RUNTIMES).inputs[0]
     return ((row.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale or 1.0)).astype(np.float32)
 
 
-def _ours(fleet: Fleet, row: Array, local: str) -> tuple[Target, Target]:
-    body, length = encode_request({"x": row})
-    headers = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(length)}
+def ours(fleet: Fleet, content: bytes, local: str) -> tuple[Target, Target]:
+    """The gateway, and the local endpoint at URL `local`."""
     key = {"Authorization": f"Bearer {fleet.client.place.token()}"}
-    path = f"/v2/models/{MODEL}/infer"
-    return Target(fleet.client.place.url + path, headers | key, body), Target(local + path, headers, body)
+    gateway = f"{fleet.client.place.url}/v2/models/{MODEL}/infer"
+    stored = f"{local}/v2/models/{MODEL}/versions/1/infer"
+    return _target(gateway, real_row(content), key), _target(stored, _row(content), {})
+
+
+def _target(url: str, row: Array, headers: dict[str, str]) -> Target:
+    body, length = encode_request({"x": row})
+    return Target(url, {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(length)} | headers, body)
 
 
 def _check(answers: dict[str, bytes], targets: dict[str, Target], content: bytes) -> None:
@@ -149,7 +157,7 @@ def _evaluate(turns: Turns, raw_us: float) -> list[Figure]:
         at_most("gateway_p99_over_mlserver", p99, 1.0, note="the worse of 4 and 16 callers"),
         Figure("local_rps_over_mlserver", local_rate, "", ">= 2", local_rate >= 2, "16 callers"),
         at_most("local_cpu_over_raw", local_cpu, 3.0, note=f"4 callers; bare {raw_us:,.0f} us"),
-        *(_row_of(name, callers, turns[name, callers], raw_us) for name in names for callers in CALLERS),
+        *(f for name in names for callers in CALLERS for f in _row_of(name, callers, turns[name, callers], raw_us)),
     ]
 
 
@@ -157,8 +165,11 @@ def _value(turn: Turn, what: str) -> float:
     return turn.cpu_us if what == "cpu_us" else float(getattr(turn.load, what))
 
 
-def _row_of(name: str, callers: int, turns: list[Turn], raw_us: float) -> Figure:
-    cpu = statistics.median(turn.cpu_us for turn in turns)
+def _row_of(name: str, callers: int, turns: list[Turn], raw_us: float) -> list[Figure]:
+    rate, cpu = (statistics.median(_value(turn, what) for turn in turns) for what in ("rate", "cpu_us"))
     p50, p99 = (statistics.median(getattr(turn.load, what) for turn in turns) for what in ("p50", "p99"))
-    note = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {cpu:,.0f} us of processor a request, {cpu / raw_us:.1f}x bare"
-    return Figure(f"{name}_rps_c{callers}", statistics.median(turn.load.rate for turn in turns), "/s", note=note)
+    return [
+        Figure(f"{name}_rps_c{callers}", rate, "/s", note=f"p50 {p50:.2f} ms"),
+        Figure(f"{name}_p99_ms_c{callers}", p99, "ms"),
+        Figure(f"{name}_cpu_us_c{callers}", cpu, "us", note=f"of processor a request, {cpu / raw_us:.1f}x bare"),
+    ]
