@@ -108,7 +108,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After a new controller boot, hello is sent within this time."""
     connect: float = 5.0
     keepalive: int = 20
-    at_once: int = 2
+    at_once: int = 1
     """Messages with QoS 1 that the broker sends us without waiting for acknowledgements: it holds a copy of each. Many
     devices that fetch the same blob would else take as many times its size."""
     resubscribe: float = 30.0

@@ -24,6 +24,8 @@ _TRIES = 5
 # Capital: no device's and no client's name begins with one.
 _READY_ID = "Lepta-ready"
 _LOG_CHECK_S = 60.0
+# Chunks of blobs lie just below the size from which glibc gives memory back at once: kept, they add up by subscriber.
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class Program(Protocol):
@@ -136,7 +138,7 @@ class Spawned:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env=children.environment(),
+                env=children.environment(_MEMORY),
                 start_new_session=True,
             )
         stdin = self._process.stdin
