@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from agent.contract import topics
-from agent.contract.messages import MAX_PAYLOAD, MessageError, UserInfer, UserTensor, decode_user, is_json
+from agent.contract.messages import MAX_PAYLOAD, MessageError, UserInfer, UserTensor, decode_user
 from agent.contract.tensors import DTYPES, Tensor, TensorError, rows_of
+from agent.contract.user import is_json
 from controller import oip
 from controller.background import Background
 from controller.errors import BadRequest, LeptaError, Preparing

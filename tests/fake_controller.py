@@ -90,8 +90,7 @@ class FakeBroker:
 
 
 class FakeController:
-    """Speaks the contract. `loses` names chunks that are not sent the first time; `sent` counts chunks per blob;
-    `private` blobs go on the asking agent's own topic."""
+    """Speaks the contract. `loses` names chunks that are not sent the first time; `sent` counts chunks per blob."""
 
     def __init__(self, broker: Broker, hears: Sequence[str] = topics.AGENT_UP) -> None:
         """`hears`: kinds of messages that it listens to."""
@@ -102,7 +101,6 @@ class FakeController:
         self.blobs: dict[str, bytes] = {}
         self.loses: set[tuple[str, int]] = set()
         self.changes: set[tuple[str, int]] = set()
-        self.private: set[str] = set()
         self.stalls_after: int | None = None
         self.sent: dict[str, list[int]] = defaultdict(list)
         self.generation = 0
@@ -291,9 +289,9 @@ class FakeController:
         count = -(-len(content) // CHUNK_BYTES)
         for first, last in need.ranges:
             for number in range(first, min(last, count - 1) + 1):
-                self._send_chunk(agent, need.digest, number, content)
+                self._send_chunk(agent if need.private else "", need.digest, number, content)
 
-    def _send_chunk(self, agent: str, digest: str, number: int, content: bytes) -> None:
+    def _send_chunk(self, reader: str, digest: str, number: int, content: bytes) -> None:
         key = (digest, number)
         if key in self.loses:
             self.loses.discard(key)
@@ -305,7 +303,7 @@ class FakeController:
             self.changes.discard(key)
             data = builders.changed_byte(data)
         self.sent[digest].append(number)
-        topic = topics.agent_blob(agent, digest, number) if digest in self.private else topics.blob(digest, number)
+        topic = topics.agent_blob(reader, digest, number) if reader else topics.blob(digest, number)
         self.publish(topic, self.stamper.encode(Chunk(size=len(content), data=data)))
 
 

@@ -28,6 +28,7 @@ from agent.contract.swaps import Window as Window
 from agent.contract.tensors import Tensor
 from agent.contract.user import UserInfer as UserInfer
 from agent.contract.user import UserTensor as UserTensor
+from agent.contract.user import is_json
 from firmware_profiles.profile import Facts
 
 PROTOCOL = 1
@@ -383,11 +384,6 @@ def decode_user(payload: bytes) -> UserInfer:
         return msgspec.msgpack.decode(payload, type=UserInfer)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise MessageError(f"not a request: {error}") from error
-
-
-def is_json(payload: bytes) -> bool:
-    """Is it an object of JSON? One of MessagePack never begins like that."""
-    return payload.lstrip()[:1] == b"{"
 
 
 def encode_tensors(tensors: tuple[Tensor, ...]) -> bytes:

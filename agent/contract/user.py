@@ -26,3 +26,8 @@ class UserInfer(msgspec.Struct, frozen=True, kw_only=True):
     client: Short
     inputs: tuple[UserTensor, ...]
     id: Short = ""
+
+
+def is_json(payload: bytes) -> bool:
+    """Is it an object of JSON? One of MessagePack never begins like that."""
+    return payload.lstrip()[:1] == b"{"

@@ -323,15 +323,13 @@ def test_an_expired_request_is_not_computed(controller: FakeController, agent: A
     assert answered >= set(patient)
 
 
-@pytest.mark.parametrize("private", [False, True])
 def test_a_shard_whose_inputs_come_as_a_blob_is_fetched_and_computed(
-    controller: FakeController, agent: AgentProcess, private: bool
+    controller: FakeController, agent: AgentProcess
 ) -> None:
     agent.start()
     wanted = controller.serve(agent.name, builders.classifier(1))
     rows = np.tile(ROW["x"], (4000, 1))
     blob = controller.add(encode_tensors(tensors({"x": rows})))
-    controller.private = {blob.digest} if private else set()
     controller.lease(agent.name, wanted, {}, shard=3, blob=blob)
     result = controller.result(shard=3)
     assert result.fault is None
