@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from agent.contract import messages
-from agent.contract.manifest import FileRef, Preprocessing, Target
+from agent.contract.manifest import FileRef, Preprocessing, Shadow, Target, Watch
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
 from controller.policy import Override
 from controller.terms import Terms
@@ -131,11 +131,20 @@ class Release(Record, frozen=True, kw_only=True):
     created_at: float
 
 
+class Extra(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one rollout asks of its devices above what the manifests ask."""
+
+    watch: Watch | None = None
+    shadow: Shadow | None = None
+
+
 class Rollout(Record, frozen=True, kw_only=True):
     id: str
     release: str
     model: str
     version: int
+    extra: Extra = Extra()
+    """Asked of devices that join later, too."""
     state: RolloutState = "running"
     created_at: float
     finished_at: float | None = None

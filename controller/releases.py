@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from agent.contract.manifest import Shadow, Watch
 from agent.contract.messages import DesiredModel
 from controller import records, rollout, writes
 from controller.devices import Devices
@@ -20,16 +19,15 @@ from controller.tick import Tick
 from firmware_profiles.profile import Facts, Profile
 
 log = logging.getLogger("lepta.releases")
+_NOTHING = records.Extra()
 
 
-class Extra(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rollout asks of its devices above what the manifests ask."""
+@dataclass(frozen=True)
+class Offer:
+    """What the devices are to get of a model: artifacts by profile; none if it was withdrawn."""
 
-    watch: Watch | None = None
-    shadow: Shadow | None = None
-
-
-_NOTHING = Extra()
+    artifacts: dict[str, records.Artifact] = field(default_factory=dict)
+    extra: records.Extra = _NOTHING
 
 
 @dataclass
@@ -38,11 +36,10 @@ class _Open:
 
     record: records.Rollout
     state: rollout.Rollout
-    artifacts: dict[str, records.Artifact]
+    offer: Offer
     previous: dict[str, DesiredModel | None] = field(default_factory=dict)
-    superseded: dict[str, records.Artifact] | None = None
+    superseded: Offer | None = None
     """What devices that join were to get before."""
-    extra: Extra = _NOTHING
 
 
 class Releases:
@@ -63,15 +60,15 @@ class Releases:
         self._timeout_s = timeout_s
         self._new_id = new_id
         self._open: dict[str, _Open] = {}
-        self._current: dict[str, dict[str, records.Artifact]] = {}
-        """Per model the artifacts, by profile, that a device which joins now is to get; none if it was withdrawn."""
+        self._current: dict[str, Offer] = {}
+        """Per model, for a device that joins now."""
         devices.on_lost.append(self._lost)
         devices.on_change.append(self._device_changed)
 
     def restore(
         self,
         running: Iterable[tuple[records.Rollout, list[records.RolloutDevice], list[records.Artifact]]],
-        current: dict[str, list[records.Artifact]],
+        current: dict[str, Offer],
         now: float,
     ) -> None:
         """Begin from the store. A running rollout goes on where it was: what devices say next decides."""
@@ -85,10 +82,9 @@ class Releases:
                 tuple(_share(s) for s in shares),
                 deadline=now + self._timeout_s,
             )
-            self._open[record.id] = _Open(
-                record, state, {a.profile: a for a in artifacts}, {s.device: s.previous for s in shares}
-            )
-        self._current = {model: {a.profile: a for a in listed} for model, listed in current.items()}
+            offer = offer_of(artifacts, record.extra)
+            self._open[record.id] = _Open(record, state, offer, {s.device: s.previous for s in shares})
+        self._current = dict(current)
 
     def release(self, tick: Tick, model: str, version: int, artifacts: list[records.Artifact]) -> records.Release:
         """Offer a version. Raises UserError if nothing was built for it."""
@@ -111,7 +107,7 @@ class Releases:
         return release
 
     def start(
-        self, tick: Tick, release: records.Release, artifacts: list[records.Artifact], extra: Extra = _NOTHING
+        self, tick: Tick, release: records.Release, artifacts: list[records.Artifact], extra: records.Extra = _NOTHING
     ) -> records.Rollout:
         """Bring a release to every enrolled device. One rollout per model at a time."""
         self._check_none_runs(release.model)
@@ -120,16 +116,17 @@ class Releases:
             release=release.id,
             model=release.model,
             version=release.version,
+            extra=extra,
             created_at=tick.wall,
         )
-        built = {a.profile: a for a in artifacts}
-        placements = self.placements(built)
-        shares = tuple(_placed(p, built) for p in placements)
+        offer = offer_of(artifacts, extra)
+        placements = self.placements(offer.artifacts)
+        shares = tuple(_placed(p, offer.artifacts) for p in placements)
         state = rollout.Rollout(record.id, release.id, release.model, release.version, shares)
         previous = {share.device: self._desired_now(share.device, release.model) for share in shares}
-        opened = _Open(record, state, built, previous, self._current.get(release.model), extra)
+        opened = _Open(record, state, offer, previous, self._current.get(release.model))
         self._open[record.id] = opened
-        self._current[release.model] = built
+        self._current[release.model] = offer
         self._step(tick, opened, rollout.Started(self._devices.online(), self._timeout_s))
         return opened.record
 
@@ -154,7 +151,7 @@ class Releases:
             finished_at=tick.wall,
         )
         tick.save(writes.put(record))
-        self._current[release.model] = {}
+        self._current[release.model] = Offer()
         for known in self._devices.all():
             self._devices.set_desired(tick, known.name, release.model, None)
         log.info("%s is withdrawn from all devices", release.model)
@@ -173,7 +170,7 @@ class Releases:
     def _device_changed(self, tick: Tick, device: str) -> None:
         known = self._devices.require(device)
         for opened in list(self._open.values()):
-            meant = {artifact.manifest for artifact in opened.artifacts.values()}
+            meant = {artifact.manifest for artifact in opened.offer.artifacts.values()}
             for state in known.record.reported:
                 if state.model == opened.record.model and state.manifest in meant:
                     event = rollout.Reported(device, state.artifact, state.state, state.reason)
@@ -184,14 +181,14 @@ class Releases:
     def _welcome(self, tick: Tick, device: str) -> None:
         """A device that joined gets what its fleet runs."""
         facts = {device: self._devices.require(device).record.facts}
-        for model, built in self._current.items():
-            [placement] = self.placements(built, facts)
+        for model, offer in self._current.items():
+            [placement] = self.placements(offer.artifacts, facts)
             if placement.profile is not None:
-                self._devices.set_desired(tick, device, model, desired_of(built[placement.profile]))
+                self._devices.set_desired(tick, device, model, desired_of(offer, placement.profile))
 
     def withdrawn(self, model: str) -> bool:
         """No device is to have it until it is rolled out again."""
-        return self._current.get(model) == {}
+        return self._current.get(model) == Offer()
 
     def running(self, model: str) -> str | None:
         """The rollout of a model that is under way."""
@@ -226,8 +223,7 @@ class Releases:
         for action in actions:
             match action:
                 case rollout.SetDesired(device, profile):
-                    wanted = desired_of(opened.artifacts[profile], opened.extra)
-                    self._devices.set_desired(tick, device, model, wanted)
+                    self._devices.set_desired(tick, device, model, desired_of(opened.offer, profile))
                 case rollout.Restore(device):
                     self._devices.set_desired(tick, device, model, opened.previous.get(device))
         if opened.state != before:
@@ -253,7 +249,7 @@ class Releases:
     def _withdraw(self, opened: _Open) -> None:
         """What did not succeed is nothing to give to devices that join."""
         model = opened.record.model
-        if self._current.get(model) == opened.artifacts:
+        if self._current.get(model) == opened.offer:
             if opened.superseded is None:
                 del self._current[model]
             else:
@@ -287,13 +283,19 @@ def _record(rollout_id: str, share: rollout.Share, previous: DesiredModel | None
     )
 
 
-def desired_of(artifact: records.Artifact, extra: Extra = _NOTHING) -> DesiredModel:
+def offer_of(artifacts: Iterable[records.Artifact], extra: records.Extra) -> Offer:
+    return Offer({artifact.profile: artifact for artifact in artifacts}, extra)
+
+
+def desired_of(offer: Offer, profile: str) -> DesiredModel:
+    """What a device of this profile is to run."""
+    artifact = offer.artifacts[profile]
     return DesiredModel(
         model=artifact.model,
         version=artifact.version,
         artifact=artifact.digest,
         manifest=artifact.manifest,
         profile=artifact.profile,
-        watch=extra.watch,
-        shadow=extra.shadow,
+        watch=offer.extra.watch,
+        shadow=offer.extra.shadow,
     )

@@ -6,6 +6,7 @@ from controller import job_data, job_prior, reads, records
 from controller.catalog import Catalog
 from controller.errors import LeptaError
 from controller.fleet import Fleet
+from controller.releases import Offer, offer_of
 from controller.store import Store
 from controller.tick import Tick
 
@@ -40,9 +41,10 @@ async def _restore_releases(tick: Tick, fleet: Fleet, store: Store) -> None:
     for record in await store.read(reads.every(records.Rollout, state="running")):
         shares = await store.read(reads.every(records.RolloutDevice, rollout=record.id))
         running.append((record, shares, await artifacts(record)))
-    current: dict[str, list[records.Artifact]] = {}
+    current: dict[str, Offer] = {}
     for record in await store.read(reads.every(records.Rollout, newest=True, state=("running", "done", "withdrawn"))):
         if record.model not in current:
             # Of a model that was withdrawn, devices that join get nothing.
-            current[record.model] = [] if record.state == "withdrawn" else await artifacts(record)
+            gone = record.state == "withdrawn"
+            current[record.model] = Offer() if gone else offer_of(await artifacts(record), record.extra)
     fleet.releases.restore(running, current, tick.now)

@@ -126,6 +126,7 @@ class Rollouts(_Table, table=True):
     release: str = Field(foreign_key="releases.id")
     model: str
     version: int
+    extra: Any = _json()
     state: str = Field(index=True)
     created_at: float
     finished_at: float | None

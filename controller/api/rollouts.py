@@ -11,7 +11,6 @@ from controller.api.access import READ, RELEASE, controller_of, needs
 from controller.api.errors import reply
 from controller.api.schemas import NewRelease, NewRollout
 from controller.parts import Controller
-from controller.releases import Extra
 from controller.terms import Terms
 from controller.tick import Tick
 
@@ -45,8 +44,9 @@ async def list_releases(request: Request) -> Response:
 
 @router.post("/rollouts", status_code=202, dependencies=RELEASE)
 async def start_rollout(request: Request, body: NewRollout) -> Response:
-    """Bring a release to every enrolled device. `watch` and `shadow` are of this rollout alone."""
-    extra = Extra(
+    """Bring a release to every enrolled device. `watch` and `shadow` are of this rollout alone, and of devices
+    that join while it is the newest."""
+    extra = records.Extra(
         watch=terms.read(body.watch, Watch) if body.watch else None,
         shadow=terms.read(body.shadow, Shadow) if body.shadow else None,
     )

@@ -31,7 +31,8 @@ from controller.errors import Conflict, Forbidden, UserError
 from controller.known import Known
 from controller.outbox import Outbox
 from controller.recorder import Silence
-from controller.releases import Extra, Releases
+from controller.records import Extra
+from controller.releases import Releases
 from controller.routing import Candidate
 from controller.tick import Tick
 from firmware_profiles.profile import Facts, builtin
@@ -238,6 +239,18 @@ def test_a_device_that_joins_later_gets_what_the_fleet_runs_but_never_what_faile
     world.enrol("b")
     world.hello("b")
     assert [d.models[0].version for d in world.bus.desired("b")] == [1]
+
+
+def test_a_device_that_joins_later_is_asked_for_what_the_rollout_asked() -> None:
+    world = World("a")
+    world.hello("a")
+    extra = Extra(watch=Watch(answers=50), shadow=Shadow(requests=20))
+    world.deploy(1, extra)
+    world.report("a", "serving", 1)
+    world.enrol("b")
+    world.hello("b")
+    [desired] = world.bus.desired("b")
+    assert (desired.models[0].watch, desired.models[0].shadow) == (extra.watch, extra.shadow)
 
 
 def test_a_will_takes_its_own_process_offline_and_no_later_one() -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import create_engine
 
 from agent.contract import messages
 from agent.contract.children import environment
-from agent.contract.manifest import FileRef, Preprocessing
+from agent.contract.manifest import FileRef, Preprocessing, Watch
 from agent.contract.messages import DesiredModel, ModelState, SwapRecord
 from controller import migrations, reads, writes
 from controller.errors import Busy, Conflict, Forbidden, NotFound
@@ -36,6 +36,7 @@ from controller.records import (
     Claim,
     Client,
     Device,
+    Extra,
     File,
     Job,
     JobShare,
@@ -97,7 +98,7 @@ ONE_OF_EACH: list[Record] = [
         metrics={"accuracy": 0.9}, created_at=1.0,
     ),
     RolloutDevice(rollout="o", device="pi-1", history=("pending",), previous=DESIRED),
-    Rollout(id="o", release="e", model="digits", version=1, created_at=1.0),
+    Rollout(id="o", release="e", model="digits", version=1, extra=Extra(watch=Watch(answers=9)), created_at=1.0),
     Release(id="e", model="digits", version=1, artifacts={"x86-cpu": A}, created_at=1.0),
     Run(id="u", model="digits", version=1, profiles=("x86-cpu",), rejected=({"profile": "rpi4"},), created_at=1.0),
     Artifact(
