@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from agent.contract import children
 from agent.runtime import load
+from controller.settings import Limits
 from tests.benchmarks import environments
 from tests.benchmarks.bare import bare_work
 from tests.benchmarks.fleet import Fleet
@@ -26,6 +28,8 @@ BARE_CPU_S, QUICK_CPU_S = 130.0, 6.0
 _PACKAGES = tuple(f"{name}=={metadata.version(name)}" for name in ("ai-edge-litert", "numpy"))
 _PEERS = ("dask[distributed]==2026.8.0", "joblib==1.6.0", *_PACKAGES)
 _PATIENCE = 6
+_HEADER = 4096
+"""More than the header of a .npy file takes."""
 
 
 def figures(folder: Path, quick: bool) -> list[Figure]:
@@ -72,11 +76,12 @@ def _peers(model: Path, rows: Path, count: int, row_s: float) -> list[Figure]:
 
 
 def _rows(content: bytes, model: Path, rows: Path, cpu_s: float) -> int:
-    """Write as many random rows as take `cpu_s` of bare processor time; how many these are."""
+    """Write as many random rows as take `cpu_s` of bare processor time, or as one file may have; how many these are."""
     spec = load(content, runtimes=RUNTIMES).inputs[0]
     random = np.random.default_rng(0)
     np.save(rows, random.integers(-128, 128, (1000, *spec.shape), np.int8))
-    count = int(cpu_s / (bare_work(model, rows, 4000).cpu_s / 4000))
+    most = (Limits().upload_bytes - _HEADER) // math.prod(spec.shape)
+    count = min(most, int(cpu_s / (bare_work(model, rows, 4000).cpu_s / 4000)))
     np.save(rows, random.integers(-128, 128, (count, *spec.shape), np.int8))
     return count
 
