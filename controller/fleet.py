@@ -15,10 +15,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, TypeVar
-
-import msgspec
 
 from agent.contract.messages import (
     AgentStatus,
@@ -34,7 +31,6 @@ from agent.contract.messages import (
 )
 from agent.contract.oip_stats import Statistics
 from agent.contract.topics import Topic
-from controller import records, writes
 from controller.answers import Answers
 from controller.candidates import Candidates, Traffic
 from controller.delivery import Delivery
@@ -46,6 +42,7 @@ from controller.jobs import Broken, Jobs, Reduced
 from controller.policies import Policies
 from controller.recorder import Recorder
 from controller.releases import Releases
+from controller.request_log import RequestLog
 from controller.routing import Candidate
 from controller.runs import Built, Failed, Runs
 from controller.settings import Limits
@@ -98,7 +95,7 @@ class Fleet:
         self._on_user_request = on_user_request
         self._inbox: list[tuple[Handler, asyncio.Future[Any] | None]] = []
         self._wake = asyncio.Event()
-        self._requests: list[tuple[records.Request, float]] = []
+        self.request_log = RequestLog(limits)
         self._flushed_at = 0.0
         self._loop: asyncio.Task[None] | None = None
         self.statistics = Statistics()
@@ -186,15 +183,6 @@ class Fleet:
     def broker_lost(self) -> None:
         self.delivery.reconnected()
         self._put(self.devices.everybody_lost)
-
-    def log_request(self, request: records.Request) -> None:
-        """Keep a finished request for the log; the oldest go when the disk does not keep up."""
-        self._requests.append((request, time.monotonic()))
-        if len(self._requests) > self._limits.requests_kept:
-            del self._requests[: self._limits.requests_kept // 10]
-
-    def is_unsaved(self, request_id: str) -> bool:
-        return any(request.id == request_id for request, _ in self._requests)
 
     def _dispatch(self, device: str, message: Message) -> None:
         match message:
@@ -286,16 +274,7 @@ class Fleet:
         if tick.now - self._flushed_at >= self._limits.requests_flush_s:
             self._flushed_at = tick.now
             self.answers.flush(tick)
-            self._flush_requests(tick)
-
-    def _flush_requests(self, tick: Tick) -> None:
-        if self._requests:
-            stored = [_with_store(request, tick.now - since, len(self._requests)) for request, since in self._requests]
-            tick.save(writes.put(*stored), writes.trim_requests(self._limits.requests_kept))
-            tick.then(partial(self._forget_requests, len(stored)))
-
-    def _forget_requests(self, count: int) -> None:
-        del self._requests[:count]
+            self.request_log.flush(tick)
 
     async def _commit(self, tick: Tick) -> None:
         if tick.files:
@@ -321,14 +300,6 @@ class Fleet:
         await self._commit(tick)
         for action in tick.actions:
             action()
-
-
-def _with_store(request: records.Request, waited_s: float, batch: int) -> records.Request:
-    """The flow's last step: how long the answer waited in memory until it was written."""
-    *before, store = request.steps
-    detail = f"written with {batch} in one batch; {store.detail}"
-    step = records.Step(step="store", ms=waited_s * 1000, detail=detail)
-    return msgspec.structs.replace(request, steps=(*before, step))
 
 
 def _flush(tick: Tick) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -242,20 +243,4 @@ def _finished(fleet: Fleet, trace: Trace) -> None:
     if trace.artifact and compute:
         fleet.devices.note_service(trace.device, trace.artifact, compute)
     _count(fleet.statistics, trace)
-    kept = fleet.answers.offer(trace)
-    steps = (*trace.steps, ("store", 0.0, kept))
-    fleet.log_request(
-        records.Request(
-            id=trace.id,
-            trace_id=trace.trace_id,
-            model=trace.model,
-            version=trace.version,
-            artifact=trace.artifact,
-            device=trace.device,
-            runtime=trace.runtime,
-            state=trace.state,
-            attempts=trace.attempts,
-            received_at=trace.received_at,
-            steps=tuple(records.Step(step=step, ms=ms, detail=detail) for step, ms, detail in steps),
-        )
-    )
+    fleet.request_log.add(trace, fleet.answers.offer(trace), time.monotonic())

@@ -30,7 +30,6 @@ from controller.records import (
     Job,
     Model,
     Record,
-    Request,
     Swap,
     Version,
 )
@@ -209,19 +208,6 @@ def forget_device(name: str) -> Write[None]:
     def write(connection: Connection) -> None:
         connection.execute(delete(swaps).where(swaps.c.device == name))
         connection.execute(delete(devices).where(devices.c.name == name))
-
-    return write
-
-
-def trim_requests(keep: int) -> Write[None]:
-    """Drop the oldest of the request log beyond `keep`."""
-    requests = TABLES[Request]
-
-    def write(connection: Connection) -> None:
-        newest = select(requests.c.received_at).order_by(requests.c.received_at.desc()).offset(keep).limit(1)
-        edge = connection.execute(newest).scalar()
-        if edge is not None:
-            connection.execute(delete(requests).where(requests.c.received_at <= edge))
 
     return write
 

@@ -197,11 +197,6 @@ def test_newest_first_and_any_of_several_states(store: Store) -> None:
     assert [run.id for run in store.read_now(reads.every(Run, state=("queued", "running")))] == ["a", "c"]
 
 
-def test_the_request_log_keeps_the_newest(store: Store) -> None:
-    store.commit_now(writes.put(*map(_request, range(20))), writes.trim_requests(5))
-    assert [r.id for r in store.read_now(reads.every(Request, newest=True))] == ["r19", "r18", "r17", "r16", "r15"]
-
-
 def test_swaps_are_trimmed_per_device_and_go_with_it(store: Store) -> None:
     record = SwapRecord(model="digits", to_version=1, to_artifact=A, outcome="committed")
     swaps = [Swap(device=name, model="digits", at=1.0, record=record) for name in ("a", "b") for _ in range(5)]
