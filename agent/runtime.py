@@ -188,17 +188,19 @@ def _port(detail: Mapping[str, Any], names: Mapping[int, str]) -> _Port:
 
 def _checked(model: Model, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
     """The model's inputs, once names, shapes and rows of `inputs` fit them."""
-    wanted = {spec.name for spec in model.inputs}
-    if set(inputs) != wanted:
+    specs = model.inputs
+    if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
+        wanted = {spec.name for spec in specs}
         raise ModelError(f"inputs are {_listed(inputs)}; this model wants {_listed(wanted)}", "user")
-    for spec in model.inputs:
-        if inputs[spec.name].shape[1:] != spec.shape or inputs[spec.name].ndim == 0:
-            found, want = list(inputs[spec.name].shape), ", ".join(map(str, ("rows", *spec.shape)))
-            raise ModelError(f"input {spec.name!r} has shape {found}; this model wants [{want}]", "user")
-    counts = {len(array) for array in inputs.values()}
-    if len(counts) > 1:
-        raise ModelError(f"inputs disagree on the number of rows: {sorted(counts)}", "user")
-    return model.inputs
+    for spec in specs:
+        shape = inputs[spec.name].shape
+        if not shape or shape[1:] != spec.shape:
+            want = ", ".join(map(str, ("rows", *spec.shape)))
+            raise ModelError(f"input {spec.name!r} has shape {list(shape)}; this model wants [{want}]", "user")
+    if len(specs) > 1 and len({len(array) for array in inputs.values()}) > 1:
+        counts = sorted({len(array) for array in inputs.values()})
+        raise ModelError(f"inputs disagree on the number of rows: {counts}", "user")
+    return specs
 
 
 def stored(spec: TensorSpec, array: Array) -> Array:

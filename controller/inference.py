@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NoReturn, Protocol
 
 from agent.contract import topics
@@ -93,7 +94,7 @@ class Trace:
     steps: list[tuple[str, float, str]] = field(default_factory=list)
     _mark: float = field(default_factory=time.perf_counter)
 
-    @property
+    @cached_property
     def traceparent(self) -> str:
         return tracing.header(self.trace_id, self.id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _HEADER = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SPAN = re.compile("[0-9a-f]{16}")
 
 
 def parse(header: str | None) -> str | None:
@@ -22,4 +23,4 @@ def header(trace_id: str, request: str) -> str:
     """What is handed on: a request is one span of the trace, and the end of its id is the span's. Flag 01: its steps
     are recorded."""
     span = request.partition(".")[0][-16:]
-    return f"00-{trace_id}-{span if re.fullmatch('[0-9a-f]{16}', span) else trace_id[:16]}-01"
+    return f"00-{trace_id}-{span if _SPAN.fullmatch(span) else trace_id[:16]}-01"

@@ -7,13 +7,17 @@ refused: a second length, Transfer-Encoding, folded or malformed header lines. A
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 MAX_HEAD = 16 * 1024
 _END = b"\r\n\r\n"
-_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.([01])")
-_HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\x80-\xff\t]*)")
-_DIGITS = re.compile(rb"[0-9]{1,15}")
+_LINE = re.compile(r"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.([01])")
+_HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\x80-\xff\t]*)")
+_DIGITS = re.compile(r"[0-9]{1,15}")
+_SHORT_HEAD = 2048
+"""Longer ones are read each time."""
 
 
 class Refused(Exception):
@@ -25,20 +29,20 @@ class Refused(Exception):
 
 
 class Request(NamedTuple):
-    method: bytes
-    path: bytes
+    method: str
+    path: str
     """Without the query."""
-    headers: dict[bytes, bytes]
-    """Names in lower case."""
+    headers: Mapping[str, str]
+    """Names in lower case. As latin-1, in which every byte is a character."""
     body: bytes
     keep: bool
     """May another request follow on the connection?"""
 
 
 class _Head(NamedTuple):
-    method: bytes
-    path: bytes
-    headers: dict[bytes, bytes]
+    method: str
+    path: str
+    headers: Mapping[str, str]
     keep: bool
     length: int
 
@@ -71,7 +75,7 @@ class Parser:
     def expects(self) -> bool:
         """Does the caller wait for a word before it sends the body?"""
         head = self._head
-        return head is not None and b"expect" in head.headers and len(self._bytes) < head.length
+        return head is not None and "expect" in head.headers and len(self._bytes) < head.length
 
     def feed(self, data: bytes) -> None:
         self._bytes += data
@@ -97,40 +101,47 @@ class Parser:
             if self._looked >= MAX_HEAD:
                 raise Refused(431, f"the head of a request has at most {MAX_HEAD:,} bytes")
             return False
-        self._head = self._read(bytes(self._bytes[:end]))
+        head = (_read_again if end <= _SHORT_HEAD else _read)(bytes(self._bytes[:end]))
+        if head.length > self._most_body:
+            raise Refused(413, f"a request has at most {self._most_body:,} bytes")
+        self._head = head
         del self._bytes[: end + len(_END)]
         self._looked = 0
         return True
 
-    def _read(self, head: bytes) -> _Head:
-        first, *lines = head.split(b"\r\n")
-        found = _LINE.fullmatch(first)
-        if found is None:
-            raise Refused(400, "not a request of HTTP/1.1: `METHOD /path HTTP/1.1` is expected")
-        method, target, minor = found.groups()
-        headers: dict[bytes, bytes] = {}
-        for line in lines:
-            parts = _HEADER.fullmatch(line)
-            if parts is None:
-                raise Refused(400, f"not a header line: {line[:60]!r}")
-            name, value = parts[1].lower(), parts[2].rstrip(b" \t")
-            # Joined, two lengths are no number and two hosts no host: both are refused.
-            headers[name] = headers[name] + b", " + value if name in headers else value
-        new = minor == b"1"
-        if new and b"host" not in headers:
-            raise Refused(400, "HTTP/1.1 wants a Host")
-        wish = headers.get(b"connection", b"").lower()
-        keep = b"close" not in wish if new else b"keep-alive" in wish
-        return _Head(method, target.partition(b"?")[0], headers, keep, self._length(headers))
 
-    def _length(self, headers: dict[bytes, bytes]) -> int:
-        if b"transfer-encoding" in headers:
-            raise Refused(501, "Transfer-Encoding is not read here: send the body whole, with Content-Length")
-        if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
-            raise Refused(417, "only `Expect: 100-continue` can be met")
-        told = headers.get(b"content-length", b"0")
-        if _DIGITS.fullmatch(told) is None:
-            raise Refused(400, "Content-Length is no number")
-        if int(told) > self._most_body:
-            raise Refused(413, f"a request has at most {self._most_body:,} bytes")
-        return int(told)
+def _read(head: bytes) -> _Head:
+    first, *lines = head.decode("latin-1").split("\r\n")
+    found = _LINE.fullmatch(first)
+    if found is None:
+        raise Refused(400, "not a request of HTTP/1.1: `METHOD /path HTTP/1.1` is expected")
+    method, target, minor = found.groups()
+    headers: dict[str, str] = {}
+    for line in lines:
+        parts = _HEADER.fullmatch(line)
+        if parts is None:
+            raise Refused(400, f"not a header line: {line.encode('latin-1')[:60]!r}")
+        name, value = parts[1].lower(), parts[2].rstrip(" \t")
+        # Joined, two lengths are no number and two hosts no host: both are refused.
+        headers[name] = headers[name] + ", " + value if name in headers else value
+    new = minor == "1"
+    if new and "host" not in headers:
+        raise Refused(400, "HTTP/1.1 wants a Host")
+    wish = headers.get("connection", "").lower()
+    keep = "close" not in wish if new else "keep-alive" in wish
+    return _Head(method, target.partition("?")[0], headers, keep, _length(headers))
+
+
+_read_again = lru_cache(256)(_read)
+"""A caller's requests have the same head, byte by byte, one after the other."""
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    if "transfer-encoding" in headers:
+        raise Refused(501, "Transfer-Encoding is not read here: send the body whole, with Content-Length")
+    if headers.get("expect", "100-continue").lower() != "100-continue":
+        raise Refused(417, "only `Expect: 100-continue` can be met")
+    told = headers.get("content-length", "0")
+    if _DIGITS.fullmatch(told) is None:
+        raise Refused(400, "Content-Length is no number")
+    return int(told)

@@ -7,8 +7,9 @@ tensors follow in the order of the header. Raw tensors are never turned into Pyt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -44,16 +45,28 @@ class _Header(msgspec.Struct):
 
 
 _HEADER = msgspec.json.Decoder(_Header)
+_SHORT_HEADER = 1024
+"""Longer ones are read each time."""
 
 
-@dataclass(frozen=True)
-class Request:
+class _Told(NamedTuple):
+    """What a header says."""
+
+    id: str
+    inputs: tuple[_InputHeader, ...]
+    outputs: tuple[str, ...]
+    binary: Mapping[str, bool]
+    binary_by_default: bool
+    timeout_s: float | None
+
+
+class Request(msgspec.Struct, frozen=True):
     """A decoded request. `outputs`: names asked for, empty for all; `binary`: per name whether to answer raw."""
 
     id: str
     tensors: tuple[Tensor, ...]
     outputs: tuple[str, ...]
-    binary: dict[str, bool]
+    binary: Mapping[str, bool]
     binary_by_default: bool
     timeout_s: float | None = None
     """How long the caller waits: parameter `timeout`, which counts microseconds as in Triton."""
@@ -65,22 +78,39 @@ class Request:
 def decode(body: bytes, header_length: str | None) -> Request:
     """Read a request body; `header_length` is the value of HEADER_LENGTH, None for pure JSON. Raises ProtocolError."""
     size = _header_size(body, header_length)
-    try:
-        header = _HEADER.decode(memoryview(body)[:size])
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise ProtocolError(f"not an inference request: {error}") from error
+    if size <= _SHORT_HEADER and size < len(body):
+        told = _read_again(body[:size])
+    else:
+        told = _read(memoryview(body)[:size])
     raw = memoryview(body)[size:]
-    _refuse_others(header)
     tensors = []
-    for item in header.inputs:
+    for item in told.inputs:
         tensor, raw = _take(item, raw)
         tensors.append(tensor)
     if raw:
         raise ProtocolError(f"{len(raw)} bytes follow the last binary tensor; check binary_data_size")
-    binary = {o.name: bool(o.parameters["binary_data"]) for o in header.outputs if "binary_data" in o.parameters}
-    by_default = bool(header.parameters.get("binary_data_output", False))
-    outputs = tuple(o.name for o in header.outputs)
-    return Request(header.id, _checked(tensors), outputs, binary, by_default, _timeout_s(header.parameters))
+    return Request(told.id, _checked(tensors), told.outputs, told.binary, told.binary_by_default, told.timeout_s)
+
+
+def _read(header: bytes | memoryview) -> _Told:
+    try:
+        found = _HEADER.decode(header)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ProtocolError(f"not an inference request: {error}") from error
+    _refuse_others(found)
+    binary = {o.name: bool(o.parameters["binary_data"]) for o in found.outputs if "binary_data" in o.parameters}
+    return _Told(
+        found.id,
+        tuple(found.inputs),
+        tuple(o.name for o in found.outputs),
+        binary,
+        bool(found.parameters.get("binary_data_output", False)),
+        _timeout_s(found.parameters),
+    )
+
+
+_read_again = lru_cache(64)(_read)
+"""What raw tensors are sent with is the same, byte by byte, in request after request of a caller."""
 
 
 def from_user(inputs: tuple[UserTensor, ...]) -> tuple[Tensor, ...]:

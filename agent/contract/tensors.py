@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import msgspec
 
 # numpy's names, and how many bytes one element takes.
@@ -51,25 +54,32 @@ def rows_of(tensors: tuple[Tensor, ...]) -> int:
         raise TensorError("no tensors: name at least one input")
     for tensor in tensors:
         check(tensor)
-    counts = {tensor.shape[0] for tensor in tensors}
-    if len(counts) != 1:
-        raise TensorError(f"inputs disagree on the number of rows: {sorted(counts)}")
-    return counts.pop()
+    rows = tensors[0].shape[0]
+    if len(tensors) > 1 and any(tensor.shape[0] != rows for tensor in tensors):
+        counts = sorted({tensor.shape[0] for tensor in tensors})
+        raise TensorError(f"inputs disagree on the number of rows: {counts}")
+    return rows
 
 
 def check(tensor: Tensor) -> None:
     """Raise TensorError unless dtype, shape and length agree."""
-    width = DTYPES.get(tensor.dtype)
-    if width is None:
+    size = _size(tensor.dtype, tensor.shape)
+    if size == len(tensor.data):
+        return
+    if tensor.dtype not in DTYPES:
         raise TensorError(f"tensor {tensor.name!r} has dtype {tensor.dtype!r}; allowed: {', '.join(DTYPES)}")
-    if not 1 <= len(tensor.shape) <= MAX_RANK or any(n < 0 for n in tensor.shape):
+    if size is None:
         raise TensorError(
             f"tensor {tensor.name!r} has shape {list(tensor.shape)}; 1 to {MAX_RANK} sizes >= 0, rows first"
         )
-    size = width
-    for n in tensor.shape:
-        size *= n
-    if size != len(tensor.data):
-        raise TensorError(
-            f"tensor {tensor.name!r} of {tensor.dtype} {list(tensor.shape)} needs {size} bytes, got {len(tensor.data)}"
-        )
+    raise TensorError(
+        f"tensor {tensor.name!r} of {tensor.dtype} {list(tensor.shape)} needs {size} bytes, got {len(tensor.data)}"
+    )
+
+
+@lru_cache(1024)
+def _size(dtype: str, shape: tuple[int, ...]) -> int | None:
+    """Bytes of such a tensor; None where there can be none."""
+    if dtype not in DTYPES or not 1 <= len(shape) <= MAX_RANK or any(n < 0 for n in shape):
+        return None
+    return math.prod(shape, start=DTYPES[dtype])

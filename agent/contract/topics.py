@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 ROOT = "lepta/v1"
@@ -15,6 +16,8 @@ AGENT_DOWN = ("desired", "work", "infer", "cmd")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _CHUNK = re.compile(r"[0-9a-f]{64}/[0-9]{1,9}")
+_LONGEST = 200
+"""Characters of a topic: more than the contract's names and digests can make."""
 
 
 class TopicError(ValueError):
@@ -69,8 +72,11 @@ def predictions(model: str, agent_name: str) -> str:
 
 def parse(topic: str) -> Topic | None:
     """Take a concrete topic apart; None if it is not one of the contract (whoever sent it is then ignored)."""
-    if not topic.startswith(ROOT + "/"):
-        return None
+    return _parse(topic) if len(topic) <= _LONGEST and topic.startswith(ROOT + "/") else None
+
+
+@lru_cache(1024)
+def _parse(topic: str) -> Topic | None:
     match topic[len(ROOT) + 1 :].split("/"):
         case ["controller", "status"]:
             return Topic("controller/status", ())

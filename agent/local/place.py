@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -46,23 +47,23 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def foreign(place: Place, headers: dict[bytes, bytes]) -> str:
+def foreign(place: Place, headers: Mapping[str, str]) -> str:
     """Why a caller is refused; empty if it is not. A page of another site in a browser on this device reaches loopback
     too: Host (DNS rebinding) and Origin tell."""
     if place.open:
         return ""
-    host = _name(b"//" + headers.get(b"host", b"localhost"))
+    host = _name("//" + headers.get("host", "localhost"))
     if host not in _NAMES and host != place.host:
         return f"Host {host!r} is not this device: ask it by 127.0.0.1 or localhost"
-    origin = headers.get(b"origin")
+    origin = headers.get("origin")
     if origin is not None and _name(origin) not in _NAMES:
         return "pages of other sites may not ask here"
     return ""
 
 
 @lru_cache(64)
-def _name(url: bytes) -> str:
+def _name(url: str) -> str:
     try:
-        return urlsplit(url.decode("latin-1")).hostname or ""
+        return urlsplit(url).hostname or ""
     except ValueError:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Kind = Literal[
@@ -17,8 +18,8 @@ class Route(NamedTuple):
     """The one that is asked for; empty for the one that serves."""
 
     @property
-    def method(self) -> bytes:
-        return b"POST" if self.kind in ("infer", "index", "load", "unload") else b"GET"
+    def method(self) -> str:
+        return "POST" if self.kind in ("infer", "index", "load", "unload") else "GET"
 
 
 _FIXED: dict[str, Kind] = {
@@ -38,6 +39,7 @@ _OF_A_MODEL: dict[str, Kind] = {
 _OF_THE_REPOSITORY: dict[str, Kind] = {"load": "load", "unload": "unload"}
 
 
+@lru_cache(256)
 def find(path: str) -> Route | None:
     """None: nothing is there."""
     if path in _FIXED:

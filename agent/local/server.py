@@ -22,7 +22,7 @@ from agent.settings import Limits
 
 _log = logging.getLogger("lepta.agent.local")
 _SWEEP_S = 1.0
-_HEADER_LENGTH = HEADER_LENGTH.lower().encode()
+_HEADER_LENGTH = HEADER_LENGTH.lower()
 
 
 class EndpointError(OSError):
@@ -70,13 +70,13 @@ class Endpoint:
     def handle(self, connection: Connection, request: Request) -> None:
         """Answer it, now or once its model has. (connection.Handler)"""
         refusal = place.foreign(self._place, request.headers)
-        route = routes.find(request.path.decode("ascii"))
+        route = routes.find(request.path)
         if refusal:
             connection.reply(replies.error(403, refusal, keep=request.keep))
         elif route is None:
             connection.reply(replies.error(404, "nothing is here; see /v2 and /v2/models/NAME", keep=request.keep))
         elif request.method != route.method:
-            told = f"{route.method.decode()} is expected here"
+            told = f"{route.method} is expected here"
             connection.reply(replies.error(405, told, keep=request.keep))
         elif route.kind == "infer":
             self._infer(connection, request, route)
@@ -90,7 +90,7 @@ class Endpoint:
     # -- requests
 
     def _infer(self, connection: Connection, request: Request, route: routes.Route) -> None:
-        coding = request.headers.get(b"content-encoding", b"identity").lower().decode("latin-1")
+        coding = request.headers.get("content-encoding", "identity").lower()
         if coding != "identity" and coding not in CODINGS:
             told = "send identity, gzip or deflate as Content-Encoding"
             connection.reply(replies.error(415, told, keep=request.keep))
@@ -100,9 +100,7 @@ class Endpoint:
             connection.reply(replies.error(404, problem, keep=request.keep))
             return
         length = request.headers.get(_HEADER_LENGTH)
-        question = frames.Question(
-            request.body, None if length is None else length.decode("latin-1"), coding, int(route.version or 0)
-        )
+        question = frames.Question(request.body, length, coding, int(route.version or 0))
         within = self._limits.local_wait
         answer = connection.expect(self._loop.now() + within, lambda: self._tells.count_late(route, within))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request
@@ -57,7 +57,7 @@ def call_of(request: Request) -> Call:
 
 async def answered(call: Call, model: str, only: int) -> Response:
     """The answer to a request of the protocol. `only`: the version that may answer, 0 for any. Raises LeptaError."""
-    with traced(call, model, only) as trace:
+    with Traced(call, model, only) as trace:
         decoded = oip.decode(await call.body(), call.headers.get(_HEADER_LENGTH))
         await _check_stored(call.controller, trace, decoded)
         answer = await answer_of(call, trace, decoded.tensors, decoded.timeout_s)
@@ -70,25 +70,32 @@ async def answered(call: Call, model: str, only: int) -> Response:
         return await bodies.respond(accepted, encoded, "application/octet-stream", headers)
 
 
-@contextmanager
-def traced(call: Call, model: str, only: int) -> Iterator[Trace]:
+class Traced:
     """A request from its arrival to its answer; however it ends, its trace is closed. `only`: the one version that may
     answer, 0 for any."""
-    inference = call.controller.fleet.inference
-    trace_id = tracing.parse(call.headers.get("traceparent")) or secrets.token_hex(16)
-    trace = inference.begin(model, trace_id, call.caller.name)
-    trace.only = only
-    try:
-        yield trace
-    except oip.ProtocolError as error:
-        inference.close(trace, "refused")
-        raise BadRequest(str(error), "https://kserve.github.io/website, Open Inference Protocol") from error
-    except LeptaError as error:
-        trace.error = error.message
-        inference.close(trace, "preparing" if isinstance(error, Preparing) else "failed")
-        error.headers |= {"traceparent": trace.traceparent, "Lepta-Request": trace.id}
-        raise
-    inference.close(trace, "answered")
+
+    def __init__(self, call: Call, model: str, only: int) -> None:
+        self._inference = call.controller.fleet.inference
+        trace_id = tracing.parse(call.headers.get("traceparent")) or secrets.token_hex(16)
+        self._trace = self._inference.begin(model, trace_id, call.caller.name)
+        self._trace.only = only
+
+    def __enter__(self) -> Trace:
+        return self._trace
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        trace = self._trace
+        if error is None:
+            self._inference.close(trace, "answered")
+        elif isinstance(error, oip.ProtocolError):
+            self._inference.close(trace, "refused")
+            raise BadRequest(str(error), "https://kserve.github.io/website, Open Inference Protocol") from error
+        elif isinstance(error, LeptaError):
+            trace.error = error.message
+            self._inference.close(trace, "preparing" if isinstance(error, Preparing) else "failed")
+            error.headers |= {"traceparent": trace.traceparent, "Lepta-Request": trace.id}
 
 
 async def answer_of(call: Call, trace: Trace, tensors: tuple[Tensor, ...], timeout_s: float | None = None) -> Answer:

@@ -21,7 +21,7 @@ from agent.contract.tensors import Tensor, check
 from controller import classes, inputs, records
 from controller.api import bodies
 from controller.api.access import INFER
-from controller.api.infer import Call, answer_of, call_of, traced
+from controller.api.infer import Call, Traced, answer_of, call_of
 from controller.api.models import artifacts_of, find_version
 from controller.api.oip_models import tensor_infos
 from controller.errors import BadRequest, Busy
@@ -61,7 +61,7 @@ async def predict(request: Request, model: str, top: Annotated[int, Query(ge=1, 
     Answers with the `top` classes of each row by the version's labels, or with the numbers of a model without classes.
     """
     call = call_of(request)
-    with traced(call, model, 0) as trace:
+    with Traced(call, model, 0) as trace:
         answer, meant = await _answered(call, trace, await _asked(request, await call.body()))
         outputs = {tensor.name: _array(tensor) for tensor in answer.outputs}
         told = {

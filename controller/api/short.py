@@ -23,7 +23,7 @@ from controller.parts import Controller
 
 log = logging.getLogger("lepta.api")
 
-_PATH = re.compile(rb"/v2/models/([^/]+)/infer")
+_PATH = re.compile(r"/v2/models/([^/]+)/infer")
 
 
 class ShortWay:
@@ -38,14 +38,14 @@ class ShortWay:
     def takes(request: Request) -> bool:
         """Is it an inference request of the plain kind?"""
         return (
-            request.method == b"POST"
+            request.method == "POST"
             and _PATH.fullmatch(request.path) is not None
-            and b"content-encoding" not in request.headers
+            and "content-encoding" not in request.headers
         )
 
     async def answer(self, request: Request, peer: str) -> Response:
         """`peer`: address of the caller."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.items()}
+        headers = request.headers
         found = _PATH.fullmatch(request.path)
         assert found is not None
 
@@ -57,9 +57,9 @@ class ShortWay:
                 raise refusal
             caller = self._access.admit(peer, headers.get("authorization", ""), self._needs)
             call = Call(self._controller, caller, headers, body)
-            return await answered(call, unquote(found[1].decode("latin-1")), 0)
+            return await answered(call, unquote(found[1]), 0)
         except LeptaError as error:
             return respond(error)
         except Exception:
-            log.exception("POST %s broke", request.path.decode("latin-1"))
+            log.exception("POST %s broke", request.path)
             return broken()

@@ -30,7 +30,7 @@ class Way:
         self.most = 100
 
     def takes(self, request: Request) -> bool:
-        return request.path == b"/v2/models/m/infer"
+        return request.path == "/v2/models/m/infer"
 
     async def answer(self, request: Request, peer: str) -> Response:
         assert peer == "127.0.0.1"
