@@ -27,6 +27,8 @@ from agent.disk import Disk
 
 _log = logging.getLogger("lepta.agent.blobs")
 _READ = 1 << 20
+_BESIDE = 64 * 1024
+"""Of a blob, at most: its map, and what lies empty in its last block."""
 _MARK = struct.Struct(">I")
 
 
@@ -48,6 +50,8 @@ class Blobs:
         self._disk = disk
         self._quota = quota
         self._reserve = reserve
+        self._most_used = float("inf")
+        """What all blobs take is not more; unknown before it was added up."""
         self._promised: dict[str, int] = {}
         """Sizes of the partial blobs begun by this object: their bytes will come."""
         for path in (self._whole, self._partial):
@@ -147,6 +151,13 @@ class Blobs:
 
     def _make_room(self, size: int, keep: Collection[str]) -> None:
         """Whole and abandoned partial blobs leave, the one unused for longest first."""
+        takes = size + _BESIDE
+        if (
+            self._most_used + takes <= self._quota
+            and self._disk.free(self._whole) - self._coming() >= takes + self._reserve
+        ):
+            self._most_used += takes  # To look at every file for each new one would take long where there are many.
+            return
         entries = [entry for folder in (self._whole, self._partial) for entry in os.scandir(folder)]
         removable = [entry for entry in entries if entry.name.partition(".")[0] not in keep]
         removable.sort(key=lambda entry: entry.stat().st_mtime)
@@ -157,10 +168,14 @@ class Blobs:
                 f"no room for {size} bytes: {missing} too many for the disk or the quota of {self._quota}; "
                 "raise limits.disk_mb, or make room on this device's disk"
             )
+        self._most_used = self.used() + self._coming() + takes
+
+    def _coming(self) -> int:
+        """Bytes of the partial blobs begun here that are not on the disk yet."""
+        return sum(max(0, promised - _size(self._parts(digest)[0])) for digest, promised in self._promised.items())
 
     def _missing(self, size: int) -> int:
-        coming = sum(max(0, promised - _size(self._parts(digest)[0])) for digest, promised in self._promised.items())
-        size += coming
+        size += self._coming()
         return max(self.used() + size - self._quota, size + self._reserve - self._disk.free(self._whole))
 
     def _remove(self, digest: str) -> None:

@@ -85,6 +85,8 @@ class Compute(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     feed: Feed | None = None
     packed: Packed | None = None
     """The inputs, where they are packed."""
+    stored: bool = False
+    """Outputs as the model stores them."""
 
 
 class Compare(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent import runtime
+from agent.contract.dequantize import real
 from agent.contract.tensors import TensorSpec
 from agent.runtime import Array, ModelError, RuntimeUnavailable
 
@@ -81,7 +82,7 @@ class Runtime:
 
     def dequantize(self, name: str, stored: Array) -> Array:
         """Output `name` in real numbers: (stored - zero point) * scale, as float32."""
-        return runtime.real(self._spec(self.outputs, name), stored)
+        return real(self._spec(self.outputs, name), stored)
 
     def _spec(self, specs: tuple[TensorSpec, ...], name: str) -> TensorSpec:
         found = next((spec for spec in specs if spec.name == name), None)

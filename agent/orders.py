@@ -14,11 +14,11 @@ def compute(number: int, item: Waiting, *, tensors: bool) -> frames.Compute:
         return frames.Compute(id=number, question=message.question, tensors=tensors)
     if isinstance(message, Fed):
         return frames.Compute(id=number, feed=message.feed, tensors=tensors)
+    packed, stored = (message.packed, message.stored) if isinstance(message, Work) else (None, False)
     if item.blob:
         assert message.blob is not None
-        return frames.Compute(id=number, blob=item.blob, digest=message.blob.digest)
-    packed = message.packed if isinstance(message, Work) else None
-    return frames.Compute(id=number, inputs=message.inputs, packed=packed)
+        return frames.Compute(id=number, blob=item.blob, digest=message.blob.digest, stored=stored)
+    return frames.Compute(id=number, inputs=message.inputs, packed=packed, stored=stored)
 
 
 def compare(item: Waiting, computed: frames.Computed) -> frames.Compare:

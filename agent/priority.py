@@ -1,7 +1,7 @@
-"""Lets a candidate work only while nobody else wants the processor, where the system lets it come back from there.
+"""Lets a candidate work, and an old worker go, only while nobody else wants the processor.
 
-The supervisor sets it, not the process itself: on a host that is never idle, one that stands behind would hardly run to
-step forward again.
+A candidate stands behind from its first moment, where the system lets it come back from there. The supervisor brings it
+forward, not the process itself: on a host that is never idle, one that stands behind would hardly run to do so.
 """
 
 from __future__ import annotations
@@ -22,18 +22,22 @@ def can_return(status: str, rlimit_nice: int) -> bool:
     return bool(int(effective, 16) & _CAP_SYS_NICE) or rlimit_nice >= _RLIMIT_NICE_FOR_NORMAL
 
 
-def step_back(pid: int) -> bool:
-    """Let a child run only when a processor is idle; False, and nothing changed, where that could not be undone."""
+def may_step_back() -> bool:
+    """Could a child of this process be brought forward again?"""
     if sys.platform != "linux":
         return False
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
-        if not can_return(status, resource.getrlimit(resource.RLIMIT_NICE)[0]):
-            return False
-        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
     except OSError:
         return False
-    return True
+    return can_return(status, resource.getrlimit(resource.RLIMIT_NICE)[0])
+
+
+def step_back() -> None:
+    """Let this process run only when a processor is idle, until somebody brings it forward."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def step_forward(pid: int) -> None:

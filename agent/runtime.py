@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from agent.contract.dequantize import real
 from agent.contract.tensors import TensorSpec
 
 Array = npt.NDArray[Any]
@@ -105,8 +106,17 @@ def predict(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
     An input that already has the model's stored dtype passes as it is; anything else is quantized by the model's
     scale. Raises ModelError with `who="user"` for wrong names, shapes or dtypes.
     """
-    results = model.invoke({spec.name: stored(spec, inputs[spec.name]) for spec in _checked(model, inputs)})
-    return {spec.name: real(spec, results[spec.name]) for spec in model.outputs}
+    return reals(model, compute(model, inputs))
+
+
+def compute(model: Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The same, with outputs as the model stores them."""
+    return model.invoke({spec.name: stored(spec, inputs[spec.name]) for spec in _checked(model, inputs)})
+
+
+def reals(model: Model, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What `compute` gave as real numbers."""
+    return {spec.name: real(spec, outputs[spec.name]) for spec in model.outputs}
 
 
 class Slowed:
@@ -227,13 +237,6 @@ def _range(dtype: str) -> tuple[int, int]:
     """Least and greatest value that is stored."""
     limits = np.iinfo(dtype)
     return int(limits.min), int(limits.max)
-
-
-def real(spec: TensorSpec, array: Array) -> Array:
-    """Dequantize: (stored - zero point) * scale as float32. What has no scale stays what it is."""
-    if spec.scale is None or spec.zero_point is None:
-        return array
-    return (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
 
 
 def _listed(names: Iterable[str]) -> str:

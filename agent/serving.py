@@ -63,10 +63,6 @@ class Member:
         if self.worker is not None and self.state != "gone":
             self.worker.kill()
 
-    def pss_mb(self) -> float:
-        """What its worker takes now; 0 where that is not known."""
-        return self.worker.pss_mb() if self.worker is not None and self.state != "gone" else 0.0
-
     def stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
@@ -134,9 +130,10 @@ class Serving:
         """Old workers that have not exited yet."""
         return len(self._leaving)
 
-    def pss_mb(self) -> float:
-        """Memory of the serving worker and of those that leave."""
-        return sum(member.pss_mb() for member in [*self._leaving, *([self.member] if self.member else [])])
+    def memory_mb(self) -> float:
+        """What the serving worker and those that leave took when each was probed; 0 for one of which that is not
+        known."""
+        return sum(m.pointer.memory_mb for m in [*self._leaving, *([self.member] if self.member else [])])
 
     def offer(self, item: Waiting) -> None:
         """Queue a request or shard; without room, or nobody to serve it, it is answered with a fault."""

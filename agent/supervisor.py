@@ -271,8 +271,8 @@ class Supervisor:
             models=self.states(),
             agent_version=VERSION,
             root=self._standing.roots.version,
-            packings=self._standing.packings,
-        )
+            packings=self._standing.packings, stored=self._workers.stored,
+        )  # fmt: skip
         self._publish("hello", hello, qos=1)
 
     def _save_desired(self, desired: Desired) -> None:

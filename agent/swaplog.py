@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Literal
 
 from agent.contract.messages import ShadowResult, SwapRecord, WatchResult, Window
 from agent.fetch import Outcome as Fetched
 from agent.latencies import Latencies
-from agent.loop import Loop
 from agent.pointers import Pointer
 from agent.swap import Swap
 
@@ -36,17 +34,10 @@ class SwapLog:
         if not outcome.held:
             self._way = outcome.way
 
-    def weigh(self, loop: Loop, workers: Sequence[Callable[[], float]]) -> None:
-        """Note what old and new take together, in MB, while both are there.
-
-        On a thread: to add up the pages of a process costs milliseconds, for which nobody would be answered.
-        """
-
-        def weighed(total: float | Exception) -> None:
-            if isinstance(total, float):
-                self.memory_peak_mb = total
-
-        loop.in_thread(lambda: sum((worker() for worker in workers), 0.0), weighed)
+    def weighed(self, new_mb: float, old_mb: float) -> None:
+        """What old and new take together, while both are there: as each was measured at its probe. To add up the pages
+        of a process that serves stops it for milliseconds."""
+        self.memory_peak_mb = new_mb + old_mb
 
     def staged(self, now: float) -> None:
         """The candidate is forked, or the old worker leaves before it."""

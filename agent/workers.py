@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from agent import frames, memory, priority
+from agent import frames, priority
 from agent.contract import children
 from agent.loop import Loop, Timer
 
@@ -49,9 +49,6 @@ class Worker(Protocol):
 
     def measure(self, order: frames.Measure) -> None: ...
 
-    def pss_mb(self) -> float:
-        """Proportional set size of its process in MB; 0 where that is not known."""
-
     def drain(self) -> None:
         """Answer what it holds, then exit."""
 
@@ -65,6 +62,9 @@ Listener = Callable[[Worker, Event], None]
 class Workers(Protocol):
     """Starts workers."""
 
+    stored: bool
+    """Can they answer as a model stores numbers?"""
+
     def spawn(self, start: frames.Start, listener: Listener, behind_s: float = 0.0) -> Worker:
         """Start a worker that loads `start`; Ready or Failed follows.
 
@@ -77,6 +77,8 @@ class Workers(Protocol):
 
 class ZygoteWorkers:
     """Real processes. The zygote is started with the first worker (or by `warm`) and again if it dies."""
+
+    stored = True
 
     def __init__(self, loop: Loop, runtimes: Sequence[str] = ("ai-edge-litert", "tflite-runtime")) -> None:
         self._loop = loop
@@ -97,10 +99,11 @@ class ZygoteWorkers:
         ours.setblocking(False)
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIPE_BYTES)
-        worker = _ForkedWorker(self._loop, ours, listener, behind_s)
+        behind = behind_s > 0 and priority.may_step_back()
+        worker = _ForkedWorker(self._loop, ours, listener, behind_s if behind else 0.0)
         self._waiting_for_pid[number] = worker
         with theirs:
-            self._ask(number, theirs)
+            self._ask({"id": number, "behind": behind}, theirs)
         worker.send(start)
         return worker
 
@@ -119,8 +122,8 @@ class ZygoteWorkers:
                 process.kill()
                 process.wait()
 
-    def _ask(self, number: int, pipe: socket.socket) -> None:
-        request = json.dumps({"id": number}).encode()
+    def _ask(self, asked: dict[str, object], pipe: socket.socket) -> None:
+        request = json.dumps(asked).encode()
         for _ in range(2):
             try:
                 socket.send_fds(self._zygote(), [request], [pipe.fileno()])
@@ -237,9 +240,6 @@ class _ForkedWorker:
     def measure(self, order: frames.Measure) -> None:
         self.send(order)
 
-    def pss_mb(self) -> float:
-        return memory.pss_mb(self._pid) if self._pid is not None else 0.0
-
     def drain(self) -> None:
         self._draining = True
         if self._sock is not None and not self._out:
@@ -267,7 +267,7 @@ class _ForkedWorker:
 
     def born(self, pid: int) -> None:
         self._pid = pid
-        if self._behind_s > 0 and priority.step_back(pid):
+        if self._behind_s > 0:
             self._behind = self._loop.call_later(self._behind_s, self.promote)
         if self._killed:
             self.kill()

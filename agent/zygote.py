@@ -18,6 +18,7 @@ import socket
 import sys
 from typing import Any
 
+from agent import priority
 from agent.contract.faults import fault
 from agent.memory import let_go_of_code, trim
 
@@ -91,13 +92,16 @@ class Zygote:
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 handles.frombytes(payload[: handles.itemsize])
-        self._fork(json.loads(data)["id"], socket.socket(fileno=handles[0]))
+        asked = json.loads(data)
+        self._fork(asked["id"], socket.socket(fileno=handles[0]), behind=asked["behind"])
         return True
 
-    def _fork(self, number: int, pipe: socket.socket) -> None:
+    def _fork(self, number: int, pipe: socket.socket, *, behind: bool) -> None:
         fault("zygote.fork")
         pid = os.fork()
         if pid == 0:
+            if behind:
+                priority.step_back()
             self._become_worker(pipe)
         self._children.add(pid)
         pipe.close()

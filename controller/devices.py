@@ -198,7 +198,7 @@ class Devices:
             # It restarted before anybody saw it go: what it held is gone.
             self._lose(tick, known)
         known.online, known.boot, known.seen_at = True, hello.boot, tick.now
-        known.root, known.packings = hello.root, hello.packings
+        known.root, known.packings, known.stored = hello.root, hello.packings, hello.stored
         generation = known.record.desired_generation
         if hello.generation > generation:
             # This database is older than what the device was told: go on above it.

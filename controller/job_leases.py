@@ -28,10 +28,16 @@ class Parcel:
 
 
 def parcel(
-    active: RunningJob, lease: work.Lease, artifact: str, keep: Callable[[bytes], FileRef], *, packs: bool
+    active: RunningJob,
+    lease: work.Lease,
+    artifact: str,
+    keep: Callable[[bytes], FileRef],
+    *,
+    packs: bool,
+    stored: bool,
 ) -> Parcel:
     """The rows of a shard; what is too large for a message goes by blob, which `keep` holds. For any thread: it changes
-    nothing. `packs`: the device can unpack."""
+    nothing. `packs`: the device can unpack; `stored`: it can answer as its model stores numbers."""
     tensors = _tensors(active, lease.shard)
     size = sum(len(t.data) for t in tensors)
     common: dict[str, Any] = {
@@ -42,6 +48,7 @@ def parcel(
         "model": active.record.model,
         "artifact": artifact,
         "runtime": "" if active.record.mixed else active.record.runtime,
+        "stored": stored,
     }
     if size > MAX_INLINE:
         return Parcel(Work(**common, blob=keep(encode_tensors(tensors))), Moved())

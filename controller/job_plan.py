@@ -20,6 +20,8 @@ class Server:
     artifact: str
     runtime: str
     row_ms: float
+    stored: bool = False
+    """Can it answer as its model stores numbers?"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,12 @@ def plan(
     artifacts = {artifact.digest: artifact for artifact in built}
     pinned = artifacts[_most_common(server.artifact for server in servers)]
     fitting = [server for server in servers if server.artifact == pinned.digest]
-    most = job_data.most_rows(row_bytes, job_data.outputs_of(pinned), policy.shard_bytes)
+    stored = all(server.stored for server in (servers if wanted.mixed else fitting))
+    may = artifacts.values() if wanted.mixed else (pinned,)
+    most = min(
+        job_data.most_rows(row_bytes, job_data.outputs_of(artifact), policy.shard_bytes, stored=stored)
+        for artifact in may
+    )
     if wanted.canaries >= most:
         raise UserError(f"{wanted.canaries} canaries are too many, {most} rows fit a shard", "ask for fewer")
     most -= wanted.canaries

@@ -53,7 +53,7 @@ def servers_of(devices: Devices, wanted: records.Job, built: list[records.Artifa
             continue
         if wanted.profile in (None, profiles[state.artifact]):
             row_ms = known.row_ms(state.artifact) or prior.row_ms.get((known.name, state.artifact), 0.0)
-            found.append(Server(known.name, state.artifact, family(state.runtime), row_ms))
+            found.append(Server(known.name, state.artifact, family(state.runtime), row_ms, known.stored))
     return found
 
 

@@ -14,6 +14,7 @@ from controller import job_leases, work
 from controller.background import Background
 from controller.catalog import Catalog
 from controller.job_bytes import Legs, Moved
+from controller.known import Known
 from controller.outbox import Outbox
 from controller.running_job import RunningJob
 
@@ -32,10 +33,11 @@ class Shipping:
         self._failed = failed
         self._legs = Legs()
 
-    def send(self, active: RunningJob, lease: work.Lease, artifact: str, packings: tuple[str, ...]) -> None:
-        """Tell the device to compute a shard, after the lease was saved. `packings`: what it can unpack."""
-        packs = PACKINGS[0] in packings
-        parcel = partial(job_leases.parcel, active, lease, artifact, self._catalog.keep, packs=packs)
+    def send(self, active: RunningJob, lease: work.Lease, artifact: str, known: Known) -> None:
+        """Tell the device to compute a shard, after the lease was saved."""
+        packs = PACKINGS[0] in known.packings
+        keep = self._catalog.keep
+        parcel = partial(job_leases.parcel, active, lease, artifact, keep, packs=packs, stored=known.stored)
         rows = lease.shard.rows + active.record.canaries
         if packs or rows * active.data.row_bytes > MAX_INLINE:
             failed = partial(self._failed, active.record.id)

@@ -62,9 +62,10 @@ class Table:
 def write_npz(
     path: Path, columns: Mapping[str, WrittenColumn], names: Mapping[str, Sequence[str]], arrays: Mapping[str, Array]
 ) -> None:
-    """Each column as an array; the names that a column's numbers stand for as an array called like it with an s."""
+    """Each column as an array; the names that a column's numbers stand for as an array called like it with an s. As
+    numpy's own `savez`, without compression: that would be most of the time from the last row to the result."""
     small = {**arrays, **{f"{column}s": np.array(each, np.str_) for column, each in names.items()}}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for name, column in columns.items():
             with archive.open(_member(name), "w", force_zip64=True) as member:
                 described = {"descr": column.dtype.str, "fortran_order": False, "shape": (column.rows, *column.shape)}
@@ -125,6 +126,4 @@ def _filled(arrow: Any, piece: Array, kind: Any, names: Sequence[str] | None) ->
 
 
 def _member(name: str) -> zipfile.ZipInfo:
-    member = zipfile.ZipInfo(f"{name}.npy", _NO_TIME)
-    member.compress_type = zipfile.ZIP_DEFLATED
-    return member
+    return zipfile.ZipInfo(f"{name}.npy", _NO_TIME)

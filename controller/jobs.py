@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from agent.contract.messages import Result
-from controller import job_leases, records, work, writes
+from controller import job_data, job_leases, records, work, writes
 from controller.background import Background
 from controller.catalog import Catalog
 from controller.devices import Devices
@@ -157,11 +157,11 @@ class Jobs:
         reducer: Reducer[Any],
         prior: Prior,
     ) -> RunningJob:
-        digests = frozenset(a.digest for a in built) if job.mixed else frozenset({job.artifact})
+        outputs = {a.digest: job_data.outputs_of(a) for a in built if job.mixed or a.digest == job.artifact}
         results = Results(self._folder, job.id)
         scratch = self._folder / f"{job.id}.scratch"
         reduction = Reduction(job, reducer, results, scratch, self._scratch_bytes)
-        active = RunningJob(job, rules, data, digests, results, reduction, reducer.replicas, tick.now, prior=prior)
+        active = RunningJob(job, rules, data, outputs, results, reduction, reducer.replicas, tick.now, prior=prior)
         self._active[job.id] = active
         return active
 
@@ -216,13 +216,15 @@ class Jobs:
         if active is None:
             return
         self._shipping.answered(active, device, result)
+        wrong = active.wrong(result)
+        result = result if wrong else active.in_reals(result)
         active.device_s += result.service_ms / 1000
         event = work.Answered(
             device,
             result.shard,
             result.attempt,
             result.service_ms / 1000,
-            error=active.wrong(result),
+            error=wrong,
             user_fault=result.fault is not None and result.fault.who == "user",
             turned_down=result.turned_down,
         )
@@ -319,7 +321,7 @@ class Jobs:
         artifact = active.feasible_artifact(known) or active.record.artifact
         told = {"state": "leased", "attempt": lease.attempt, "device": lease.device}
         tick.save(writes.put(shard_record(active.record.id, lease.shard, **told)))
-        tick.then(partial(self._shipping.send, active, lease, artifact, known.packings))
+        tick.then(partial(self._shipping.send, active, lease, artifact, known))
 
     def _accept(self, tick: Tick, active: RunningJob, accept: work.Accept, result: Result) -> None:
         tick.save(writes.put(job_leases.kept(active, accept, result)))

@@ -32,6 +32,8 @@ class Known:
     """Where its bindings stand, as it said last."""
     packings: tuple[str, ...] = ()
     """What it can unpack, where that is worth it on its way."""
+    stored: bool = False
+    """It can answer shards as its model stores numbers."""
     window: SeenWindow = field(default_factory=SeenWindow)
 
     @property

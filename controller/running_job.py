@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from agent.contract.dequantize import reals
 from agent.contract.manifest import FileRef
 from agent.contract.messages import Result
-from agent.contract.tensors import TensorError, rows_of
+from agent.contract.tensors import TensorError, TensorSpec, rows_of
 from controller import records, work
 from controller.job_bytes import Moved
+from controller.job_data import most_answers
 from controller.job_inputs.source import Source
 from controller.job_prior import Prior
 from controller.job_reduction import Reduction
@@ -27,8 +30,8 @@ class RunningJob:
     record: records.Job
     rules: work.Job
     data: Source
-    artifacts: frozenset[str]
-    """Digests that may compute for this job: one, unless it is mixed."""
+    outputs: Mapping[str, Sequence[TensorSpec]]
+    """Of the artifacts that may compute for this job: one, unless it is mixed."""
     results: Results
     reduction: Reduction
     replicas: int
@@ -61,7 +64,9 @@ class RunningJob:
     def served_artifact(self, known: Known) -> str | None:
         """The same, were it not cordoned."""
         state = known.serving(self.record.model)
-        if state is None or not known.online or state.artifact not in self.artifacts:
+        if state is None or not known.online or state.artifact not in self.outputs:
+            return None
+        if not known.stored and self._sent_rows() > most_answers(self.outputs[state.artifact], stored=False):
             return None
         right_runtime = self.record.mixed or family(state.runtime) == self.record.runtime
         return state.artifact if right_runtime else None
@@ -74,7 +79,7 @@ class RunningJob:
         """Why this result cannot count; empty if it can."""
         if result.fault is not None:
             return result.fault.message
-        if result.artifact not in self.artifacts:
+        if result.artifact not in self.outputs:
             return f"computed with artifact {result.artifact[:12]}, the job is pinned to {self.record.artifact[:12]}"
         if not self.record.mixed and family(result.runtime) != self.record.runtime:
             return f"computed with {result.runtime}, the job is pinned to {self.record.runtime}"
@@ -84,6 +89,10 @@ class RunningJob:
         except TensorError as error:
             return f"broken outputs: {error}"
         return "" if found == rows else f"{found} rows came back, {rows} were sent"
+
+    def in_reals(self, result: Result) -> Result:
+        """A right result with real numbers, whichever way the device sent it."""
+        return msgspec.structs.replace(result, outputs=reals(result.outputs, self.outputs[result.artifact]))
 
     def counted(self) -> records.Job:
         """The record with the counters as they stand."""
@@ -134,6 +143,10 @@ class RunningJob:
         answered = {entry.first for entry in self.results.entries()}
         given_up = {shard.first: shard.rows for shard in map(self._shard, self.rules.quarantined)}
         return sum(rows for first, rows in given_up.items() if first not in answered)
+
+    def _sent_rows(self) -> int:
+        """Of a whole shard, canaries included."""
+        return self.record.shard_rows + self.record.canaries
 
     def _shard(self, number: int) -> Shard:
         size, rows = self.record.shard_rows, self.record.rows

@@ -58,6 +58,8 @@ class Simulation:
 class SimulatedWorkers:
     """The port `agent.workers.Workers` on timers of the loop."""
 
+    stored = False
+
     def __init__(self, loop: Loop, simulation: Simulation) -> None:
         self._loop = loop
         self._simulation = simulation
@@ -112,9 +114,6 @@ class _SimulatedWorker:
     def measure(self, order: frames.Measure) -> None:
         measured = frames.Measured(id=order.id, median_ms=self._simulation.row_ms)
         self._order(self._simulation.row_ms * order.runs, lambda: measured)
-
-    def pss_mb(self) -> float:
-        return 0.0
 
     def drain(self) -> None:
         self._order(0.0, lambda: Exited(""))

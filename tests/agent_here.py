@@ -203,6 +203,8 @@ class NearBroker:
 class QuickWorkers:
     """The port `agent.workers.Workers`: everything is done in the loop's next turn."""
 
+    stored = False
+
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
@@ -245,9 +247,6 @@ class _QuickWorker:
 
     def measure(self, order: frames.Measure) -> None:
         self._tell(frames.Measured(id=order.id, median_ms=0.1))
-
-    def pss_mb(self) -> float:
-        return 0.0
 
     def drain(self) -> None:
         self._tell(Exited(""))

@@ -37,9 +37,7 @@ MAX_PAYLOAD = 120_000
 MAX_RETAINED = 32_000
 CHUNK_BYTES = 112 * 1024
 """Bytes of blob in one chunk; with its envelope it stays under MAX_PAYLOAD."""
-MAX_INLINE = 112 * 1024
-"""Bytes of tensors that travel inside a message; more goes by blob."""
-
+MAX_INLINE = CHUNK_BYTES  # Bytes of tensors that travel inside a message; more goes by blob.
 DESIRED_TYPE = "application/vnd.lepta.desired.v1+json"
 CMD_TYPE = "application/vnd.lepta.cmd.v1+json"
 
@@ -106,6 +104,8 @@ class Hello(Message, frozen=True, kw_only=True):
     """Version of the newest root document that it holds; 0: none, its enrolled release key is its trust."""
     packings: tuple[Short, ...] = ()
     """What it can unpack, where packing is worth it on its way."""
+    stored: bool = False
+    """It can answer a shard as its model stores numbers."""
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,6 +252,8 @@ class Work(Message, frozen=True, kw_only=True):
     blob: FileRef | None = None
     packed: Packed | None = None
     """In place of `inputs`, for a device that can unpack it."""
+    stored: bool = False
+    """Outputs are to come as the model stores them: who asks knows their scales."""
 
 
 class Result(Message, frozen=True, kw_only=True):

@@ -240,6 +240,7 @@ GROWN: dict[str, Message] = {
 GROWN_AGAIN: dict[str, Message] = {
     "agents/need": msgspec.structs.replace(GROWN["agents/need"], private=True),
     "agents/hello": msgspec.structs.replace(GROWN["agents/hello"], packings=("zlib",)),
+    "agents/work": msgspec.structs.replace(GROWN["agents/work"], stored=True),
     "agents/desired": msgspec.structs.replace(
         GROWN["agents/desired"],
         mirrors=("https://mirror.example/lepta/", "files/"),
@@ -297,11 +298,12 @@ _BOUND = BindingState(
     failed=1,
 )
 BOUND: dict[str, Message] = {
+    "agents/hello": msgspec.structs.replace(GROWN_AGAIN["agents/hello"], stored=True),
     "agents/load": msgspec.structs.replace(GROWN["agents/load"], bindings=(_BOUND,)),
     "agents/desired": msgspec.structs.replace(GROWN_AGAIN["agents/desired"], bindings=(_BINDING, _LISTENING)),
     "agents/reported": msgspec.structs.replace(GROWN["agents/reported"], bindings=(_BOUND,)),
 }
-"""The same with bindings."""
+"""The same with bindings, and with what came after them."""
 
 USER_SAMPLE = UserInfer(
     client="shop-3", inputs=(UserTensor(name="x", shape=(1, 2), datatype="FP32", data=[0.5, 1.5]),), id="q1"
@@ -341,7 +343,7 @@ ROOT_SAMPLE = Root(version=2, root_key="PEM one", release_keys=("PEM two",), iss
 
 def path_of(kind: str) -> Path:
     """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` is what grew since, and
-    `.3` what grew after that, and `.4` what has bindings, too."""
+    `.3` what grew after that, and `.4` what has bindings, or came with them."""
     plain = kind.removesuffix(".2").removesuffix(".3").removesuffix(".4")
     binary = plain == "tensors" or (plain in messages.KINDS and messages.KINDS[plain][1])
     return GOLDEN / f"{kind.replace('/', '.')}.{'msgpack' if binary else 'json'}"

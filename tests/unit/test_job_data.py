@@ -10,11 +10,19 @@ from agent.contract.tensors import Tensor, TensorSpec
 from controller import job_data
 
 
-@given(row_bytes=st.integers(1, 200_000), classes=st.integers(1, 50_000), blob=st.integers(1 << 20, 1 << 23))
-def test_a_shards_rows_fit_a_blob_and_its_result_a_message(row_bytes: int, classes: int, blob: int) -> None:
-    rows = job_data.most_rows(row_bytes, [TensorSpec("scores", "int8", (classes,))], blob)
+@given(
+    stored=st.booleans(),
+    row_bytes=st.integers(1, 200_000),
+    classes=st.integers(1, 50_000),
+    blob=st.integers(1 << 20, 1 << 23),
+)
+def test_a_shards_rows_fit_a_blob_and_its_result_a_message(
+    stored: bool, row_bytes: int, classes: int, blob: int
+) -> None:
+    rows = job_data.most_rows(row_bytes, [TensorSpec("scores", "int8", (classes,))], blob, stored=stored)
     if rows > 1:
-        output = Tensor("scores", "float32", (rows, classes), bytes(4 * rows * classes))
+        dtype, size = ("int8", 1) if stored else ("float32", 4)
+        output = Tensor("scores", dtype, (rows, classes), bytes(size * rows * classes))
         result = Result(job="job-" + "0" * 16, shard=10**6, attempt=8, outputs=(output,), artifact="1" * 64)
         assert len(Stamper("b" * 32).encode(result)) <= MAX_PAYLOAD
         assert len(encode_tensors((Tensor("x", "uint8", (rows, row_bytes), bytes(rows * row_bytes)),))) <= blob

@@ -1,4 +1,4 @@
-"""Load by `h2load` (Debian's package nghttp2-client): many callers at a rate of their own, every answer with its status."""
+"""Load by `h2load` (Debian's package nghttp2-client): many callers at a rate of their own, every answer counted."""
 
 from __future__ import annotations
 
