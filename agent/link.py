@@ -220,6 +220,8 @@ class Link:
                 wire.quick_ack(sock.real)
                 break
             self._client.loop_read()
+        if sock.put:
+            self._flush_soon()
         self._after_use()
 
     def _alive(self, sock: LeanSocket) -> bool:
@@ -246,9 +248,7 @@ class Link:
     def _send(self, letter: Letter) -> bool:
         sock = self._client.lean
         if sock is not None and letter.qos == 0 and not letter.retain and sock.publish(letter.topic, letter.payload):
-            if not self._flushing:
-                self._flushing = True
-                self._loop.defer(self._flush_lean)
+            self._flush_soon()
             return True
         info = self._client.publish(letter.topic, letter.payload, letter.qos, letter.retain)
         if info.rc in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_NO_CONN):
@@ -257,8 +257,13 @@ class Link:
             self._outbox.put(letter)
         return False
 
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.defer(self._flush_lean)
+
     def _flush_lean(self) -> None:
-        """All that was published in one turn of the loop."""
+        """All that was published, or is acknowledged, in one turn of the loop."""
         self._flushing = False
         sock = self._client.lean
         if sock is not None:

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 
 _MADV_DONTNEED = 4
-_M_ARENA_MAX = -8
+HEAP_BYTES = 16 << 20
+"""That supervisor and workers keep, each: a few shards' worth."""
 
 
 def trim() -> None:
@@ -16,13 +17,6 @@ def trim() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # Another C library has no such call.
             ctypes.CDLL(None).malloc_trim(0)
-
-
-def share_one_heap() -> None:
-    """Let short-lived threads allocate where the main thread does (glibc): heaps of their own would outlive them."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def let_go_of_code() -> None:

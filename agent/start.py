@@ -22,11 +22,12 @@ from agent.blobs import Blobs
 from agent.boots import BootCount
 from agent.cli import DATA, OK, REFUSED, UNREACHABLE, USAGE, CliError
 from agent.clock import Clock
+from agent.contract import heap
 from agent.disk import RealDisk
 from agent.keeper import Keeper
 from agent.link import Link
 from agent.loop import Loop
-from agent.memory import share_one_heap, trim
+from agent.memory import HEAP_BYTES, trim
 from agent.pointers import PointerError, PointerFile
 from agent.preparing import facts_of, own_folder, settings_from, token_in
 from agent.service.notify import Notifier
@@ -50,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     """`lepta-agent run`: enroll if needed, then serve until SIGTERM or SIGINT. Returns the exit status."""
     settings = settings_from(options)
     _log_somewhere(settings)
-    share_one_heap()
+    heap.keep(HEAP_BYTES)
     # Disk and downloads are on threads: by Python's default, a request would wait 5 ms for each of their turns.
     sys.setswitchinterval(_SWITCH_S)
     with own_folder(settings.folder):

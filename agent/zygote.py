@@ -19,14 +19,16 @@ import sys
 from typing import Any
 
 from agent import priority
+from agent.contract import heap
 from agent.contract.faults import fault
-from agent.memory import let_go_of_code, trim
+from agent.memory import HEAP_BYTES, let_go_of_code, trim
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
     die_with_parent()
+    heap.keep(HEAP_BYTES)
     control = socket.socket(fileno=os.dup(0))
     problem = preload(sys.argv[1:])
     gc.collect()

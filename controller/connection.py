@@ -120,13 +120,16 @@ class Connection:
         """Past paho, unless something waits in it that was to be sent before."""
         if self._socket is None or self._client.want_write() or not self._socket.publish(topic, payload):
             return False
+        self._flush_soon()
+        return True
+
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush_short)
-        return True
 
     def _flush_short(self) -> None:
-        """All that was published in one turn of the loop."""
+        """All that was published, or is acknowledged, in one turn of the loop."""
         self._flushing = False
         if self._socket is not None:
             self._socket.flush()
@@ -244,8 +247,10 @@ class Connection:
             for topic, payload in sock.messages():
                 self._on_packet(topic, payload)
             if not sock.waiting:
-                return
+                break
             self._client.loop_read()
+        if sock.put:
+            self._flush_soon()
 
     def _write_soon(self) -> None:
         # Most messages fit into the socket's buffer: try first, and watch the socket only for the rest.

@@ -11,7 +11,7 @@ from controller.shards import Shard
 class Policy:
     """How a job is spread. Times in seconds."""
 
-    target_s: float = 0.25
+    target_s: float = 0.4
     """Computing time of one shard, on the fastest device."""
     longest_s: float = 1.0
     """And at most so much on the slowest one."""

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
+from agent.contract import heap
 from controller import serving
 from controller.api.access import Needs
 from controller.api.short import ShortWay
@@ -33,6 +34,7 @@ log = logging.getLogger("lepta")
 
 WRITTEN = "controller.json"
 _SWITCH_S = 0.0002
+_HEAP_BYTES = 64 << 20
 _ELSEWHERE = "choose another folder with --data"
 
 
@@ -44,6 +46,7 @@ def run(settings: Settings) -> int:
     os.umask(0o077)
     # The database's thread computes too: by Python's default, a request would wait 5 ms for each of its turns.
     sys.setswitchinterval(_SWITCH_S)
+    heap.keep(_HEAP_BYTES)
     serving.check(settings)
     with _data_folder(settings.data), serving.listening(settings) as listener:
         # Not uvloop: it takes in one connection per turn, so that in an overload new callers wait for its end.

@@ -14,6 +14,8 @@ from agent.contract.lean import LeanSocket, encode_publish, packet_end
 
 PING = b"\xd0\x00"
 QOS_1 = b"\x32\x08\x00\x01a\x00\x01\x00hi"
+QOS_1_AGAIN = b"\x3a" + QOS_1[1:]
+QOS_1_RETAINED = b"\x33" + QOS_1[1:]
 WITH_PROPERTIES = b"\x30\x09\x00\x01a\x05\x02\x00\x00\x00\x09"
 
 messages = st.tuples(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40), st.binary(max_size=3000))
@@ -47,7 +49,10 @@ def test_messages_come_as_they_were_sent(sent: list[tuple[str, bytes]]) -> None:
         assert drain(sock) == sent
 
 
-@given(st.lists(st.sampled_from(["message", PING, QOS_1, WITH_PROPERTIES]), max_size=12), st.integers(1, 7))
+@given(
+    st.lists(st.sampled_from(["message", PING, QOS_1_AGAIN, QOS_1_RETAINED, WITH_PROPERTIES]), max_size=12),
+    st.integers(1, 7),
+)
 def test_other_packets_are_left_in_their_order_however_the_bytes_arrive(kinds: list[object], size: int) -> None:
     sent = [("a/b", b"payload") if kind == "message" else kind for kind in kinds]
     content = b"".join(encode_publish(*each) if isinstance(each, tuple) else each for each in sent)  # type: ignore[misc]
@@ -57,6 +62,28 @@ def test_other_packets_are_left_in_their_order_however_the_bytes_arrive(kinds: l
             theirs.sendall(content[at : at + size])
             found += drain(sock)
     assert found == sent
+
+
+def test_messages_of_qos_1_are_taken_and_acknowledged_in_their_order() -> None:
+    with pair() as (sock, theirs):
+        theirs.setblocking(False)
+        theirs.sendall(QOS_1 + encode_publish("b", b"0") + QOS_1.replace(b"\x00\x01\x00hi", b"\x12\x34\x00ho"))
+        assert drain(sock) == [("a", b"hi"), ("b", b"0"), ("a", b"ho")]
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+        assert sock.put
+        sock.flush()
+        assert not sock.put
+        assert theirs.recv(100) == b"\x40\x02\x00\x01" + b"\x40\x02\x12\x34"
+
+
+def test_a_message_of_qos_1_that_is_cut_short_is_not_taken() -> None:
+    with pair() as (sock, theirs):
+        theirs.sendall(b"\x32\x05\x00\x01a\x00\x01")  # It ends where its properties would begin.
+        sock.fill()
+        assert sock.messages() == []
+        assert not sock.put
+        assert sock.waiting
 
 
 def test_the_end_of_the_connection_is_left_to_paho() -> None:
