@@ -135,6 +135,22 @@ def test_over_quota_the_blob_unused_for_longest_leaves_first_and_pinned_ones_sta
         blobs.begin("e" * 64, 300_000, {*digests, "f" * 64})
 
 
+def test_where_there_is_room_nobody_looks_at_all_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = Blobs(tmp_path, RealDisk(), quota=4_000_000)
+    store(blobs, b"first")
+    looked = []
+    used = blobs.used
+    monkeypatch.setattr(blobs, "used", lambda: looked.append(1) or used())
+    digests = [store(blobs, bytes([n]) * 20_000) for n in range(30)]
+    assert not looked
+    for digest in digests:  # What leaves by itself makes room again, once it is looked for.
+        blobs.drop(digest)
+    for n in range(100, 130):
+        store(blobs, bytes([n]) * 50_000)
+    assert 1 <= len(looked) <= 4
+    assert len(blobs.held()) == 31
+
+
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path, FailingDisk(100, free=1000), BIG)
     with pytest.raises(BlobError, match="no room for 5000 bytes"):
