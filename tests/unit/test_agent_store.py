@@ -138,9 +138,14 @@ def test_over_quota_the_blob_unused_for_longest_leaves_first_and_pinned_ones_sta
 def test_where_there_is_room_nobody_looks_at_all_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = Blobs(tmp_path, RealDisk(), quota=4_000_000)
     store(blobs, b"first")
-    looked = []
+    looked: list[int] = []
     used = blobs.used
-    monkeypatch.setattr(blobs, "used", lambda: looked.append(1) or used())
+
+    def looks() -> int:
+        looked.append(1)
+        return used()
+
+    monkeypatch.setattr(blobs, "used", looks)
     digests = [store(blobs, bytes([n]) * 20_000) for n in range(30)]
     assert not looked
     for digest in digests:  # What leaves by itself makes room again, once it is looked for.

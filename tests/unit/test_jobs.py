@@ -53,8 +53,8 @@ def built_with(scores: dict[str, object]) -> records.Artifact:
     return msgspec.structs.replace(artifact(1), report=report)
 
 
-def wanted(**fields: int) -> records.Job:
-    return records.Job(id="", model="digits", version=1, input="", reduce="score", created_at=0.0, **fields)
+def wanted(shard_rows: int) -> records.Job:
+    return records.Job(id="", model="digits", version=1, input="", reduce="score", shard_rows=shard_rows, created_at=0.0)
 
 
 def test_a_job_whose_last_shard_is_given_up_with_its_lost_device_ends(tmp_path: Path) -> None:
