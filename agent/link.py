@@ -215,7 +215,7 @@ class Link:
             return
         sock.fill()
         while self._alive(sock):
-            self._inbox += sock.messages()
+            self._inbox += sock.messages(qos_1=not self._client.want_write())
             if not sock.waiting:
                 wire.quick_ack(sock.real)
                 break
@@ -236,6 +236,8 @@ class Link:
         if self._client.lean is not None:
             self._client.lean.flush()
         self._client.loop_write()
+        if self._client.lean is not None:
+            self._client.lean.flush()
         self._flush()
         self._after_use()
 

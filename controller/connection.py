@@ -244,7 +244,7 @@ class Connection:
         assert sock is not None
         sock.fill()
         while self._socket is sock:
-            for topic, payload in sock.messages():
+            for topic, payload in sock.messages(qos_1=not self._client.want_write()):
                 self._on_packet(topic, payload)
             if not sock.waiting:
                 break

@@ -71,6 +71,8 @@ class LeanSocket:
         self._closed = False
         self._left = bytearray()
         self._stuck = False
+        self._midway = False
+        """paho has sent a part of a packet: nothing may come between."""
         self._begun = 0
         """Bytes of a packet that paho has begun to read."""
 
@@ -93,12 +95,14 @@ class LeanSocket:
             if not got or (len(got) < _READ and not (pending is not None and pending())):
                 return
 
-    def messages(self) -> list[tuple[str, bytes]]:
+    def messages(self, qos_1: bool = True) -> list[tuple[str, bytes]]:
         """Topics and payloads of the messages that come next. Those of QoS 1 are acknowledged by the next `flush`: what
-        is returned must be taken."""
+        is returned must be taken. They are left to paho without `qos_1`: while it has something to write, that may be
+        an acknowledgement, and brokers want these in the order of the messages."""
         found: list[tuple[str, bytes]] = []
         done = 0
-        while done < len(self._in) and (first := self._in[done]) in (_PUBLISH, _PUBLISH_1):
+        kinds = (_PUBLISH, _PUBLISH_1) if qos_1 else (_PUBLISH,)
+        while done < len(self._in) and (first := self._in[done]) in kinds:
             ends = packet_end(self._in, done)
             if ends is None or ends[1] > len(self._in):
                 break
@@ -140,8 +144,8 @@ class LeanSocket:
         return self._stuck
 
     def flush(self) -> None:
-        """Write what was put, all of it at once: each write wakes the broker."""
-        while self._left:
+        """Write what was put, all of it at once: each write wakes the broker. Not within what paho sends."""
+        while self._left and not self._midway:
             sent = self._try(self._left)
             if not sent:
                 break
@@ -178,9 +182,11 @@ class LeanSocket:
 
     def send(self, data: bytes) -> int:
         self.flush()
-        if self._left:
+        if self._left and not self._midway:
             raise BlockingIOError
-        return self.real.send(data)
+        sent = self.real.send(data)
+        self._midway = sent < len(data)
+        return sent
 
     def fileno(self) -> int:
         return self.real.fileno()

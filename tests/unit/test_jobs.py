@@ -54,7 +54,9 @@ def built_with(scores: dict[str, object]) -> records.Artifact:
 
 
 def wanted(shard_rows: int) -> records.Job:
-    return records.Job(id="", model="digits", version=1, input="", reduce="score", shard_rows=shard_rows, created_at=0.0)
+    return records.Job(
+        id="", model="digits", version=1, input="", reduce="score", shard_rows=shard_rows, created_at=0.0
+    )
 
 
 def test_a_job_whose_last_shard_is_given_up_with_its_lost_device_ends(tmp_path: Path) -> None:

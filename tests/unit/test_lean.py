@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +75,36 @@ def test_messages_of_qos_1_are_taken_and_acknowledged_in_their_order() -> None:
         sock.flush()
         sock.flush()  # Once is enough.
         assert theirs.recv(100) == b"\x40\x02\x00\x01" + b"\x40\x02\x12\x34"
+
+
+def test_while_paho_has_something_to_write_it_gets_the_messages_that_it_acknowledges_itself() -> None:
+    with pair() as (sock, theirs):
+        theirs.sendall(encode_publish("b", b"0") + QOS_1)
+        sock.fill()
+        assert sock.messages(qos_1=False) == [("b", b"0")]
+        assert sock.waiting
+        assert not sock.put
+        assert sock.messages() == [("a", b"hi")]
+
+
+def test_nothing_comes_between_the_parts_of_what_paho_sends() -> None:
+    with pair() as (sock, theirs):
+        packet = encode_publish("big", bytes(4_000_000))
+        sent = sock.send(packet)
+        assert 0 < sent < len(packet)
+        theirs.sendall(QOS_1)
+        assert drain(sock) == [("a", b"hi")]
+        received = bytearray()
+        while sent < len(packet):
+            received += theirs.recv(1 << 20)
+            sock.flush()
+            with contextlib.suppress(BlockingIOError):
+                sent += sock.send(packet[sent:])
+        sock.flush()
+        whole = packet + b"\x40\x02\x00\x01"
+        while len(received) < len(whole):
+            received += theirs.recv(1 << 20)
+        assert received == whole
 
 
 def test_a_message_of_qos_1_that_is_cut_short_is_not_taken() -> None:
