@@ -15,8 +15,8 @@ from controller.client.oip import HEADER_LENGTH, encode_request
 from tests.benchmarks import measure
 from tests.benchmarks.fleet import Fleet
 from tests.benchmarks.http import Pool
-from tests.benchmarks.inference import h2load
-from tests.benchmarks.inference.h2load import Answered
+from tests.benchmarks.inference import hey
+from tests.benchmarks.inference.hey import Answered
 from tests.benchmarks.inference.wrk import Target
 from tests.benchmarks.measure import Sample
 from tests.benchmarks.models import variant
@@ -105,13 +105,13 @@ async def _all(fleet: Fleet, versions: list[int], quick: bool) -> list[Figure]:
 
 async def _overload(fleet: Fleet, asker: Asker, quick: bool) -> Overload:
     target = asker.target
-    steady = await asyncio.to_thread(h2load.load, target, CALLERS, QUICK_S if quick else STEADY_S, fleet.folder)
+    steady = await asyncio.to_thread(hey.load, target, CALLERS, QUICK_S if quick else STEADY_S, fleet.folder)
     pids = _pids(fleet)
     before = measure.pss_mb(pids)
     rate = OVERLOAD * _rate(steady)
     with measure.Peak(lambda: measure.pss_mb(pids), every_s=1.0) as peak:
         seconds = QUICK_S if quick else OVERLOAD_S
-        overload = await asyncio.to_thread(h2load.load, target, CROWD, seconds, fleet.folder, rate)
+        overload = await asyncio.to_thread(hey.load, target, CROWD, seconds, fleet.folder, rate)
     ended = time.monotonic()
     recovered = await _recovered(asker, 2 * _p99_ms(steady) / 1000) - ended
     await asyncio.sleep(2)  # What was in flight for the log is written.
