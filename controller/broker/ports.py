@@ -12,12 +12,14 @@ from controller.errors import Conflict
 # From below the range that the system gives to outgoing connections.
 _PORTS = range(20_000, 32_000)
 _TRIES = 50
+# Not the seeded kind: two controllers that begin alike would choose the same ports at the same moment.
+_CHANCE = random.SystemRandom()
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 def free_port(host: str) -> int:
     """A port that is free now; `host` empty: on all interfaces."""
-    for port in random.sample(_PORTS, _TRIES):
+    for port in _CHANCE.sample(_PORTS, _TRIES):
         with contextlib.suppress(OSError):
             _bind(host, port)
             return port
