@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from agent.contract import children
 from agent.contract.golden import Array
@@ -54,13 +55,14 @@ class Server:
         raise RuntimeError(f"{self.target.url} does not answer:\n{self._log.read_text(errors='replace')[-3000:]}")
 
     def stop(self) -> None:
+        """With all that it has started: not every server takes its own with it."""
+        started = [psutil.Process(pid) for pid in self.pids]
         self._process.terminate()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            for pid in self.pids:
-                subprocess.run(["kill", "-9", str(pid)], check=False)
-            self._process.wait()
+        _, left = psutil.wait_procs(started, 5)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left)
+        self._process.wait()
 
 
 def ask(target: Target) -> bytes:
