@@ -100,6 +100,7 @@ class Blobs:
         count = -(-size // CHUNK_BYTES)
         if chunks.exists() and part.exists() and chunks.stat().st_size == count * _MARK.size:
             self._promised[digest] = size
+            self._most_used = float("inf")  # It was counted as far as it had come.
             return bytearray(mark != 0 for (mark,) in _MARK.iter_unpack(chunks.read_bytes()))
         self._remove(digest)
         self._make_room(size, keep)

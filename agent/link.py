@@ -233,8 +233,6 @@ class Link:
         return self._client.want_write() or (sock is not None and sock.unsent)
 
     def _writable(self) -> None:
-        if self._client.lean is not None:
-            self._client.lean.flush()
         self._client.loop_write()
         if self._client.lean is not None:
             self._client.lean.flush()

@@ -130,10 +130,9 @@ class Serving:
         """Old workers that have not exited yet."""
         return len(self._leaving)
 
-    def memory_mb(self) -> float:
-        """What the serving worker and those that leave took when each was probed; 0 for one of which that is not
-        known."""
-        return sum(m.pointer.memory_mb for m in [*self._leaving, *([self.member] if self.member else [])])
+    def memories_mb(self) -> list[float]:
+        """What the serving worker and each that leaves took at its probe; 0 where that is not known."""
+        return [m.pointer.memory_mb for m in [*self._leaving, *([self.member] if self.member else [])]]
 
     def offer(self, item: Waiting) -> None:
         """Queue a request or shard; without room, or nobody to serve it, it is answered with a fault."""

@@ -278,7 +278,7 @@ class Slot:
         assert self._candidate is not None
         fresh, old = self._candidate.settle(), self._pointers.serving
         self._logbook.shadow = self._candidate.shadowed
-        self._logbook.weighed(fresh.memory_mb, self.serving.memory_mb())
+        self._logbook.weighed([fresh.memory_mb, *self.serving.memories_mb()])
 
         def saved(error: Exception | None) -> None:
             candidate = self._candidate

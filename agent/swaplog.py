@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from agent.contract.messages import ShadowResult, SwapRecord, WatchResult, Window
@@ -34,10 +35,10 @@ class SwapLog:
         if not outcome.held:
             self._way = outcome.way
 
-    def weighed(self, new_mb: float, old_mb: float) -> None:
-        """What old and new take together, while both are there: as each was measured at its probe. To add up the pages
-        of a process that serves stops it for milliseconds."""
-        self.memory_peak_mb = new_mb + old_mb
+    def weighed(self, each_mb: Sequence[float]) -> None:
+        """What old and new workers took, each at its probe; 0 where that is not known. To add up the pages of a process
+        that serves stops it for milliseconds."""
+        self.memory_peak_mb = sum(each_mb) if all(each_mb) else 0.0
 
     def staged(self, now: float) -> None:
         """The candidate is forked, or the old worker leaves before it."""

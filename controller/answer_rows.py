@@ -25,7 +25,7 @@ _ANSWERS = TABLES[records.Answer]
 _MOST_GONE = 5000
 _HEAVY = ("outputs", "inputs")
 _TOLD = records.Answer.__struct_fields__
-# As text for the driver: on its way through SQLAlchemy a batch of rows costs twice as much.
+# As text for the driver: SQLAlchemy would spend more on a batch of rows than SQLite.
 _INSERT = (
     f"INSERT INTO {_ANSWERS.name} ({', '.join(_TOLD)}) VALUES ({', '.join('?' * len(_TOLD))}) ON CONFLICT DO NOTHING"
 )

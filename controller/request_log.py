@@ -23,7 +23,7 @@ from controller.writes import Write
 _REQUESTS = TABLES[records.Request]
 # Of a trace, in this order, before `steps`.
 _TOLD = ("id", "trace_id", "model", "version", "artifact", "device", "runtime", "state", "attempts", "received_at")
-# As text for the driver: on its way through SQLAlchemy a batch of rows costs twice as much.
+# As text for the driver: SQLAlchemy would spend more on a batch of rows than SQLite.
 _INSERT = f"INSERT OR REPLACE INTO {_REQUESTS.name} ({', '.join(_TOLD)}, steps) VALUES (?{', ?' * len(_TOLD)})"
 _told_of = attrgetter(*_TOLD)
 

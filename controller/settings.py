@@ -77,7 +77,7 @@ class Limits:
     # Rates, per second, with what may come at once
     key_rate: tuple[float, int] = (20_000.0, 40_000)
     """Requests of one API key. More than a controller can answer: too much work is refused where it queues, with what
-    is under way in sight; this stops a program that asks for nothing but in haste."""
+    is under way in sight; this stops a program that has run away."""
     device_rate: tuple[float, int] = (200.0, 2000)
     """Requests of one device."""
     stranger_rate: tuple[float, int] = (10.0, 100)

@@ -35,8 +35,8 @@ log = logging.getLogger("lepta")
 WRITTEN = "controller.json"
 _SWITCH_S = 0.0002
 _HEAP_BYTES = 64 << 20
-# Whole collections a fiftieth as often as by default, which are most of the longest waits of requests; young objects in
-# larger lots, but not so large that a lot would be felt (50,000 double the p99).
+# Whole collections much rarer than by default: requests wait for them. Young objects in larger lots, but not so large
+# that requests would wait for a lot.
 _COLLECT = (2_000, 10, 500)
 _ELSEWHERE = "choose another folder with --data"
 

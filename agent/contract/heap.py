@@ -14,9 +14,9 @@ _MOST_MMAP = 32 << 20
 
 
 def keep(most: int) -> None:
-    """Use freed memory again, up to `most` bytes, in place of giving it back at once: pages that come anew cost twenty
-    times what the copy into them does (2.8 MB, on a virtual machine: 0.9 GB/s anew, 22 GB/s again). In one heap, also
-    for threads: each would else keep as much."""
+    """Use freed memory again, up to `most` bytes, in place of giving it back at once: pages that come anew cost many
+    times what the copy into them does, most of all on a virtual machine. In one heap, also for threads: each would else
+    keep as much."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # Another C library has no such call.
             mallopt = ctypes.CDLL(None).mallopt

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Any
+from typing import Any, NamedTuple
 
 _READ = 1 << 16
 _MOST_PUT = 1 << 20
@@ -49,16 +49,23 @@ def packet_end(data: bytes | bytearray, at: int) -> tuple[int, int] | None:
     return None
 
 
-def decode_publish(data: bytearray, begin: int, end: int, number: int = 0) -> tuple[str, bytes] | None:
-    """Topic and payload of a PUBLISH's body; None if it has properties, or is not well formed. `number`: bytes of its
-    packet identifier, 2 with QoS 1."""
+class _Publish(NamedTuple):
+    topic: str
+    payload: bytes
+    number: bytes
+    """Its packet identifier, with QoS 1."""
+
+
+def decode_publish(data: bytearray, begin: int, end: int, *, qos_1: bool) -> _Publish | None:
+    """A PUBLISH's body; None if it has properties, or is not well formed."""
     size = int.from_bytes(data[begin : begin + 2], "big")
     topic_end = begin + 2 + size
-    properties = topic_end + number
+    properties = topic_end + 2 if qos_1 else topic_end
     if size == 0 or properties >= end or data[properties] != 0:
         return None
     with memoryview(data) as view:
-        return data[begin + 2 : topic_end].decode(errors="replace"), bytes(view[properties + 1 : end])
+        payload = bytes(view[properties + 1 : end])
+    return _Publish(data[begin + 2 : topic_end].decode(errors="replace"), payload, bytes(data[topic_end:properties]))
 
 
 class LeanSocket:
@@ -95,7 +102,7 @@ class LeanSocket:
             if not got or (len(got) < _READ and not (pending is not None and pending())):
                 return
 
-    def messages(self, qos_1: bool = True) -> list[tuple[str, bytes]]:
+    def messages(self, *, qos_1: bool = True) -> list[tuple[str, bytes]]:
         """Topics and payloads of the messages that come next. Those of QoS 1 are acknowledged by the next `flush`: what
         is returned must be taken. They are left to paho without `qos_1`: while it has something to write, that may be
         an acknowledgement, and brokers want these in the order of the messages."""
@@ -106,13 +113,12 @@ class LeanSocket:
             ends = packet_end(self._in, done)
             if ends is None or ends[1] > len(self._in):
                 break
-            message = decode_publish(self._in, *ends, 2 if first == _PUBLISH_1 else 0)
+            message = decode_publish(self._in, *ends, qos_1=first == _PUBLISH_1)
             if message is None:
                 break
-            if first == _PUBLISH_1:
-                topic_end = ends[0] + 2 + int.from_bytes(self._in[ends[0] : ends[0] + 2], "big")
-                self._left += _PUBACK + self._in[topic_end : topic_end + 2]
-            found.append(message)
+            if message.number:
+                self._left += _PUBACK + message.number
+            found.append((message.topic, message.payload))
             done = ends[1]
         del self._in[:done]
         return found

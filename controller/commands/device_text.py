@@ -143,7 +143,7 @@ def _watch(swap: TimedSwap) -> str:
 
 
 def _memory(swap: TimedSwap) -> str:
-    peak = f"{swap.memory_peak_mb:.1f} MB by all workers of the model" if swap.memory_peak_mb else ""
+    peak = f"{swap.memory_peak_mb:.1f} MB by all workers of the model at their probes" if swap.memory_peak_mb else ""
     alone = "too little for two: the old worker left first" if swap.alone else ""
     return "; ".join(filter(None, (peak, alone)))
 

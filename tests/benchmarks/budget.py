@@ -36,11 +36,38 @@ _SERVERS = {
     "litserve": "LitServe",
 }
 _CALLERS = (1, 4, 16)
+_AT_MOST = {
+    "gateway_cpu_over_mlserver": ("gateway's processor time over MLServer's, 4 callers", 1.3),
+    "gateway_p99_over_mlserver": ("gateway's p99 over MLServer's, the worse of 4 and 16 callers", 1.0),
+    "local_cpu_over_raw": ("local endpoint's processor time over a bare invoke, 4 callers", 3.0),
+    "overload_p99_ratio": ("p99 of what an overload lets in over p99 before", 2.0),
+}
+"""Promises, with their limits."""
+_AT_LEAST = {
+    "gateway_rps_over_mlserver": ("gateway's requests/s over MLServer's, 16 callers", 1.5),
+    "local_rps_over_mlserver": ("local endpoint's requests/s over MLServer's, 16 callers", 2.0),
+}
+_TROUBLE = {
+    "overload_p99_ratio": ("p99 of those let in, over p99 before", "{:.1f}"),
+    "overload_goodput_share": ("good answers, share of what 16 callers got", "{:.2f}"),
+    "overload_failed": ("neither answered nor refused", "{:.0f}"),
+    "overload_crashes": ("processes that ended", "{:.0f}"),
+    "overload_memory_growth_mb": ("growth of memory, all processes, MB", "{:.0f}"),
+    "overload_recovery_s": ("until answers are quick again, s", "{:.3f}"),
+    "kill_failed_answers": ("one of three agents killed, at half of capacity: failed answers", "{:.0f}"),
+    "swap_failed_answers": ("six swaps on each agent, at half of capacity: failed answers", "{:.0f}"),
+}
 
 
 def tables(figures: Mapping[str, float]) -> dict[str, str]:
     """The tables in Markdown, by name. Raises KeyError where a figure is missing: no full run made these."""
-    return {"stations": _stations(figures), "hops": _hops(figures), "servers": _servers(figures)}
+    return {
+        "stations": _stations(figures),
+        "hops": _hops(figures),
+        "servers": _servers(figures),
+        "promises": _promises(figures),
+        "trouble": _trouble(figures),
+    }
 
 
 def _stations(figures: Mapping[str, float]) -> str:
@@ -71,6 +98,19 @@ def _servers(figures: Mapping[str, float]) -> str:
         rows.append((text, *cells))
     columns = [f"{what}, {callers}" for callers in (4, 16) for what in ("requests/s", "p99 ms", "processor us")]
     return _table(("server, and callers", *columns), rows)
+
+
+def _promises(figures: Mapping[str, float]) -> str:
+    rows = [
+        (text, f"{figures[key]:.2f}", f"{limit:g}", "kept" if (figures[key] <= limit) == at_most else "**missed**")
+        for promises, at_most in ((_AT_MOST, True), (_AT_LEAST, False))
+        for key, (text, limit) in promises.items()
+    ]
+    return _table(("promise", "found", "promised", "so"), rows)
+
+
+def _trouble(figures: Mapping[str, float]) -> str:
+    return _table(("what", "found"), [(text, form.format(figures[key])) for key, (text, form) in _TROUBLE.items()])
 
 
 def _callers(count: int) -> str:

@@ -156,6 +156,15 @@ def test_where_there_is_room_nobody_looks_at_all_that_is_there(tmp_path: Path, m
     assert len(blobs.held()) == 31
 
 
+def test_a_blob_that_is_resumed_counts_with_what_is_still_to_come(tmp_path: Path) -> None:
+    Blobs(tmp_path, RealDisk(), BIG).begin("f" * 64, 900_000, set())
+    blobs = Blobs(tmp_path, RealDisk(), quota=1_000_000)
+    blobs.begin("e" * 64, 10_000, {"f" * 64})  # Here all was added up, and of the other nothing had come.
+    blobs.begin("f" * 64, 900_000, {"e" * 64})
+    with pytest.raises(BlobError, match="no room"):
+        blobs.begin("d" * 64, 300_000, {"e" * 64, "f" * 64})
+
+
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path) -> None:
     blobs = Blobs(tmp_path, FailingDisk(100, free=1000), BIG)
     with pytest.raises(BlobError, match="no room for 5000 bytes"):

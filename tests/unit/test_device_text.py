@@ -23,7 +23,10 @@ def test_a_full_record_is_told_line_by_line() -> None:
         "25.00 % moved to other classes"
     )
     assert told["shadow"] == "39 of 40 live answers agreed, in 2.0 s"
-    assert told["memory"] == "31.5 MB by all workers of the model; too little for two: the old worker left first"
+    assert (
+        told["memory"]
+        == "31.5 MB by all workers of the model at their probes; too little for two: the old worker left first"
+    )
     assert told["cause"] == "too slow (at fault: user)"
     assert told["fetched"] == "105.0 kB in 0.50 s, by http"
     assert "serving version 96.00 %" in told["probe"]
