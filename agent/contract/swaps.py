@@ -82,7 +82,7 @@ class SwapRecord(msgspec.Struct, frozen=True, kw_only=True):
     shadow: ShadowResult | None = None
     """None where no shadow phase was asked for, or nothing served beside which it could run."""
     memory_peak_mb: float = 0.0
-    """PSS of all workers of the model that were there at once, as each measured itself at its probe; 0 where one did not."""
+    """PSS of all workers of the model that were there, each as it found at its probe; 0 where one did not."""
     alone: bool = False
     """There was too little memory for two: the old worker left before the candidate was loaded."""
     who: Literal["", "user", "device", "network", "us"] = ""
