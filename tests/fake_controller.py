@@ -12,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -362,7 +363,11 @@ class AgentProcess:
 
     def workers(self) -> list[psutil.Process]:
         """Worker processes: children of the zygote."""
-        return [worker for zygote in self.process.children() for worker in zygote.children()]
+        found = []
+        for zygote in self.process.children():
+            with suppress(psutil.NoSuchProcess):
+                found += zygote.children()
+        return found
 
     def kill(self) -> None:
         """SIGKILL to the supervisor alone."""

@@ -20,6 +20,9 @@ from tests.fake_controller import AgentProcess, FakeController, until
 ROWS = np.random.default_rng(5).uniform(-2, 2, (400, 1, builders.FEATURES)).astype(np.float32)
 CONFIG = "[limits]\nwatch_s = 0.15\nretry_first = 30\ncompute = 2\nmemory_reserve_mb = 0\n"
 SMALL = CONFIG + "[simulate]\nfree_memory_mb = 20\n"
+ONE_VERSION = Limits(memory_mb=24)
+"""More than is free, less than when the old worker leaves. That one's share (PSS) is less than 10 MB where other agents
+run on this machine, of the same files."""
 
 
 @pytest.fixture
@@ -152,7 +155,7 @@ def test_with_memory_for_one_version_the_old_one_leaves_first_and_requests_wait_
 ) -> None:
     first = controller.serve(agent.name, builders.classifier(1))
     content = builders.classifier(2)
-    second = controller.release(content, manifest_=described(content, limits=Limits(memory_mb=30)))
+    second = controller.release(content, manifest_=described(content, limits=ONE_VERSION))
     controller.forget()
     with Stream(controller, agent, first) as stream:
         controller.desire(agent.name, second)
@@ -173,7 +176,7 @@ def test_if_the_version_for_which_the_old_one_left_is_no_good_the_old_one_is_loa
     first = controller.serve(agent.name, builders.classifier(1))
     content = builders.classifier(wrong=True)
     golden = (builders.golden_for(content)[0], builders.golden_for(builders.classifier(1))[1])
-    manifest = described(content, golden, limits=Limits(memory_mb=30))
+    manifest = described(content, golden, limits=ONE_VERSION)
     bad = controller.release(content, golden=golden, manifest_=manifest)
     with Stream(controller, agent, first) as stream:
         controller.desire(agent.name, bad)
@@ -204,7 +207,7 @@ def test_an_agent_that_is_killed_in_the_window_finishes_the_swap_after_its_resta
 ) -> None:
     first = controller.serve(agent.name, builders.classifier(1))
     content = builders.classifier(2)
-    second = controller.release(content, manifest_=described(content, limits=Limits(memory_mb=30)))
+    second = controller.release(content, manifest_=described(content, limits=ONE_VERSION))
     controller.forget()
     controller.desire(agent.name, second)
     controller.state(first, "staging")
