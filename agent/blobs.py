@@ -6,7 +6,8 @@
 
 A blob gets its name only after its SHA-256 was checked and its bytes were made durable, so any crash leaves either the
 whole blob or a partial one that is resumed. A power cut may keep a mark and lose the chunk's bytes: then the checksums
-tell which chunks are asked for again. Whoever uses a blob hashes it again: disks change bytes.
+tell which chunks are asked for again. Whoever uses a blob hashes it again: disks change bytes. The inputs of a request
+or a shard are used once, soon: they get their name as they are.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class WrongBytesError(BlobError):
 
 
 class Blobs:
-    """Not safe for threads, except `seal` and `secure`, which touch only their own blob."""
+    """Not safe for threads, except `seal`, `secure` and `preserve`, which touch only their own blob."""
 
     def __init__(self, folder: Path, disk: Disk, quota: int, reserve: int = 0) -> None:
         """`quota`: bytes that all blobs may take. `reserve`: bytes of the disk left free for everybody else."""
@@ -132,6 +133,21 @@ class Blobs:
         self._promised.pop(digest, None)
         with contextlib.suppress(OSError):  # The next start tidies.
             self._disk.remove(chunks)
+
+    def adopt(self, digest: str, size: int) -> None:
+        """Give a blob its name that is of use only for a while: a power cut may take it, and its bytes are checked only
+        by whoever uses them. Raises BlobError if it is not of this size."""
+        part, chunks = self._parts(digest)
+        if part.stat().st_size != size:
+            self._repair(digest)
+        self._disk.rename(part, self.path(digest))
+        self._promised.pop(digest, None)
+        self._disk.remove(chunks)
+
+    def preserve(self, digest: str) -> None:
+        """Make a whole blob durable, however it came here."""
+        for path in (self.path(digest), self._whole):
+            self._disk.sync(path)
 
     def _repair(self, digest: str) -> NoReturn:
         """Unmark what the disk lost; raises with what was found."""

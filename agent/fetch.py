@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -37,6 +38,8 @@ class _Fetch:
         most = (limits.blob_mb << 20) if size is not None else limits.manifest_kb << 10
         self.missing = Missing(size, most, limits.chunk_silence, limits.chunk_asks)
         self.waiting: list[Done] = []
+        self.public = False
+        """Does somebody want it who wants it durable?"""
         self.spoilt = 0
         self.sealing = False
         self.unsecured = 0
@@ -67,13 +70,14 @@ class Fetcher:
         """
         if self._blobs.holds(digest, size):
             self._blobs.touch(digest)
-            self._loop.call_soon(lambda: done(Outcome(0, held=True)))
+            self._held(digest, done, public)
             return
         fetch = self._fetches.get(digest)
         if fetch is None:
             fetch = self._fetches[digest] = _Fetch(size, self._limits)
             self._sources.begin(digest, size, public)
             self._loop.call_soon(lambda: self._prepare(digest, fetch))
+        fetch.public = fetch.public or public
         fetch.waiting.append(done)
 
     def forget(self, done: Done) -> None:
@@ -105,7 +109,7 @@ class Fetcher:
         fetch.unsecured += len(data)
         if fetch.missing.complete:
             self._seal(digest, fetch)
-        elif fetch.unsecured >= self._limits.secure_mb << 20 and not fetch.securing:
+        elif fetch.public and fetch.unsecured >= self._limits.secure_mb << 20 and not fetch.securing:
             self._secure(digest, fetch)
         return True
 
@@ -129,6 +133,20 @@ class Fetcher:
             self._drop(digest)
         if self._timer is not None:
             self._timer.cancel()
+
+    def _held(self, digest: str, done: Done, public: bool) -> None:
+        """It is here; perhaps it came for a shard and is not durable."""
+
+        def preserved(result: Exception | None) -> None:
+            if result is None:
+                done(Outcome(0, held=True))
+            else:
+                done(Outcome(0, who="device", error=f"blob {digest[:12]} cannot be stored: {result}"))
+
+        if public:
+            self._loop.in_thread(lambda: self._blobs.preserve(digest), preserved)
+        else:
+            self._loop.call_soon(lambda: preserved(None))
 
     def _prepare(self, digest: str, fetch: _Fetch) -> None:
         """What is on disk from an earlier try counts."""
@@ -182,10 +200,22 @@ class Fetcher:
         self._loop.in_thread(lambda: self._blobs.secure(digest), secured)
 
     def _seal(self, digest: str, fetch: _Fetch) -> None:
+        fetch.sealing = True
+        self._loop.call_soon(lambda: self._close(digest, fetch))
+
+    def _close(self, digest: str, fetch: _Fetch) -> None:
         size = fetch.missing.size
         assert size is not None
-        fetch.sealing = True
-        self._loop.in_thread(lambda: self._blobs.seal(digest, size), lambda result: self._sealed(digest, fetch, result))
+        if fetch.public:
+            seal = partial(self._blobs.seal, digest, size)
+            self._loop.in_thread(seal, lambda result: self._sealed(digest, fetch, result))
+            return
+        result: Exception | None = None
+        try:
+            self._blobs.adopt(digest, size)
+        except (OSError, BlobError) as error:
+            result = error
+        self._sealed(digest, fetch, result)
 
     def _sealed(self, digest: str, fetch: _Fetch, result: Exception | None) -> None:
         if self._fetches.get(digest) is not fetch:

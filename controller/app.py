@@ -55,7 +55,7 @@ class Assembly:
         )
         self.store = Store(settings.data / "lepta.db", limits)
         try:
-            self.catalog = Catalog(settings.data / "files", self.store)
+            self.catalog = Catalog(settings.data / "files", self.store, passing_bytes=settings.limits.passing_bytes)
             self.controller = self._build(settings, url, secret, stamper)
         except BaseException:
             self.store.close()

@@ -1,7 +1,7 @@
 """Content-addressed files under DATA/files: written whole, named by the SHA-256 of their bytes, never changed.
 
 `put` makes a file durable and registers it in the store, where users of files are counted; what nobody uses is swept.
-`keep` holds bytes only for their way to a device: not durable, not registered, swept by age.
+`keep` holds bytes only for their way to a device: not durable, not registered.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agent.contract.faults import fault
 from agent.contract.manifest import FileRef, is_digest
 from controller import reads, writes
 from controller.errors import Internal, NotFound, TooLarge
+from controller.passing import Passing
 from controller.records import File
 from controller.store import Store
 
@@ -35,18 +36,22 @@ class CatalogError(Internal):
 class Catalog:
     """Owned by the event loop. Files land in `folder`, made if needed; what an earlier crash left half written goes."""
 
-    def __init__(self, folder: Path, store: Store, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, store: Store, *, passing_bytes: int = 0, now: Callable[[], float] = time.time
+    ) -> None:
+        """`passing_bytes`: what `keep` may hold in memory."""
         self._folder = folder
         self._incoming = folder / "incoming"
-        self._passing = folder / "passing"
+        passing = folder / "passing"
+        self._passing = Passing(passing, passing_bytes, now)
         self._store = store
         self._now = now
         # Between a file's rename and its registration no sweep may take it for unknown, and the other way round.
         self._registering = asyncio.Lock()
         try:
-            for path in (self._incoming, self._passing):
+            for path in (self._incoming, passing):
                 path.mkdir(parents=True, exist_ok=True)
-            for leftover in self._incoming.iterdir():
+            for leftover in (*self._incoming.iterdir(), *passing.iterdir()):
                 leftover.unlink()
         except OSError as error:
             raise _explained(error, folder) from error
@@ -82,27 +87,46 @@ class Catalog:
             return await self.put(_read_blocks(source), limit)
 
     def keep(self, content: bytes) -> FileRef:
-        """Hold bytes for their way to a device, for `Limits.blob_keep_s`. They may be gone after a power cut."""
-        digest = hashlib.sha256(content).hexdigest()
-        temporary = self._incoming / secrets.token_hex(8)
+        """Hold bytes for their way to a device, until they were used, at most for `Limits.blob_keep_s`. A restart
+        forgets them. For any thread."""
         try:
-            temporary.write_bytes(content)
-            temporary.replace(self._passing / digest)
+            return self._passing.keep(content)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _explained(error, self._folder) from error
-        return FileRef(digest, len(content))
+
+    def used(self, digest: str) -> None:
+        """Kept bytes are not needed any more: a device has answered for them."""
+        self._passing.used(digest)
 
     def locate(self, digest: str) -> Path | None:
-        """Where the bytes lie; None if they are not here."""
+        """Where the bytes lie; None if they are not here. May write a file of kept bytes."""
         if not is_digest(digest):
             return None
-        places = (self._place(digest), self._passing / digest)
-        return next((path for path in places if path.is_file()), None)
+        place = self._place(digest)
+        return place if place.is_file() else self._passing.path(digest)
+
+    def size(self, digest: str) -> int | None:
+        """How many bytes there are; None if they are not here."""
+        content = self._passing.content(digest)
+        if content is not None:
+            return len(content)
+        path = self.locate(digest)
+        return path.stat().st_size if path is not None else None
+
+    def piece(self, digest: str, offset: int, length: int) -> bytes:
+        """A part of the bytes; raises NotFound, OSError."""
+        content = self._passing.content(digest)
+        if content is not None:
+            return content[offset : offset + length]
+        descriptor = os.open(self.path(digest), os.O_RDONLY)
+        try:
+            return os.pread(descriptor, length, offset)
+        finally:
+            os.close(descriptor)
 
     def is_passing(self, digest: str) -> bool:
         """Is it only here for its way to a device, by `keep`?"""
-        return is_digest(digest) and not self._place(digest).is_file() and (self._passing / digest).is_file()
+        return is_digest(digest) and not self._place(digest).is_file() and self._passing.holds(digest)
 
     def path(self, digest: str) -> Path:
         """Where the bytes lie; raises NotFound."""
@@ -125,7 +149,7 @@ class Catalog:
 
     async def sweep(self, before: float) -> int:
         """Delete files that nobody uses and that came before this time (seconds since 1970); how many went."""
-        gone = await asyncio.to_thread(self._sweep_passing, before)
+        gone = await asyncio.to_thread(self._passing.sweep, before)
         for file in await self._store.read(reads.unused_files(before)):
             async with self._registering:
                 (unused,) = await self._store.commit([writes.forget_unused(file.digest)])
@@ -147,12 +171,6 @@ class Catalog:
             return await asyncio.to_thread(act, *args, **kwargs)
         except OSError as error:
             raise _explained(error, self._folder) from error
-
-    def _sweep_passing(self, before: float) -> int:
-        old = [path for path in self._passing.iterdir() if path.stat().st_mtime < before]
-        for path in old:
-            path.unlink()
-        return len(old)
 
     def _place(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest

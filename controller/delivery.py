@@ -8,15 +8,14 @@ A private blob, the inputs of a request or a shard, goes on the asking agent's o
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from agent.contract import packing, topics
 from agent.contract.messages import CHUNK_BYTES, Chunk, Message, Need
 from agent.contract.packing import PACKINGS
+from controller.errors import NotFound
 
 log = logging.getLogger("lepta.delivery")
 
@@ -31,8 +30,11 @@ class Sender(Protocol):
 class Files(Protocol):
     """What delivery needs of the catalog."""
 
-    def locate(self, digest: str) -> Path | None:
-        """A digest's file."""
+    def size(self, digest: str) -> int | None:
+        """Bytes of this digest; None if it is not here."""
+
+    def piece(self, digest: str, offset: int, length: int) -> bytes:
+        """Some of them; raises NotFound, OSError."""
 
     def is_passing(self, digest: str) -> bool:
         """Is it on its way to one agent only?"""
@@ -43,7 +45,6 @@ class _Sending:
     digest: str
     agent: str
     """Whom it is for; empty: for everybody."""
-    path: Path
     size: int
     packs: bool = False
     """May its chunks go packed? Until one shows that it does not pay."""
@@ -76,15 +77,15 @@ class Delivery:
         reader = agent if need.private or self._files.is_passing(need.digest) else ""
         sending = self._sendings.get((need.digest, reader))
         if sending is None:
-            path = self._files.locate(need.digest)
-            if path is None or len(self._sendings) >= self._most_blobs:
+            size = self._files.size(need.digest)
+            if size is None or len(self._sendings) >= self._most_blobs:
                 self.refused += 1
                 log.warning(
-                    "not sending blob %s: %s", need.digest[:12], "unknown" if path is None else "too many at once"
+                    "not sending blob %s: %s", need.digest[:12], "unknown" if size is None else "too many at once"
                 )
                 return
             packs = bool(reader) and PACKINGS[0] in need.packings
-            sending = _Sending(need.digest, reader, path, path.stat().st_size, packs)
+            sending = _Sending(need.digest, reader, size, packs)
             self._sendings[need.digest, reader] = sending
         chunks = -(-sending.size // CHUNK_BYTES) or 1
         for first, last in need.ranges:
@@ -108,7 +109,7 @@ class Delivery:
             del sending.missing[number]
             try:
                 sent = self._send(sending, number)
-            except OSError as error:  # Removed meanwhile, or the disk fails: who still wants it asks again.
+            except (OSError, NotFound) as error:  # Removed meanwhile, or the disk fails: who still wants it asks again.
                 self.refused += 1
                 log.warning("blob %s cannot be sent any more: %s", sending.digest[:12], error)
                 continue
@@ -118,7 +119,7 @@ class Delivery:
                 return
 
     def _send(self, sending: _Sending, number: int) -> bool:
-        content = _read(sending.path, number * CHUNK_BYTES)
+        content = self._files.piece(sending.digest, number * CHUNK_BYTES, CHUNK_BYTES)
         sending.packs = sending.packs and packing.pays(content)
         if sending.packs:
             chunk = Chunk(size=sending.size, data=packing.pack(content), packing=PACKINGS[0])
@@ -138,11 +139,3 @@ class Delivery:
         if sending.agent:
             self.on_sent(sending.agent, sending.digest, len(content), len(chunk.data))
         return True
-
-
-def _read(path: Path, offset: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(descriptor, CHUNK_BYTES, offset)
-    finally:
-        os.close(descriptor)

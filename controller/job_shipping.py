@@ -56,6 +56,7 @@ class Shipping:
         active.moved += Moved(moved=sum(len(tensor.data) for tensor in result.outputs))
         blob = active.blobs.get(result.shard)
         if blob is not None:
+            self._catalog.used(blob.digest)
             active.moved += self._legs.used(active.record.id, device, blob.digest, blob.size, result.fetched)
 
     def ended(self, job: str) -> None:

@@ -90,6 +90,8 @@ class Limits:
     """Chunks in flight at the broker. It acknowledges before subscribers have read: more only fills its buffers
     (5 MB to 20 agents, embedded broker: 13 MB with 2, 68 MB with 32)."""
     blobs_at_once: int = 64
+    passing_bytes: int = 32 * MIB
+    """Inputs of requests and shards that wait in memory for their devices; more goes through files."""
 
     # Inference
     requests_waiting: int = 1024

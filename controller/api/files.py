@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
 
@@ -23,6 +25,6 @@ async def put_file(request: Request) -> Response:
 @router.get("/files/{digest}", dependencies=needs("read", "device"))
 async def get_file(request: Request, digest: str) -> Response:
     """The file with this SHA-256; understands Range, so that an interrupted fetch goes on where it stopped."""
-    path = controller_of(request).catalog.path(digest)
+    path = await asyncio.to_thread(controller_of(request).catalog.path, digest)
     headers = {"ETag": f'"{digest}"', "Cache-Control": "private, immutable, max-age=31536000"}
     return FileResponse(path, media_type="application/octet-stream", headers=headers)

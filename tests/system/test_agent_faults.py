@@ -173,7 +173,9 @@ def test_an_agent_killed_anywhere_in_a_swap_finishes_it_after_the_restart(
     agent.start()
     first = controller.serve(agent.name, builders.classifier(1))
     assert agent.stop() == 0
+    controller.forget()
     agent.start(faults=point)
+    controller.wait(Hello, lambda h: h.agent == agent.name, "hello")  # Heard later, it would be taken for the next one.
     second = controller.release(builders.classifier(2), version=2)
     controller.desire(agent.name, second)
     until(lambda: not agent.process.is_running() or agent.process.status() == "zombie", "the agent is killed")

@@ -154,6 +154,28 @@ def test_bytes_kept_for_their_way_are_found_and_swept_by_age(catalog: Catalog, s
     assert catalog.locate(file.digest) is None
 
 
+def test_what_waits_in_memory_is_sent_in_pieces_and_makes_no_file(tmp_path: Path, store: Store, clock: Clock) -> None:
+    catalog = Catalog(tmp_path / "files", store, passing_bytes=10, now=clock)
+    file = catalog.keep(b"tensors")
+    assert (catalog.size(file.digest), catalog.piece(file.digest, 2, 3)) == (7, b"nso")
+    assert catalog.is_passing(file.digest)
+    clock.now = 200.0
+    assert asyncio.run(catalog.sweep(before=clock.now)) == 1
+    assert catalog.size(file.digest) is None
+    assert _everything(tmp_path) == []
+
+
+def test_what_is_too_much_for_memory_goes_to_files_unless_it_was_used(tmp_path: Path, store: Store) -> None:
+    catalog = Catalog(tmp_path / "files", store, passing_bytes=10)
+    first, second = catalog.keep(b"first"), catalog.keep(b"other")
+    catalog.used(second.digest)
+    third = catalog.keep(b"third")
+    assert catalog.size(second.digest) is None
+    fourth = catalog.keep(b"fourth")
+    assert [catalog.piece(file.digest, 0, 9) for file in (first, third, fourth)] == [b"first", b"third", b"fourth"]
+    assert {path.name for path in _everything(tmp_path)} == {first.digest, third.digest}
+
+
 def test_what_is_only_passing_is_told_from_what_everybody_may_have(catalog: Catalog) -> None:
     file = catalog.keep(b"tensors")
     assert catalog.is_passing(file.digest)

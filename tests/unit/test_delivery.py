@@ -43,9 +43,12 @@ class Folder:
     def __init__(self, path: Path, passing: tuple[str, ...]) -> None:
         self._path, self._passing = path, passing
 
-    def locate(self, digest: str) -> Path | None:
+    def size(self, digest: str) -> int | None:
         path = self._path / digest
-        return path if path.exists() else None
+        return path.stat().st_size if path.exists() else None
+
+    def piece(self, digest: str, offset: int, length: int) -> bytes:
+        return (self._path / digest).read_bytes()[offset : offset + length]
 
     def is_passing(self, digest: str) -> bool:
         return digest in self._passing
