@@ -87,15 +87,15 @@ class Catalog:
             return await self.put(_read_blocks(source), limit)
 
     def keep(self, content: bytes) -> FileRef:
-        """Hold bytes for their way to a device, until they were used, at most for `Limits.blob_keep_s`. A restart
-        forgets them. For any thread."""
+        """Hold bytes for their way to one more device, until they were used, at most for `Limits.blob_keep_s`. A
+        restart forgets them. For any thread."""
         try:
             return self._passing.keep(content)
         except OSError as error:
             raise _explained(error, self._folder) from error
 
     def used(self, digest: str) -> None:
-        """Kept bytes are not needed any more: a device has answered for them."""
+        """A device has answered for kept bytes and does not need them any more."""
         self._passing.used(digest)
 
     def locate(self, digest: str) -> Path | None:

@@ -26,6 +26,8 @@ class Flight:
     sent: float
     landed: Callable[[object], None] | None
     artifact: str = ""
+    blob: str = ""
+    """Digest of its inputs, where they are too large for a message."""
     there: int = 0
     """How many requests for the model were at the device with it."""
 

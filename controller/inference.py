@@ -117,15 +117,17 @@ class Inference:
         new_id: Callable[[], str],
         draw: Callable[[], float],
         keep_blob: Callable[[bytes], FileRef],
+        blob_used: Callable[[str], None],
         finished: Callable[[Trace], None],
     ) -> None:
-        """`keep_blob` stores bytes that are too large for a message; `finished` gets each trace once, for the log."""
+        """`keep_blob` holds bytes that are too large for a message until `blob_used`, or it needs the room; `finished`
+        gets each trace once, for the log."""
         self._directory = directory
         self._bus = bus
         self._limits = limits
         self._new_id = new_id
         self._draw = draw
-        self._keep_blob = keep_blob
+        self._keep_blob, self._blob_used = keep_blob, blob_used
         self._finished = finished
         self._callers = Callers()
         self._spare = Spare()
@@ -187,7 +189,11 @@ class Inference:
         """An answer came in; one that nobody waits for (late, repeated, foreign) is dropped."""
         spent = (answer.queue_ms, answer.service_ms) if answer.fault is None else None
         flight = self.flights.answered(answer.request, device, time.monotonic(), spent)
-        if flight is not None and flight.landed is not None:
+        if flight is None:
+            return
+        if flight.blob:
+            self._blob_used(flight.blob)
+        if flight.landed is not None:
             flight.landed(answer)
 
     def lost(self, device: str) -> None:
@@ -238,7 +244,8 @@ class Inference:
         race.tried.add(route.device)
         if not self._bus.publish(topics.agent(route.device, "infer"), message):
             return "the broker is not connected"
-        flight = Flight(attempt, route.device, trace.model, now, None, route.artifact)
+        blob = message.blob.digest if message.blob is not None else ""
+        flight = Flight(attempt, route.device, trace.model, now, None, route.artifact, blob)
         race.add(flight, route)
         self.flights.begin(flight)
         return f"{route.device} did not answer in time"

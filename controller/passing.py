@@ -12,9 +12,19 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.contract.manifest import FileRef, is_digest
+
+
+@dataclass
+class _Bytes:
+    content: bytes
+    came: float
+    """Seconds since 1970."""
+    uses: int = 0
+    """Devices that have not answered for them yet."""
 
 
 class Passing:
@@ -26,34 +36,44 @@ class Passing:
         self._memory = memory
         self._now = now
         self._lock = threading.Lock()
-        self._waiting: dict[str, tuple[bytes, float]] = {}
-        """By digest, the bytes and when they came; the oldest first."""
-        self._used: dict[str, tuple[bytes, float]] = {}
-        """The same, of what was answered for."""
+        self._waiting: dict[str, _Bytes] = {}
+        """By digest, the oldest first."""
+        self._used: dict[str, _Bytes] = {}
+        """What was answered for by all."""
         self._held = 0
 
     def keep(self, content: bytes) -> FileRef:
-        """Hold bytes until they were used, or are swept."""
+        """Hold bytes for one more device, until it has used them or they are swept."""
         digest = hashlib.sha256(content).hexdigest()
         with self._lock:
-            self._forget(digest)
-            self._waiting[digest] = (content, self._now())
-            self._held += len(content)
-            too_many = self._take_out()
-        for name, old in too_many.items():
-            self._spill(name, old)
+            held = self._waiting.get(digest) or self._used.pop(digest, None)
+            if held is None:
+                held = _Bytes(content, 0.0)
+                self._held += len(content)
+            held.came = self._now()
+            held.uses += 1
+            self._waiting[digest] = held
+            too_many = self._too_many()
+        for old in too_many:
+            self.path(old)
+            with self._lock:  # Not before: somebody may ask for it meanwhile.
+                self._forget(old)
         return FileRef(digest, len(content))
 
     def used(self, digest: str) -> None:
-        """They were answered for: not needed any more, unless a copy of the shard is still on its way."""
+        """A device has answered for them."""
         with self._lock:
-            if digest in self._waiting:
+            held = self._waiting.get(digest)
+            if held is None:
+                return
+            held.uses -= 1
+            if held.uses <= 0:
                 self._used[digest] = self._waiting.pop(digest)
 
     def content(self, digest: str) -> bytes | None:
         """What waits in memory; None where it does not."""
         found = self._waiting.get(digest) or self._used.get(digest)
-        return found[0] if found is not None else None
+        return found.content if found is not None else None
 
     def holds(self, digest: str) -> bool:
         return self.content(digest) is not None or (self._folder / digest).is_file()
@@ -71,28 +91,30 @@ class Passing:
     def sweep(self, before: float) -> int:
         """Forget what came before this time (seconds since 1970); how many went."""
         with self._lock:
-            old = [d for held in (self._waiting, self._used) for d, (_, came) in held.items() if came < before]
+            old = [d for group in (self._waiting, self._used) for d, held in group.items() if held.came < before]
             for digest in old:
                 self._forget(digest)
-        files = [path for path in self._folder.iterdir() if path.stat().st_mtime < before]
+        files = [path for path in self._folder.iterdir() if is_digest(path.name) and path.stat().st_mtime < before]
         for path in files:
             path.unlink(missing_ok=True)
         return len({*old, *(path.name for path in files)})
 
-    def _take_out(self) -> dict[str, bytes]:
-        """What has to leave memory and is still needed."""
-        needed: dict[str, bytes] = {}
-        while self._held > self._memory:
-            digest = next(iter(self._used or self._waiting))
-            if not self._used:
-                needed[digest] = self._waiting[digest][0]
-            self._forget(digest)
-        return needed
+    def _too_many(self) -> list[str]:
+        """What has to leave memory for files. What nobody needs any more leaves at once."""
+        while self._held > self._memory and self._used:
+            self._forget(next(iter(self._used)))
+        over, found = self._held - self._memory, []
+        for digest, held in self._waiting.items():
+            if over <= 0:
+                break
+            over -= len(held.content)
+            found.append(digest)
+        return found
 
     def _forget(self, digest: str) -> None:
-        for held in (self._waiting, self._used):
-            if digest in held:
-                self._held -= len(held.pop(digest)[0])
+        for group in (self._waiting, self._used):
+            if digest in group:
+                self._held -= len(group.pop(digest).content)
 
     def _spill(self, digest: str, content: bytes) -> None:
         temporary = self._folder / f".{secrets.token_hex(8)}"

@@ -192,6 +192,7 @@ def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on
         new_id=partial(new_id, "request"),
         draw=random.random,
         keep_blob=ground.catalog.keep,
+        blob_used=ground.catalog.used,
         finished=lambda trace: _finished(late.fleet, trace),
     )
     devices.on_lost.append(lambda _, name: inference.lost(name))

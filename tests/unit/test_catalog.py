@@ -176,6 +176,16 @@ def test_what_is_too_much_for_memory_goes_to_files_unless_it_was_used(tmp_path: 
     assert {path.name for path in _everything(tmp_path)} == {first.digest, third.digest}
 
 
+def test_what_several_devices_compute_stays_until_all_of_them_have_answered(tmp_path: Path, store: Store) -> None:
+    catalog = Catalog(tmp_path / "files", store, passing_bytes=10)
+    file = catalog.keep(b"replica")
+    assert catalog.keep(b"replica") == file
+    catalog.used(file.digest)
+    catalog.keep(b"first")
+    assert catalog.piece(file.digest, 0, 9) == b"replica"
+    assert {path.name for path in _everything(tmp_path)} == {file.digest}
+
+
 def test_what_is_only_passing_is_told_from_what_everybody_may_have(catalog: Catalog) -> None:
     file = catalog.keep(b"tensors")
     assert catalog.is_passing(file.digest)

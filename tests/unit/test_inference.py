@@ -42,6 +42,7 @@ class Devices:
         self.sent: list[tuple[str, Infer]] = []
         self.connected = True
         self.blobs: dict[str, bytes] = {}
+        self.used: list[str] = []
         self.traces: list[Trace] = []
         self.windows: dict[str, int] = {}
         self.draw = 0.0
@@ -53,6 +54,7 @@ class Devices:
             new_id=lambda: f"request-{len(self.sent)}",
             draw=lambda: self.draw,
             keep_blob=self.keep,
+            blob_used=self.used.append,
             finished=self.traces.append,
         )
 
@@ -230,6 +232,7 @@ def test_large_inputs_go_by_blob() -> None:
     assert infer.inputs == ()
     assert infer.blob is not None
     assert decode_tensors(devices.blobs[infer.blob.digest]) == big
+    assert devices.used == [infer.blob.digest], "they need not be kept any longer"
 
 
 def test_without_a_broker_the_request_fails_with_a_reason() -> None:
