@@ -267,7 +267,7 @@ class Result(Message, frozen=True, kw_only=True):
     queue_ms: Milliseconds = 0.0
     service_ms: Milliseconds = 0.0
     turned_down: bool = False
-    """No worker tried: the fault is not the shard's."""
+    """No worker tried, or its disk had lost the rows: the fault is not the shard's."""
     fetched: Count = 0
     """Bytes of its blob that came for it; 0 where that was on the device."""
 

@@ -338,6 +338,27 @@ def test_a_shard_whose_inputs_come_as_a_blob_is_fetched_and_computed(
     assert arrays(result.outputs)["scores"].shape == (4000, builders.CLASSES)
 
 
+def test_rows_of_a_shard_that_the_disk_changed_are_not_computed_and_come_anew(
+    controller: FakeController, agent: AgentProcess
+) -> None:
+    agent.start()
+    wanted = controller.serve(agent.name, builders.classifier(1))
+    blob = controller.add(encode_tensors(tensors({"x": np.tile(ROW["x"], (4000, 1))})))
+    controller.lease(agent.name, wanted, {}, shard=1, blob=blob)
+    whole = controller.result(shard=1)
+    place = agent.folder / "blobs" / blob.digest
+    place.write_bytes(builders.changed_byte(place.read_bytes()))
+    controller.lease(agent.name, wanted, {}, shard=2, blob=blob)
+    lost = controller.result(shard=2)
+    assert lost.fault is not None
+    assert (lost.fault.who, lost.turned_down, lost.outputs) == ("device", True, ())
+    assert "changed on disk" in lost.fault.message
+    controller.lease(agent.name, wanted, {}, shard=3, blob=blob)
+    again = controller.result(shard=3)
+    assert (again.fault, again.fetched) == (None, blob.size)
+    assert again.outputs == whole.outputs
+
+
 class _Files(ThreadingHTTPServer):
     """Serves `GET /api/v1/files/{digest}` with Range, and breaks the connection once in the middle."""
 

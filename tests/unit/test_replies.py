@@ -21,3 +21,10 @@ def test_a_shard_that_no_worker_got_was_turned_down(sent: float, fault: Fault | 
     result = reply(item, frames.Computed(id=1, fault=fault), None, now=6.0)
     assert isinstance(result, Result)
     assert (result.shard, result.attempt, result.turned_down) == (3, 2, turned_down)
+
+
+def test_rows_that_a_disk_lost_are_not_the_shards_fault() -> None:
+    item = Waiting(WORK, received=4.0, expires=9.0, sent=5.0)
+    result = reply(item, frames.Computed(id=1, fault=FAULT, damaged="b" * 64), None, now=6.0)
+    assert isinstance(result, Result)
+    assert result.turned_down
