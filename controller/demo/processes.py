@@ -41,6 +41,8 @@ class Child:
                 start_new_session=True,
             )
         self.pid = self._process.pid
+        self._tree: list[psutil.Process] = []
+        """As it was when it was asked to stop: once the head is gone, nobody knows whose children the others are."""
 
     @property
     def alive(self) -> bool:
@@ -60,12 +62,13 @@ class Child:
         psutil.wait_procs(tree, timeout=STOP_S)
 
     def ask_to_stop(self) -> None:
+        self._tree = family(self.pid)
         if self.alive:
             self._process.send_signal(signal.SIGTERM)
 
     def finish(self, deadline: float) -> None:
         """Wait until `deadline` (monotonic), then end what is left by force."""
-        tree = family(self.pid)
+        tree = [*self._tree, *family(self.pid)]
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
