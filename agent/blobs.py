@@ -135,14 +135,15 @@ class Blobs:
             self._disk.remove(chunks)
 
     def adopt(self, digest: str, size: int) -> None:
-        """Give a blob its name that is of use only for a while: a power cut may take it, and its bytes are checked only
-        by whoever uses them. Raises BlobError if it is not of this size."""
+        """Name a blob that is used once, soon, as it is: a power cut may take it, and whoever uses it checks its bytes.
+        Raises BlobError if it is not of this size."""
         part, chunks = self._parts(digest)
         if part.stat().st_size != size:
             self._repair(digest)
         self._disk.rename(part, self.path(digest))
         self._promised.pop(digest, None)
-        self._disk.remove(chunks)
+        with contextlib.suppress(OSError):  # The next start tidies.
+            self._disk.remove(chunks)
 
     def preserve(self, digest: str) -> None:
         """Make a whole blob durable, however it came here."""

@@ -47,7 +47,7 @@ def reply(item: Waiting, computed: frames.Computed, member: Member | None, now: 
         fault=computed.fault,
         queue_ms=queue_ms,
         service_ms=computed.service_ms,
-        turned_down=computed.fault is not None and (not item.sent or computed.damaged != ""),
+        turned_down=computed.fault is not None and (not item.sent or bool(computed.damaged)),
         fetched=item.fetched,
     )
 

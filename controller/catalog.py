@@ -1,7 +1,7 @@
 """Content-addressed files under DATA/files: written whole, named by the SHA-256 of their bytes, never changed.
 
 `put` makes a file durable and registers it in the store, where users of files are counted; what nobody uses is swept.
-`keep` holds bytes only for their way to a device: not durable, not registered.
+`keep` holds bytes only for their way to a device: not durable, not registered, gone once used or old.
 """
 
 from __future__ import annotations
@@ -99,11 +99,17 @@ class Catalog:
         self._passing.used(digest)
 
     def locate(self, digest: str) -> Path | None:
-        """Where the bytes lie; None if they are not here. May write a file of kept bytes."""
+        """Where the bytes lie; None if they are not here. Kept bytes get a file: raises CatalogError if the disk does
+        not take it."""
         if not is_digest(digest):
             return None
         place = self._place(digest)
-        return place if place.is_file() else self._passing.path(digest)
+        if place.is_file():
+            return place
+        try:
+            return self._passing.path(digest)
+        except OSError as error:
+            raise _explained(error, self._folder) from error
 
     def size(self, digest: str) -> int | None:
         """How many bytes there are; None if they are not here."""
@@ -114,7 +120,7 @@ class Catalog:
         return path.stat().st_size if path is not None else None
 
     def piece(self, digest: str, offset: int, length: int) -> bytes:
-        """A part of the bytes; raises NotFound, OSError."""
+        """A part of the bytes; raises NotFound, CatalogError, OSError."""
         content = self._passing.content(digest)
         if content is not None:
             return content[offset : offset + length]

@@ -15,7 +15,7 @@ from typing import Protocol
 from agent.contract import packing, topics
 from agent.contract.messages import CHUNK_BYTES, Chunk, Message, Need
 from agent.contract.packing import PACKINGS
-from controller.errors import NotFound
+from controller.errors import LeptaError
 
 log = logging.getLogger("lepta.delivery")
 
@@ -34,7 +34,7 @@ class Files(Protocol):
         """Bytes of this digest; None if it is not here."""
 
     def piece(self, digest: str, offset: int, length: int) -> bytes:
-        """Some of them; raises NotFound, OSError."""
+        """Some of them; raises LeptaError, OSError."""
 
     def is_passing(self, digest: str) -> bool:
         """Is it on its way to one agent only?"""
@@ -109,7 +109,10 @@ class Delivery:
             del sending.missing[number]
             try:
                 sent = self._send(sending, number)
-            except (OSError, NotFound) as error:  # Removed meanwhile, or the disk fails: who still wants it asks again.
+            except (
+                OSError,
+                LeptaError,
+            ) as error:  # Removed meanwhile, or the disk fails: who still wants it asks again.
                 self.refused += 1
                 log.warning("blob %s cannot be sent any more: %s", sending.digest[:12], error)
                 continue

@@ -72,7 +72,8 @@ class Passing:
 
     def content(self, digest: str) -> bytes | None:
         """What waits in memory; None where it does not."""
-        found = self._waiting.get(digest) or self._used.get(digest)
+        with self._lock:
+            found = self._waiting.get(digest) or self._used.get(digest)
         return found.content if found is not None else None
 
     def holds(self, digest: str) -> bool:

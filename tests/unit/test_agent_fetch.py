@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.blobs import Blobs
+from agent.blobs import BlobError, Blobs
 from agent.chunks import Ranges
 from agent.contract.messages import CHUNK_BYTES
 from agent.disk import RealDisk
@@ -111,6 +111,6 @@ def test_what_came_for_a_shard_is_made_durable_once_it_is_wanted_so(device: Devi
 def test_wrong_bytes_for_a_shard_get_a_name_and_are_told_by_whoever_uses_them(device: Device) -> None:
     device.content = bytes(len(CONTENT))
     assert device.want(False)[0].error == ""
-    with pytest.raises(Exception, match="were changed on disk"):
+    with pytest.raises(BlobError, match="were changed on disk"):
         device.blobs.read(DIGEST)
     assert not device.blobs.holds(DIGEST)

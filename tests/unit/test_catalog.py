@@ -176,6 +176,15 @@ def test_what_is_too_much_for_memory_goes_to_files_unless_it_was_used(tmp_path: 
     assert {path.name for path in _everything(tmp_path)} == {first.digest, third.digest}
 
 
+def test_a_disk_that_takes_no_file_of_what_waits_is_named_and_what_waits_stays(tmp_path: Path, store: Store) -> None:
+    catalog = Catalog(tmp_path / "files", store, passing_bytes=10)
+    file = catalog.keep(b"tensors")
+    (tmp_path / "files" / "passing").rmdir()
+    with pytest.raises(CatalogError, match="cannot be used"):
+        catalog.path(file.digest)
+    assert catalog.piece(file.digest, 0, 9) == b"tensors"
+
+
 def test_what_several_devices_compute_stays_until_all_of_them_have_answered(tmp_path: Path, store: Store) -> None:
     catalog = Catalog(tmp_path / "files", store, passing_bytes=10)
     file = catalog.keep(b"replica")
