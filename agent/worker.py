@@ -33,16 +33,18 @@ class Unfit(Exception):
     """The artifact is not what its manifest says, or answers nonsense."""
 
 
-def main(sock: socket.socket) -> int:
-    """Serve the supervisor at the other end of `sock`; return the exit status."""
+def main(sock: socket.socket, behind: bool) -> int:
+    """Serve the supervisor at the other end of `sock`; return the exit status. One that was forked `behind`
+    another, which serves, gives way to it until requests are its own."""
     pipe = frames.Pipe(sock)
     start = pipe.receive()
     if not isinstance(start, frames.Start):
         return 2
     try:
         worker = Worker(start)
+        priority.insist()
         pipe.send(worker.ready)
-        _serve(pipe, worker, start.wait_ms)
+        _serve(pipe, worker, start.wait_ms, behind)
     except (BrokenPipeError, ConnectionResetError):
         return 0  # Nobody wants the answer any more.
     except (Damaged, Unfit, golden.GoldenError, runtime.RuntimeUnavailable, runtime.ModelError, OSError) as error:
@@ -51,11 +53,17 @@ def main(sock: socket.socket) -> int:
     return 0
 
 
-def _serve(pipe: frames.Pipe, worker: Worker, wait_ms: float) -> None:
+def _serve(pipe: frames.Pipe, worker: Worker, wait_ms: float, behind: bool) -> None:
     """Answer until there is nobody to answer; where more has come already, an answer may wait for the next."""
     kept_ms = 0.0
     while (frame := pipe.receive()) is not None:
-        answer = worker.answer(frame)
+        if isinstance(frame, frames.Compute):
+            answer: frames.FromWorker = worker.compute(frame)
+        else:
+            if behind:
+                priority.give_way()
+            answer = worker.answer(frame)
+            priority.insist()
         took = answer.service_ms if isinstance(answer, frames.Computed) else wait_ms
         if batching.keep_back(pipe.more, kept_ms, took, wait_ms):
             pipe.keep(answer)
@@ -88,9 +96,8 @@ class Worker:
         )
 
     def answer(self, frame: frames.ToWorker) -> frames.FromWorker:
+        """Anything but a request."""
         match frame:
-            case frames.Compute():
-                return self.compute(frame)
             case frames.Probe():
                 return frames.Probed(result=self.probe(frame))
             case frames.Compare():
@@ -243,11 +250,11 @@ def rehearse(runtimes: list[str]) -> None:
     golden.faithfulness(parity.outputs, parity.outputs)
 
 
-def run_forked(sock: socket.socket) -> None:
+def run_forked(sock: socket.socket, behind: bool) -> None:
     """Body of a freshly forked worker process; never returns."""
     status = 70
     try:
-        status = main(sock)
+        status = main(sock, behind)
     finally:
         priority.step_back()  # To give all its memory back takes milliseconds, which belong to who serves now.
         os._exit(status)

@@ -35,6 +35,7 @@ def main() -> int:
     trim()
     let_go_of_code()
     gc.freeze()
+    priority.arm()
     return Zygote(control).run(problem)
 
 
@@ -104,12 +105,13 @@ class Zygote:
         if pid == 0:
             if behind:
                 priority.step_back()
-            self._become_worker(pipe)
+                priority.give_way()
+            self._become_worker(pipe, behind)
         self._children.add(pid)
         pipe.close()
         self._tell(forked=pid, id=number)
 
-    def _become_worker(self, pipe: socket.socket) -> None:
+    def _become_worker(self, pipe: socket.socket, behind: bool) -> None:
         die_with_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -120,7 +122,7 @@ class Zygote:
         os.dup2(null, 0)
         from agent.worker import run_forked
 
-        run_forked(pipe)
+        run_forked(pipe, behind)
 
     def _reap(self) -> None:
         while self._children:
