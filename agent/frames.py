@@ -174,25 +174,31 @@ class Buffer:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what was read; return every content that is now whole, in order."""
-        if not self._bytes and len(data) > _LENGTH.size and len(data) - _LENGTH.size == _LENGTH.unpack_from(data)[0]:
-            return [data[_LENGTH.size :]]  # The usual case: one whole frame, and nothing before it.
-        self._bytes += data
-        whole = []
-        while len(self._bytes) >= max(self._wanted, _LENGTH.size):
-            if not self._wanted:
-                self._wanted = self._length() + _LENGTH.size
-                continue
-            with memoryview(self._bytes) as view:
-                whole.append(bytes(view[_LENGTH.size : self._wanted]))
-            del self._bytes[: self._wanted]
-            self._wanted = 0
+        if self._bytes:
+            self._bytes += data
+            if len(self._bytes) < self._wanted:
+                return []
+            data = bytes(self._bytes)
+            self._bytes.clear()
+        whole, at, end = [], 0, len(data)
+        self._wanted = _LENGTH.size
+        while end - at >= _LENGTH.size:
+            self._wanted = _LENGTH.size + _length(data, at)
+            if end - at < self._wanted:
+                break
+            whole.append(data[at + _LENGTH.size : at + self._wanted])
+            at += self._wanted
+            self._wanted = _LENGTH.size
+        if at < end:
+            self._bytes += data[at:]
         return whole
 
-    def _length(self) -> int:
-        length: int = _LENGTH.unpack_from(self._bytes)[0]
-        if not 0 < length <= MAX_FRAME:
-            raise FrameError(f"a frame of {length} bytes; 1 to {MAX_FRAME} are allowed")
-        return length
+
+def _length(data: bytes, at: int) -> int:
+    length: int = _LENGTH.unpack_from(data, at)[0]
+    if not 0 < length <= MAX_FRAME:
+        raise FrameError(f"a frame of {length} bytes; 1 to {MAX_FRAME} are allowed")
+    return length
 
 
 _ENCODER = msgspec.msgpack.Encoder()

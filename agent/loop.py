@@ -10,10 +10,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 Callback = Callable[[], None]
+_Wish = tuple[Callback | None, Callback | None]
+"""On data to read, and on room to write."""
+_NOBODYS: _Wish = (None, None)
 
 
 class Timer:
@@ -38,6 +41,8 @@ class Loop:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.now = clock
         self._selector = selectors.DefaultSelector()
+        self._wishes: dict[int, _Wish] = {}
+        """By descriptor, what the selector knows too: this one is asked for every event."""
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._returned: deque[Callback] = deque()
@@ -51,14 +56,15 @@ class Loop:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if on_write else 0)
         data = (on_read, on_write)
         try:
-            self._selector.modify(sock, events, data)
+            key = self._selector.modify(sock, events, data)
         except KeyError:
-            self._selector.register(sock, events, data)
+            key = self._selector.register(sock, events, data)
+        self._wishes[key.fd] = data
 
     def forget(self, sock: socket.socket) -> None:
         """Stop watching; also right for a socket that was closed or never watched."""
         try:
-            self._selector.unregister(sock)
+            del self._wishes[self._selector.unregister(sock).fd]
         except (KeyError, ValueError):
             return
 
@@ -99,7 +105,8 @@ class Loop:
             on_read, on_write = key.data
             if mask & selectors.EVENT_WRITE and on_write is not None:
                 on_write()
-            if mask & selectors.EVENT_READ and self._watched(key.fileobj, key.data):
+            # Is it still the same wish? An earlier callback of this turn may have closed or replaced it.
+            if mask & selectors.EVENT_READ and self._wishes.get(key.fd, _NOBODYS)[0] == on_read:
                 on_read()
         while self._returned:
             self._returned.popleft()()
@@ -123,14 +130,6 @@ class Loop:
         if self._timers:
             return max(0.0, min(longest, self._timers[0][0] - self.now()))
         return longest
-
-    def _watched(self, fileobj: Any, data: Any) -> bool:
-        """Is it still the same wish? An earlier callback of this turn may have closed or replaced it."""
-        try:
-            current = self._selector.get_key(fileobj).data
-        except (KeyError, ValueError):
-            return False
-        return bool(current[0] == data[0])
 
     def _woken(self) -> None:
         try:

@@ -302,6 +302,8 @@ class Serving:
 
     def _pump(self) -> None:
         """Keep the worker's pipe filled; but a shard goes in alone, so that a request never waits for two."""
+        if not self._line:
+            return
         member, now, limits = self.member, self._loop.now(), self._limits
         most = batching.depth(self.service.ms, limits.batch_wait_ms, limits.pipeline, limits.batch)
         while member is not None and member.state == "ready" and len(member.holding) < most:

@@ -138,7 +138,7 @@ class Slot:
         self._owner.answered(item, computed, member)
         if computed.id and member is self.serving.member:
             answer = seen(item, computed, fault=ours)
-            self._tally = watched.take(self._tally, answer)
+            self._tally.take(answer)
             self._watch.answered(answer)
             if self._candidate is not None:
                 self._candidate.copy(item, computed)

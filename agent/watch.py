@@ -34,13 +34,13 @@ class Watch:
 
     def answered(self, seen: watched.Seen) -> None:
         if self.begun and self._terms is not None:
-            self._now = watched.take(self._now, seen)
+            self._now.take(seen)
             self._look(last=self._now.answers >= self._terms.answers)
 
     def crashed(self, reason: str) -> None:
         """The version's worker ended by itself."""
         if self.begun:
-            self._now = watched.crashed(self._now)
+            self._now.crashes += 1
             self._look(last=False, why=f": {reason}")
 
     def end(self) -> None:

@@ -13,17 +13,14 @@ Chance is given its due, because a roll back for nothing costs a good version:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Collection
 from math import comb, erf, fsum, pi, sqrt
-from typing import TypeVar
 
 import msgspec
 
 from agent.contract.manifest import Watch
 from agent.settings import Limits
-
-_T = TypeVar("_T")
 
 REMEMBERED = 256
 """Answers of a version that are compared."""
@@ -48,15 +45,26 @@ class Seen(msgspec.Struct, frozen=True):
     level: float | None = None
 
 
-class Tally(msgspec.Struct, frozen=True):
+class Tally:
     """What a version's answers were like: all counted, the last ones remembered."""
 
-    answers: int = 0
-    faults: int = 0
-    crashes: int = 0
-    row_ms: tuple[float, ...] = ()
-    classes: tuple[int, ...] = ()
-    levels: tuple[float, ...] = ()
+    __slots__ = ("answers", "classes", "crashes", "faults", "levels", "row_ms")
+
+    def __init__(self) -> None:
+        self.answers = self.faults = self.crashes = 0
+        self.row_ms: deque[float] = deque(maxlen=REMEMBERED)
+        self.classes: deque[int] = deque(maxlen=REMEMBERED)
+        self.levels: deque[float] = deque(maxlen=REMEMBERED)
+
+    def take(self, seen: Seen) -> None:
+        """One more answer."""
+        self.answers += 1
+        self.faults += seen.fault
+        self.classes.extend(seen.classes)
+        if seen.row_ms is not None:
+            self.row_ms.append(seen.row_ms)
+        if seen.level is not None:
+            self.levels.append(seen.level)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,22 +96,6 @@ def terms(wanted: Watch, limits: Limits, rollout: Watch | None = None) -> Terms:
     return msgspec.structs.replace(own, **{name: value for each in told for name, value in each if value is not None})
 
 
-def take(tally: Tally, seen: Seen) -> Tally:
-    """The tally with one more answer."""
-    return Tally(
-        answers=tally.answers + 1,
-        faults=tally.faults + seen.fault,
-        crashes=tally.crashes,
-        row_ms=_with(tally.row_ms, () if seen.row_ms is None else (seen.row_ms,)),
-        classes=_with(tally.classes, seen.classes),
-        levels=_with(tally.levels, () if seen.level is None else (seen.level,)),
-    )
-
-
-def crashed(tally: Tally) -> Tally:
-    return msgspec.structs.replace(tally, crashes=tally.crashes + 1)
-
-
 def judge(asked: Terms, before: Tally, now: Tally, *, last: bool = False) -> str:
     """Why the version must go; empty if it may stay. `last`: the watch ends, everything is looked at."""
     reason = _crash_loop(asked, now) or _errors(asked, before, now)
@@ -112,7 +104,7 @@ def judge(asked: Terms, before: Tally, now: Tally, *, last: bool = False) -> str
     return _slowness(asked, before, now) or _drift(asked, before, now)
 
 
-def p95(values: Sequence[float]) -> float | None:
+def p95(values: Collection[float]) -> float | None:
     """By nearest rank; None of nothing."""
     return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))] if values else None
 
@@ -176,7 +168,7 @@ def _drift(asked: Terms, before: Tally, now: Tally) -> str:
     return f"other {what} than by the version before: {moved:.0%} moved, {asked.drift:.0%} are tolerated"
 
 
-def _monotonous(classes: Sequence[int]) -> bool:
+def _monotonous(classes: Collection[int]) -> bool:
     """Nearly always the same answer: a picture that stands still, a check of health. It tells nothing of a version."""
     return bool(classes) and max(Counter(classes).values()) > _SAME * len(classes)
 
@@ -217,17 +209,13 @@ def _chi_squared_z(was: Counter[int], is_: Counter[int]) -> float:
     return float(((statistic / freedom) ** (1 / 3) - (1 - spread)) / sqrt(spread))
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean(values: Collection[float]) -> float:
     return fsum(values) / len(values)
 
 
-def _deviation(values: Sequence[float]) -> float:
+def _deviation(values: Collection[float]) -> float:
     """Of a sample; 0 of one value."""
     if len(values) < 2:
         return 0.0
     mean = _mean(values)
     return sqrt(fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def _with(kept: tuple[_T, ...], more: tuple[_T, ...]) -> tuple[_T, ...]:
-    return (*kept, *more)[-REMEMBERED:] if more else kept

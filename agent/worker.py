@@ -112,7 +112,7 @@ class Worker:
         try:
             asked = self._asked(order.question)
             inputs = asked.tensors if asked is not None else self._inputs(order)
-            rows = rows_of(inputs)
+            rows = inputs[0].shape[0] if asked is not None else rows_of(inputs)  # A question's were looked at.
             fault("worker.invoke")
             found = runtime.compute(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
             outputs = runtime.reals(self._model, found)
@@ -128,10 +128,11 @@ class Worker:
             return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)), damaged=damaged)
         took_ms = (time.perf_counter() - began) * 1000
         classes, level = character(next(iter(outputs.values())))
-        top, scores = self._found(order, outputs)
+        nonsense = bool(self._may_be_nan) and self._nonsense(inputs, outputs)
+        top, scores = ((), ()) if order.feed is None else self._found(order.feed, outputs)
         return frames.Computed(
             id=order.id, outputs=tensors if order.tensors else (), rows=rows, service_ms=took_ms, classes=classes,
-            level=level, nonsense=self._nonsense(inputs, outputs), body=body, header_length=header, top=top,
+            level=level, nonsense=nonsense, body=body, header_length=header, top=top,
             scores=scores,
         )  # fmt: skip
 
@@ -174,11 +175,9 @@ class Worker:
         return tensors_of(order)
 
     def _found(
-        self, order: frames.Compute, outputs: dict[str, golden.Array]
+        self, feed: frames.Feed, outputs: dict[str, golden.Array]
     ) -> tuple[tuple[Guess, ...], tuple[float, ...]]:
-        if order.feed is None:
-            return (), ()
-        return feeds.found(outputs, self._start.labels, order.feed.binding.top_k)
+        return feeds.found(outputs, self._start.labels, feed.binding.top_k)
 
     def _nonsense(self, inputs: Iterable[Tensor], outputs: dict[str, golden.Array]) -> bool:
         """Is an answer not all finite numbers, though the question was?"""

@@ -17,12 +17,18 @@ from controller.believed import Believed
 
 # Answers after which the quantile, and the controller's rate, are looked at anew.
 _STRETCH = 16
+# And in which they came, for the controller's rate: answers come in bursts, which say nothing of it, in milliseconds.
+_LONG_MS = 50.0
 # Round trips that the quantile is taken of.
 _REMEMBERED = 128
 # Of one answer in the estimate of a device's rate.
 _WEIGHT = 0.1
 # With fewer requests at a device, what one waited for was something else.
 _QUEUE = 3
+# In a crowd a request waits for this share of the time that is tolerable else.
+_CROWD_SHARE = 0.0625
+# Who asked within this time counts to the crowd, in seconds.
+_LATELY_S = 1.0
 # From this share of all room on, who holds more than others is refused, so that these still find some.
 _CROWDED = 0.75
 
@@ -122,11 +128,16 @@ class House:
         self._busy_ms = 0.0
         self._used = False
         self.held = 0
-        self.window = min(limits.house_first, most)
+        self.window = self._crowded = min(limits.house_first, most)
 
     @property
     def full(self) -> bool:
         return self.held >= self.window
+
+    def room(self, callers: int) -> int:
+        """Requests that may be in it while so many callers ask. If all of them fit, each waits a little; if not, some
+        are refused in any case, and those that are let in shall not wait for it too."""
+        return self.window if callers <= self.window else self._crowded
 
     def enter(self, now: float) -> None:
         if not self.held:
@@ -143,7 +154,7 @@ class House:
         self._began = now
         self._compute.append(compute_ms)
         self._counted += 1
-        if self._counted >= _STRETCH:
+        if self._counted >= _STRETCH and self._busy_ms >= _LONG_MS:
             self._look()
 
     def drain_ms(self) -> float:
@@ -154,9 +165,44 @@ class House:
         gap = max(self._busy_ms / self._counted, 1e-3)
         if self._used or gap < self._gap_ms:
             self._gap_ms = 0.5 * (self._gap_ms + gap)
-        wanted = math.ceil((self._wait_ms + sum(self._compute) / len(self._compute)) / self._gap_ms)
-        self.window = max(self._least, min(self._most, wanted))
+        self.window, self._crowded = self._fits(self._wait_ms), self._fits(_CROWD_SHARE * self._wait_ms)
         self._counted, self._busy_ms, self._used = 0, 0.0, 2 * self.held >= self.window
+
+    def _fits(self, wait_ms: float) -> int:
+        wanted = math.ceil((wait_ms + sum(self._compute) / len(self._compute)) / self._gap_ms)
+        return max(self._least, min(self._most, wanted))
+
+
+class Crowd:
+    """How many callers there are: connections that asked lately and are still open."""
+
+    def __init__(self) -> None:
+        self._stretch = 0
+        self._ends = 0.0
+        self._now = self._before = 0
+
+    @property
+    def size(self) -> int:
+        return max(self._now, self._before)
+
+    def asks(self, last: int, now: float) -> int:
+        """A connection asks. Returns when, for its next call; `last` is what the one before returned, 0 at first."""
+        if now >= self._ends:
+            self._before = self._now if now < self._ends + _LATELY_S else 0
+            self._now, self._ends = 0, now + _LATELY_S
+            self._stretch += 1
+        if last != self._stretch:
+            self._now += 1
+        return self._stretch
+
+    def leaves(self, last: int) -> None:
+        """A connection is closed."""
+        if last == 0:
+            return
+        if last == self._stretch:
+            self._now -= 1
+        elif last == self._stretch - 1 and self._before > 0:
+            self._before -= 1
 
 
 @dataclass(frozen=True)

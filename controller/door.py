@@ -20,6 +20,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request
+from controller.admission import Crowd
 from controller.api.errors import error_body
 from controller.errors import Busy
 
@@ -28,8 +29,12 @@ _MOST_BODY = 1 << 20
 """Larger ones are rare, and pay for the usual way."""
 _READ = 1 << 16
 """Bytes of one read. asyncio's own is four times that: more than the allocator keeps, so that it maps memory anew."""
+_REFUSAL_S = 0.05
+"""After which a refusal is told. Most callers who are refused ask again at once, whatever Retry-After says: to refuse
+them a thousand times a second would cost those who were let in."""
 _PLAIN = re.compile(rb"POST /v2/models/[^/ ]+/infer HTTP/1\.1\r\n")
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect|connection)[ \t]*:[ \t]*([^\r\n]*)", re.I)
+TurnAway = Callable[[int, int], Busy | None]
 _STATUS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -72,14 +77,18 @@ def plainly_one(data: bytes) -> bool:
 
 
 class Entrance:
-    """What the doors of one server share. `turn_away(inside)` says why nobody can be let in now, when `inside` requests
-    were let in and are not answered yet: all that come in one turn of the event loop are read before the first of them
-    is begun."""
+    """What the doors of one server share. `turn_away(inside, callers)` says why nobody can be let in now, when `inside`
+    requests were let in and are not answered yet: all that come in one turn of the event loop are read before the first
+    of them is begun."""
 
-    def __init__(self, way: Way, turn_away: Callable[[int], Busy | None]) -> None:
+    def __init__(self, way: Way, turn_away: TurnAway) -> None:
         self.way = way
-        self.turn_away = turn_away
         self.inside = 0
+        self.crowd = Crowd()
+        self._turn_away = turn_away
+
+    def full(self) -> Busy | None:
+        return self._turn_away(self.inside, self.crowd.size)
 
 
 class Door(HttpToolsProtocol):
@@ -95,6 +104,8 @@ class Door(HttpToolsProtocol):
     """The connection is closed after the answer at hand."""
     _lacks = 1
     """So many more bytes are worth a look."""
+    _asked = 0
+    """When, as the crowd counts it."""
     _idle_since = 0.0
     """When the last of our answers went out, by the loop's clock."""
 
@@ -108,6 +119,10 @@ class Door(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.max_size = _READ  # type: ignore[attr-defined]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.entrance.crowd.leaves(self._asked)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._begun or self._reading:
@@ -160,25 +175,36 @@ class Door(HttpToolsProtocol):
             request = self._take()
             if request is None:
                 return
-            full = self.entrance.turn_away(self.entrance.inside)
+            full = self._full()
             if full is None:
                 self._begin(request)
-                continue
-            self._refuse(full, keep=request.keep)
+            else:
+                self._refuse(full, keep=request.keep)
 
     def _turned_away(self, data: bytes) -> bool:
         """In an overload most requests are refused: what that costs is taken from those that were let in."""
-        full = self.entrance.turn_away(self.entrance.inside)
+        full = self._full()
         if full is None or not plainly_one(data):
             return False
         self._refuse(full, keep=True)
         return True
 
+    def _full(self) -> Busy | None:
+        self._asked = self.entrance.crowd.asks(self._asked, self.loop.time())
+        return self.entrance.full()
+
     def _refuse(self, full: Busy, *, keep: bool) -> None:
-        self.transport.write(refusal(full))
-        if self.flow.write_paused:  # It asks, and does not read the answers.
-            self.transport.close()
+        self._answering = True
+        self.loop.call_later(_REFUSAL_S, self._tell_refusal, refusal(full), keep)
+
+    def _tell_refusal(self, said: bytes, keep: bool) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(said)
+            if self.flow.write_paused:  # It asks, and does not read the answers.
+                self.transport.close()
+        self._answering = False
         self._ended(keep=keep)
+        self._advance()
 
     def _take(self) -> Request | None:
         """The next request for this way, whole. Anything else goes to uvicorn."""
@@ -250,7 +276,7 @@ class Door(HttpToolsProtocol):
         return b"".join(pieces)
 
 
-def door(way: Way, turn_away: Callable[[int], Busy | None]) -> type[Door]:
+def door(way: Way, turn_away: TurnAway) -> type[Door]:
     """The protocol for `uvicorn.Config`."""
 
     class Ours(Door):

@@ -15,7 +15,10 @@ def real(spec: TensorSpec, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Dequantize: (stored - zero point) * scale as float32. What has no scale stays what it is."""
     if spec.scale is None or spec.zero_point is None:
         return array
-    return (array.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    numbers: npt.NDArray[Any] = array.astype(np.float32)
+    numbers -= spec.zero_point
+    numbers *= spec.scale
+    return numbers
 
 
 def reals(tensors: Iterable[Tensor], specs: Iterable[TensorSpec]) -> tuple[Tensor, ...]:

@@ -63,7 +63,7 @@ def rows_of(tensors: tuple[Tensor, ...]) -> int:
 
 def check(tensor: Tensor) -> None:
     """Raise TensorError unless dtype, shape and length agree."""
-    size = _size(tensor.dtype, tensor.shape)
+    size = size_of(tensor.dtype, tensor.shape)
     if size == len(tensor.data):
         return
     if tensor.dtype not in DTYPES:
@@ -78,7 +78,7 @@ def check(tensor: Tensor) -> None:
 
 
 @lru_cache(1024)
-def _size(dtype: str, shape: tuple[int, ...]) -> int | None:
+def size_of(dtype: str, shape: tuple[int, ...]) -> int | None:
     """Bytes of such a tensor; None where there can be none."""
     if dtype not in DTYPES or not 1 <= len(shape) <= MAX_RANK or any(n < 0 for n in shape):
         return None

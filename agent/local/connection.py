@@ -12,6 +12,7 @@ from agent.local import replies
 from agent.loop import Loop
 
 _READ = 1 << 16
+_SHORT = 1 << 12
 
 
 class Handler(Protocol):
@@ -117,7 +118,7 @@ class Connection:
         if self._advancing:
             return
         self._advancing = True
-        while self._waiting is None and self._keep and not self._out and not self._over:
+        while self._parser.begun and self._waiting is None and self._keep and not self._out and not self._over:
             request = self._next()
             if request is None:
                 break
@@ -142,8 +143,10 @@ class Connection:
     def _send(self, pieces: list[bytes]) -> None:
         if self._over:
             return
+        if len(pieces) > 1 and len(pieces[-1]) <= _SHORT:
+            pieces = [b"".join(pieces)]  # Cheaper than to have the kernel gather them.
         try:
-            sent = 0 if self._out else self._sock.sendmsg(pieces)
+            sent = 0 if self._out else self._sock.send(pieces[0]) if len(pieces) == 1 else self._sock.sendmsg(pieces)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.admission import AdmissionLimits, House, Pace, Room, Spare, over_share
+from controller.admission import AdmissionLimits, Crowd, House, Pace, Room, Spare, over_share
 
 LIMITS = AdmissionLimits()
 
@@ -75,6 +76,14 @@ def test_the_house_takes_what_it_answers_in_time_and_always_a_few() -> None:
         now += 0.001
         house.leave(now, 0.5)
     assert 20 <= house.window <= 80
+    burst, now = House(LIMITS, 1024), 0.0
+    for _ in range(50):
+        for _ in range(100):
+            burst.enter(now)
+        now += 0.1
+        for _ in range(100):  # So many at once say 1,000 a second, and no more.
+            burst.leave(now, 0.5)
+    assert 20 <= burst.window <= 80
     slow, now = House(LIMITS, 1024), 0.0
     for _ in range(400):
         while not slow.full:
@@ -82,6 +91,49 @@ def test_the_house_takes_what_it_answers_in_time_and_always_a_few() -> None:
         now += 0.05
         slow.leave(now, 0.5)
     assert slow.window == LIMITS.house_least
+
+
+def test_in_a_crowd_the_house_takes_fewer_so_that_those_wait_less() -> None:
+    house, now = House(LIMITS, 1024), 0.0
+    for _ in range(400):
+        while not house.full:
+            house.enter(now)
+        now += 0.001
+        house.leave(now, 0.5)
+    assert house.room(house.window) == house.window
+    assert house.room(house.window + 1) == max(LIMITS.house_least, math.ceil(LIMITS.wait_ms / 16 + 0.5))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["one asks", "new one asks", "one leaves"]), st.floats(0, 0.7)), max_size=200)
+)
+def test_a_crowd_is_never_less_than_who_asks_nor_more_than_who_asked_lately(events: list[tuple[str, float]]) -> None:
+    crowd, now, there, asked = Crowd(), 5.0, list[int](), list[float]()
+    for what, later in events:
+        now += later
+        if what == "one leaves":
+            if there:
+                crowd.leaves(there.pop())
+        else:
+            there.append(crowd.asks(there.pop(0) if there and what == "one asks" else 0, now))
+            asked.append(now)
+            assert crowd.size >= 1
+        assert 0 <= crowd.size <= sum(now - moment <= 2.8 for moment in asked)
+
+
+def test_a_crowd_is_counted_at_once_and_forgotten_after_two_seconds() -> None:
+    crowd = Crowd()
+    for _ in range(50):
+        crowd.asks(0, 10.0)
+    assert crowd.size == 50
+    mine = crowd.asks(0, 11.2)
+    assert crowd.size == 50
+    mine = crowd.asks(mine, 12.4)
+    assert crowd.size == 1
+    crowd.leaves(mine)
+    assert crowd.size == 1  # Who asked in the second before.
+    crowd.asks(0, 20.0)
+    assert crowd.size == 1
 
 
 def test_late_is_measured_by_what_answers_take() -> None:

@@ -37,7 +37,7 @@ class Way:
         await self.go.wait()
         return Response(b"short " + request.body, 200, {"X": "1"})
 
-    def turn_away(self, inside: int) -> Busy | None:
+    def turn_away(self, inside: int, callers: int) -> Busy | None:
         return Busy("full", retry_s=2.0) if inside >= self.most else None
 
 
