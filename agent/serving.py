@@ -302,14 +302,15 @@ class Serving:
 
     def _pump(self) -> None:
         """Keep the worker's pipe filled; but a shard goes in alone, so that a request never waits for two."""
-        if not self._line:
+        line = self._line
+        if not line:
             return
         member, now, limits = self.member, self._loop.now(), self._limits
         most = batching.depth(self.service.ms, limits.batch_wait_ms, limits.pipeline, limits.batch)
-        while member is not None and member.state == "ready" and len(member.holding) < most:
-            if member.holding and (self._line.suspect or next(iter(member.holding.values())).retried):
+        while line and member is not None and member.state == "ready" and len(member.holding) < most:
+            if member.holding and (line.suspect or next(iter(member.holding.values())).retried):
                 return  # One that a dead worker held goes in alone, so that it takes no other with it again.
-            item = self._line.take(now, shards=not member.holding)
+            item = line.take(now, shards=not member.holding)
             if item is None:
                 return
             if not item.is_shard or self._wants(item, member):
