@@ -18,6 +18,11 @@ from agent.serving import Member
 from agent.shadow import Shadow
 from agent.workers import Event, Exited
 
+_LULL_S = 0.001
+"""After an answer: it is out by then, and who asks in a steady rhythm does not ask again yet."""
+_NO_LULL_S = 0.02
+"""Nobody asks, or nobody is answered: no use to wait for it."""
+
 
 class Candidate:
     """Tells what its worker shows, as events of the swap. `start`, `probe`, `settle`; `end` at any time."""
@@ -29,6 +34,8 @@ class Candidate:
         self._ground = ground
         self._tell = tell
         self._timer: Timer | None = None
+        self._fork: Timer | None = None
+        self._waits_for_answer = False
         self._settled = False
         self._over = False
         self._shadow: Shadow | None = None
@@ -49,7 +56,12 @@ class Candidate:
                 self._tell(swap.Broken("device", f"the state cannot be saved: {error}"))
                 return
             self._allow(self._ground.limits.start, "its start")
-            self.member.spawn(self._ground.workers, self._ground.limits.behind if behind else 0.0)
+            if behind:
+                # A fork takes the processor for a millisecond or two: best between two requests.
+                self._waits_for_answer = True
+                self._fork_in(_NO_LULL_S)
+            else:
+                self.member.spawn(self._ground.workers)
 
         # Before it runs: if it takes the device down, the next start knows who it was.
         self._ground.keeper.save(lambda pointers: boots.trying(pointers, target), noted)
@@ -66,6 +78,10 @@ class Candidate:
         self._shadow = Shadow(self._ground.loop, asked, self._ground.limits.compute, self.member, self._tell)
 
     def copy(self, item: Waiting, computed: frames.Computed) -> None:
+        """What the serving version has just answered."""
+        if self._waits_for_answer:
+            self._fork_in(_LULL_S)
+            self._waits_for_answer = False
         if self._shadow is not None:
             self._shadow.copy(item, computed)
 
@@ -117,6 +133,15 @@ class Candidate:
             return None
         return serving.accuracy
 
+    def _fork_in(self, seconds: float) -> None:
+        if self._fork is not None:
+            self._fork.cancel()
+        self._fork = self._ground.loop.call_later(seconds, self._fork_now)
+
+    def _fork_now(self) -> None:
+        self._waits_for_answer = False
+        self.member.spawn(self._ground.workers, self._ground.limits.behind)
+
     def _allow(self, seconds: float, what: str) -> None:
         late = swap.Broken("device", f"{what} takes too long on this device")
         self._stop_timer()
@@ -124,6 +149,8 @@ class Candidate:
 
     def _stop(self) -> None:
         self._stop_timer()
+        if self._fork is not None:
+            self._fork.cancel()
         if self._shadow is not None:
             self._shadow.end()
 
