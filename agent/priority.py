@@ -20,7 +20,7 @@ from pathlib import Path
 _CAP_SYS_NICE = 1 << 23
 _RLIMIT_NICE_FOR_NORMAL = 20
 _TURN_S = 0.0003
-"""Between two yields: far below the tick, and each costs less than a hundredth of it."""
+"""Between two yields: far below the tick."""
 
 
 def can_return(status: str, rlimit_nice: int) -> bool:
@@ -45,7 +45,7 @@ def step_back() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            os.sched_yield()
+            os.sched_yield()  # Who waits here already goes first.
 
 
 def arm() -> None:

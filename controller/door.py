@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol, with a door: plain inference requests are read here, and answered or refused at once.
+"""Uvicorn's HTTP protocol, with a door: plain inference requests are read here, and answered or refused.
 
 Uvicorn and FastAPI would spend more on such a request than all that is done for it; and one that is refused on that way
 costs a third of one that is answered, which in an overload leaves nothing for those that were let in. Whatever the

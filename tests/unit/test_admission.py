@@ -26,6 +26,17 @@ def keep_busy(pace: Pace, service_ms: float, answers: int, there: Sequence[int] 
     return there
 
 
+def kept_full(gap_s: float) -> House:
+    """It answers one request every `gap_s`, and as many wait as it takes."""
+    house, now = House(LIMITS, 1024), 0.0
+    for _ in range(400):
+        while not house.full:
+            house.enter(now)
+        now += gap_s
+        house.leave(now, 0.5)
+    return house
+
+
 @given(service_ms=st.floats(0.2, 500))
 def test_what_waits_at_a_busy_device_is_bounded_in_time(service_ms: float) -> None:
     pace = Pace(LIMITS)
@@ -68,13 +79,8 @@ def test_a_window_stays_within_its_bounds_whatever_happens(events: list[str], se
 
 
 def test_the_house_takes_what_it_answers_in_time_and_always_a_few() -> None:
-    house, now = House(LIMITS, 1024), 0.0
-    assert house.window > 0
-    for _ in range(400):
-        while not house.full:
-            house.enter(now)
-        now += 0.001
-        house.leave(now, 0.5)
+    assert House(LIMITS, 1024).window > 0
+    house = kept_full(gap_s=0.001)
     assert 20 <= house.window <= 80
     burst, now = House(LIMITS, 1024), 0.0
     for _ in range(50):
@@ -84,22 +90,12 @@ def test_the_house_takes_what_it_answers_in_time_and_always_a_few() -> None:
         for _ in range(100):  # So many at once say 1,000 a second, and no more.
             burst.leave(now, 0.5)
     assert 20 <= burst.window <= 80
-    slow, now = House(LIMITS, 1024), 0.0
-    for _ in range(400):
-        while not slow.full:
-            slow.enter(now)
-        now += 0.05
-        slow.leave(now, 0.5)
+    slow = kept_full(gap_s=0.05)
     assert slow.window == LIMITS.house_least
 
 
 def test_in_a_crowd_the_house_takes_fewer_so_that_those_wait_less() -> None:
-    house, now = House(LIMITS, 1024), 0.0
-    for _ in range(400):
-        while not house.full:
-            house.enter(now)
-        now += 0.001
-        house.leave(now, 0.5)
+    house = kept_full(gap_s=0.001)
     assert house.room(house.window) == house.window
     assert house.room(house.window + 1) == max(LIMITS.house_least, math.ceil(LIMITS.wait_ms / 16 + 0.5))
 
