@@ -72,13 +72,13 @@ class Candidate:
         self.member.worker.probe(probe_order(self._manifest, self._ground.blobs))
 
     def shadow(self) -> None:
-        """Compare its answers with those of the serving version; `copy` brings these."""
+        """Compare its answers with those of the serving version; `answered` brings these."""
         self._stop_timer()
         asked = self.member.pointer.wanted.shadow or self._manifest.shadow
         self._shadow = Shadow(self._ground.loop, asked, self._ground.limits.compute, self.member, self._tell)
 
-    def copy(self, item: Waiting, computed: frames.Computed) -> None:
-        """What the serving version has just answered."""
+    def answered(self, item: Waiting, computed: frames.Computed) -> None:
+        """By the serving version: a moment to be forked at, and in the shadow phase the same question for this one."""
         if self._waits_for_answer:
             self._fork_in(_LULL_S)
             self._waits_for_answer = False

@@ -141,7 +141,7 @@ class Slot:
             self._tally.take(answer)
             self._watch.answered(answer)
             if self._candidate is not None:
-                self._candidate.copy(item, computed)
+                self._candidate.answered(item, computed)
 
     def serving_ready(self) -> None:
         if self._swap is not None and self._swap.state == "watching" and not self._watch.begun:

@@ -108,7 +108,8 @@ class Limits:
     """Pictures that are unpacked at the same time, each in a thread: one may take 200 MB."""
     request_wait_ms: float = 40.0
     """How long a request may wait in the queue of a device; what would wait longer is refused. Models whose one run
-    takes more than a quarter of that may wait for four runs."""
+    takes more than a quarter of that may wait for four runs. While more ask than fit into it, those let in wait for a
+    sixteenth of it."""
     requests_flush_s: float = 1.0
     """How often finished requests are written to the log."""
 
