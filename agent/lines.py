@@ -56,6 +56,11 @@ class Waiting(msgspec.Struct, eq=False):
     def is_shard(self) -> bool:
         return isinstance(self.message, Work)
 
+    @property
+    def together(self) -> bool:
+        """May its answer leave in one message with others?"""
+        return isinstance(self.message, Infer) and self.message.together
+
 
 class Line:
     """First in, first out, per kind. Nothing that expired is handed out."""

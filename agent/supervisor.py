@@ -10,12 +10,14 @@ from functools import cached_property
 import msgspec
 
 from agent import VERSION, frames, replies, session
+from agent.answers import Answers
 from agent.bindings import Bindings
 from agent.blobs import Blobs
 from agent.chunks import ChunkError, unpacked
 from agent.clock import Clock
 from agent.commands import Commands
 from agent.contract import topics
+from agent.contract.infer import MOST_TOGETHER
 from agent.contract.messages import (
     DESIRED_TYPE,
     AgentStatus,
@@ -30,11 +32,8 @@ from agent.contract.messages import (
     ModelState,
     Reported,
     SeenWindow,
-    Stamper,
-    SwapRecord,
-    Work,
-    decode,
-    decode_as,
+    Stamper, SwapRecord, Work,
+    decode, decode_as,
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
 from agent.disk import Disk
@@ -103,6 +102,7 @@ class Supervisor:
         self._bindings = Bindings(self._ground, link, self._stamper, identity.agent, self._intake, self._slots.get)
         self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slots.get, self._reply)
         self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
+        self._answers = Answers(loop, self._stamper, lambda payload: link.publish(self._topic["answer"], payload, qos=0))
         self._handlers = self._handlers_by_topic()
         self._hello: Timer | None = None
         self._load: Timer | None = None
@@ -213,7 +213,8 @@ class Supervisor:
         if not self._seen.is_new(message):
             self._refuse("a repeated request")
             return
-        self.ask(message, message.ttl_ms / 1000)
+        for one in message.each():
+            self.ask(one, one.ttl_ms / 1000)
 
     def _on_work(self, payload: bytes) -> None:
         self._decide(session.Leased(decode_as(Work, "agents/work", payload)))
@@ -271,7 +272,7 @@ class Supervisor:
             models=self.states(),
             agent_version=VERSION,
             root=self._standing.roots.version,
-            packings=self._standing.packings, stored=self._workers.stored,
+            packings=self._standing.packings, stored=self._workers.stored, together=MOST_TOGETHER,
         )  # fmt: skip
         self._publish("hello", hello, qos=1)
 
@@ -320,11 +321,10 @@ class Supervisor:
         message = replies.reply(item, computed, member, self._loop.now())
         if item.is_shard:
             self._decide(session.Finished(shard_key(item)))
-        payload = replies.encode(message, self._stamper)
         if isinstance(message, Answer):
-            self._link.publish(self._topic["answer"], payload, qos=0)
+            self._answers.add(message, alone=not item.together)
         else:
-            self._link.publish(self._topic["result"], payload, qos=1, kept=True)
+            self._link.publish(self._topic["result"], replies.encode(message, self._stamper), qos=1, kept=True)
 
     # -- telling
 

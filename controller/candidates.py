@@ -79,4 +79,5 @@ def _candidate(known: Known, model: str, traffic: Traffic) -> Candidate:
         window=traffic.pace.window(service_ms),
         held=traffic.pace.held,
         version=state.version if state else 0,
+        together=known.together,
     )

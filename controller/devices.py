@@ -199,6 +199,7 @@ class Devices:
             self._lose(tick, known)
         known.online, known.boot, known.seen_at = True, hello.boot, tick.now
         known.root, known.packings, known.stored = hello.root, hello.packings, hello.stored
+        known.together = hello.together
         generation = known.record.desired_generation
         if hello.generation > generation:
             # This database is older than what the device was told: go on above it.

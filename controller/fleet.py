@@ -187,7 +187,8 @@ class Fleet:
     def _dispatch(self, device: str, message: Message) -> None:
         match message:
             case Answer():
-                self.inference.answered(device, message)
+                for answer in message.each():
+                    self.inference.answered(device, answer)
             case Load():
                 if not self.devices.loaded(time.monotonic(), device, message):
                     self._put(lambda tick: self.devices.returned(tick, device))

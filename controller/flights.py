@@ -62,6 +62,10 @@ class Flights:
             found = self._paces[key] = Pace(self._limits)
         return found
 
+    def of(self, attempt: str) -> Flight | None:
+        """The attempt, while it is under way."""
+        return self._flying.get(attempt)
+
     def begin(self, flight: Flight) -> None:
         self._flying[flight.id] = flight
         self._at[flight.device] += 1

@@ -12,11 +12,13 @@ from functools import cached_property
 from typing import NoReturn, Protocol
 
 from agent.contract import topics
+from agent.contract.infer import together
 from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
 from controller import routing, tracing
 from controller.admission import AdmissionLimits, House, Room, Spare, over_share
+from controller.departures import Departures
 from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout, TooMany
 from controller.flights import Callers, Flight, Flights
 from controller.race import Landed, Race
@@ -60,6 +62,8 @@ class InferenceLimits:
     attempt_s: float = 10.0
     """How long one attempt may take before it is given up; one that is late is tried elsewhere long before."""
     deadline_s: float = 30.0
+    gather_s: float = 0.002
+    """So long at most a request waits for others, while its device has some to answer."""
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
 
 
@@ -134,6 +138,7 @@ class Inference:
         self._preparing = 0
         """Requests that wait for their model to come to a device."""
         self.flights = Flights(limits.admission, limits.attempt_s)
+        self._departures = Departures(self._leave, self.flights.outstanding, limits.gather_s)
         self.house = House(limits.admission, limits.most_waiting)
 
     def begin(self, model: str, trace_id: str, caller: str = "") -> Trace:
@@ -191,6 +196,7 @@ class Inference:
         flight = self.flights.answered(answer.request, device, time.monotonic(), spent)
         if flight is None:
             return
+        self._departures.returned(device)
         if flight.blob:
             self._blob_used(flight.blob)
         if flight.landed is not None:
@@ -242,13 +248,29 @@ class Inference:
         attempt = trace.id if trace.attempts == 1 else f"{trace.id}.{trace.attempts}"
         message = self._message(attempt, route, trace, tensors, until - now)
         race.tried.add(route.device)
-        if not self._bus.publish(topics.agent(route.device, "infer"), message):
-            return "the broker is not connected"
         blob = message.blob.digest if message.blob is not None else ""
         flight = Flight(attempt, route.device, trace.model, now, None, route.artifact, blob)
         race.add(flight, route)
         self.flights.begin(flight)
+        if message.together:
+            self._departures.add(route.device, message)
+        else:
+            self._leave(route.device, [message])
         return f"{route.device} did not answer in time"
+
+    def _leave(self, device: str, requests: list[Infer]) -> None:
+        """Send them in as few messages as they fit into."""
+        for message in together(requests, MAX_INLINE):
+            if not self._bus.publish(topics.agent(device, "infer"), message):
+                for request in message.each():
+                    self._failed_to_leave(request.request)
+
+    def _failed_to_leave(self, attempt: str) -> None:
+        flight = self.flights.of(attempt)
+        if flight is not None:
+            self.flights.end(flight)
+            if flight.landed is not None:
+                flight.landed("the broker is not connected")
 
     def _patience_s(self, race: Race, trace: Trace) -> float:
         """How long to wait before something is done: until the newest attempt is late, again each time that it is so
@@ -360,6 +382,7 @@ class Inference:
             inputs=tensors if small else (),
             blob=None if small else self._keep_blob(encode_tensors(tensors)),
             traceparent=trace.traceparent,
+            together=small and route.together > 1,
         )
 
     def _note(self, trace: Trace, route: Route, answer: Answer, total_ms: float) -> None:

@@ -34,6 +34,8 @@ class Known:
     """What it can unpack, where that is worth it on its way."""
     stored: bool = False
     """It can answer shards as its model stores numbers."""
+    together: int = 0
+    """Requests that it takes in one message; 0: one."""
     window: SeenWindow = field(default_factory=SeenWindow)
 
     @property

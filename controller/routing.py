@@ -40,6 +40,8 @@ class Candidate(msgspec.Struct, frozen=True):
     """Requests for this model that may be under way there."""
     held: int = 0
     """Of those, how many are."""
+    together: int = 0
+    """Requests that it takes in one message; 0: one."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -49,6 +51,8 @@ class Route(msgspec.Struct, frozen=True):
     """Expected time until the answer: the way, a shard that runs, and what waits times the service time stretched by
     the host's load."""
     reason: str
+    together: int = 0
+    """Requests that the device takes in one message; 0: one."""
 
 
 class NoRoute(msgspec.Struct, frozen=True):
@@ -88,7 +92,7 @@ def choose(
     chosen = _better_of_two([c for c in feasible if c.device not in tried] or feasible, draw)
     expected = expected_ms(chosen)
     reason = f"{expected:.2f} ms expected; {len(feasible)} devices feasible"
-    return Route(chosen.device, chosen.artifact or "", expected, reason)
+    return Route(chosen.device, chosen.artifact or "", expected, reason, chosen.together)
 
 
 def of_version(candidates: list[Candidate], only: int) -> list[Candidate]:

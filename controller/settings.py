@@ -102,6 +102,8 @@ class Limits:
     another device long before."""
     request_deadline_s: float = 30.0
     """What a request may ask for at most, and gets if it asks for nothing."""
+    request_gather_s: float = 0.002
+    """How long a request may wait to leave in one message with others, while its device has some to answer."""
     repository_wait_s: float = 30.0
     """How long a caller of /v2/repository waits for the devices; Triton's clients give up after 60 s."""
     pictures_at_once: int = 2

@@ -187,6 +187,7 @@ def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on
             limits.request_attempts,
             limits.request_attempt_s,
             limits.request_deadline_s,
+            limits.request_gather_s,
             AdmissionLimits(wait_ms=limits.request_wait_ms),
         ),
         new_id=partial(new_id, "request"),

@@ -16,7 +16,14 @@ from agent.contract.bindings import MAX_BOUND
 from agent.contract.bindings import Binding as Binding
 from agent.contract.bindings import BindingState as BindingState
 from agent.contract.fields import Count, Milliseconds, Short, Text
+from agent.contract.infer import Answer as Answer
+from agent.contract.infer import Fault as Fault
+from agent.contract.infer import Infer as Infer
+from agent.contract.infer import OneAnswer as OneAnswer
+from agent.contract.infer import OneInfer as OneInfer
 from agent.contract.manifest import Digest, FileRef, Shadow, Watch
+from agent.contract.message import PROTOCOL as PROTOCOL
+from agent.contract.message import Message as Message
 from agent.contract.packing import Packed as Packed
 from agent.contract.predictions import Guess as Guess
 from agent.contract.seen import SeenWindow as SeenWindow
@@ -31,7 +38,6 @@ from agent.contract.user import UserTensor as UserTensor
 from agent.contract.user import is_json
 from firmware_profiles.profile import Facts
 
-PROTOCOL = 1
 MAX_PAYLOAD = 120_000
 """Bytes of any payload: managed cloud brokers stop at 128 KB."""
 MAX_RETAINED = 32_000
@@ -44,14 +50,6 @@ CMD_TYPE = "application/vnd.lepta.cmd.v1+json"
 
 class MessageError(ValueError):
     """A payload that is no message of its topic; it is counted and dropped."""
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What every message carries. `Stamper.encode` fills these in."""
-
-    v: int = PROTOCOL
-    boot: Short = ""
-    seq: Count = 0
 
 
 # -- presence ---------------------------------------------------------------------------------------------------
@@ -106,6 +104,8 @@ class Hello(Message, frozen=True, kw_only=True):
     """What it can unpack, where packing is worth it on its way."""
     stored: bool = False
     """It can answer a shard as its model stores numbers."""
+    together: Count = 0
+    """Requests that it takes in one message; older agents take one."""
 
 
 class ModelLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,40 +180,6 @@ class Reported(Message, frozen=True, kw_only=True):
 
 
 # -- inference and work -----------------------------------------------------------------------------------------
-
-
-class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """Why there is no result, and who is at fault: the user (do not retry), the device or the network (retry), us."""
-
-    who: Literal["user", "device", "network", "us"]
-    message: Text
-
-
-class Infer(Message, frozen=True, kw_only=True):
-    """A routed request. Tensors inside, or a blob that holds `encode_tensors` of them."""
-
-    request: Short
-    model: Short
-    artifact: Digest
-    ttl_ms: Milliseconds
-    inputs: tuple[Tensor, ...] = ()
-    blob: FileRef | None = None
-    traceparent: Short = ""
-    """W3C Trace Context of the request; empty from older controllers."""
-
-
-class Answer(Message, frozen=True, kw_only=True):
-    request: Short
-    artifact: Short = ""
-    version: Count = 0
-    runtime: Short = ""
-    outputs: tuple[Tensor, ...] = ()
-    """Real numbers as float32: dequantized by the artifact's own scales."""
-    fault: Fault | None = None
-    queue_ms: Milliseconds = 0.0
-    """From receipt to the worker."""
-    service_ms: Milliseconds = 0.0
-    """Inside the worker."""
 
 
 class Prediction(Message, frozen=True, kw_only=True):
