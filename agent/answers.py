@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from agent import replies
-from agent.contract.infer import together
+from agent.contract.infer import MOST_TOGETHER, together
 from agent.contract.messages import MAX_INLINE, Answer, Stamper
+from agent.link import Connection
 from agent.loop import Loop
 
 
 class Answers:
-    def __init__(self, loop: Loop, stamper: Stamper, publish: Callable[[bytes], None]) -> None:
+    most = MOST_TOGETHER
+    """Requests that this device takes in one message."""
+
+    def __init__(self, loop: Loop, link: Connection, topic: str, stamper: Stamper) -> None:
         self._loop = loop
+        self._link = link
+        self._topic = topic
         self._stamper = stamper
-        self._publish = publish
         self._waiting: list[Answer] = []
 
     def add(self, answer: Answer, *, alone: bool) -> None:
         """`alone`: the controller takes one in a message."""
         if alone:
-            self._publish(replies.encode(answer, self._stamper))
+            self._publish(answer)
             return
         if not self._waiting:
             self._loop.defer(self._leave)
@@ -29,4 +32,7 @@ class Answers:
     def _leave(self) -> None:
         waiting, self._waiting = self._waiting, []
         for message in together(waiting, MAX_INLINE):
-            self._publish(replies.encode(message, self._stamper))
+            self._publish(message)
+
+    def _publish(self, answer: Answer) -> None:
+        self._link.publish(self._topic, replies.encode(answer, self._stamper), qos=0)

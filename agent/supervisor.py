@@ -17,7 +17,6 @@ from agent.chunks import ChunkError, unpacked
 from agent.clock import Clock
 from agent.commands import Commands
 from agent.contract import topics
-from agent.contract.infer import MOST_TOGETHER
 from agent.contract.messages import (
     DESIRED_TYPE,
     AgentStatus,
@@ -32,8 +31,11 @@ from agent.contract.messages import (
     ModelState,
     Reported,
     SeenWindow,
-    Stamper, SwapRecord, Work,
-    decode, decode_as,
+    Stamper,
+    SwapRecord,
+    Work,
+    decode,
+    decode_as,
 )  # fmt: skip
 from agent.contract.signing import PublicKey, SignatureError, open_sealed
 from agent.disk import Disk
@@ -102,7 +104,7 @@ class Supervisor:
         self._bindings = Bindings(self._ground, link, self._stamper, identity.agent, self._intake, self._slots.get)
         self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slots.get, self._reply)
         self._topic = {kind: topics.agent(identity.agent, kind) for kind in (*topics.AGENT_UP, *topics.AGENT_DOWN)}
-        self._answers = Answers(loop, self._stamper, lambda payload: link.publish(self._topic["answer"], payload, qos=0))
+        self._answers = Answers(loop, link, self._topic["answer"], self._stamper)
         self._handlers = self._handlers_by_topic()
         self._hello: Timer | None = None
         self._load: Timer | None = None
@@ -191,12 +193,11 @@ class Supervisor:
 
     def _on_controller(self, payload: bytes) -> None:
         status = decode_as(ControllerStatus, "controller/status", payload)
-        jitter = self._random() * self._limits.hello_spread
-        self._decide(session.ControllerSeen(status.boot, status.seq, status.online, jitter))
+        spread = self._limits.hello_spread
+        self._decide(session.ControllerSeen(status.boot, status.seq, status.online, self._random() * spread))
 
     def _on_desired(self, payload: bytes) -> None:
-        content = open_sealed(payload, DESIRED_TYPE, [self._controller_key])
-        desired = decode_as(Desired, "agents/desired", content)
+        desired = decode_as(Desired, "agents/desired", open_sealed(payload, DESIRED_TYPE, [self._controller_key]))
         try:
             followed = self._standing.follow(desired, self._refuse)
         except OSError as error:  # Not accepted: it may name what only the new keys vouch for.
@@ -272,7 +273,7 @@ class Supervisor:
             models=self.states(),
             agent_version=VERSION,
             root=self._standing.roots.version,
-            packings=self._standing.packings, stored=self._workers.stored, together=MOST_TOGETHER,
+            packings=self._standing.packings, stored=self._workers.stored, together=self._answers.most,
         )  # fmt: skip
         self._publish("hello", hello, qos=1)
 
@@ -305,8 +306,7 @@ class Supervisor:
 
     def ask(self, question: Ask | Infer, within: float) -> None:
         """Have a request answered; after `within` seconds nobody wants the answer any more."""
-        now = self._loop.now()
-        self._intake.take(Waiting(question, now, now + within))
+        self._intake.take(Waiting(question, now := self._loop.now(), now + within))
 
     def take_shard(self, key: session.LeaseKey) -> bool:
         """Is the lease still good? (serving.Observer)"""

@@ -217,7 +217,7 @@ class _ForkedWorker:
     def compute(self, order: frames.Compute) -> None:
         """At once for a worker that waits; what comes in the same turn for a busy one goes in one write."""
         self._computing += 1
-        if self._computing == 1 or self._sock is None:
+        if self._sock is None:
             self.send(order)
             return
         if not self._out:

@@ -102,6 +102,11 @@ class Bus:
         self.refused += not sent
         return sent
 
+    def flush(self) -> None:
+        """Write what was published in this turn of the loop now, and not at its end."""
+        if self._connection is not None:
+            self._connection.flush()
+
     async def _keep(self, connection: Connection) -> None:
         while True:
             reason = await asyncio.shield(connection.lost)

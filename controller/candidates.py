@@ -73,7 +73,7 @@ def _candidate(known: Known, model: str, traffic: Traffic) -> Candidate:
         service_ms=service_ms,
         cpu=load.cpu if load else 0.0,
         draining=known.record.drain,
-        away=known.away(model),
+        away=known.away(model) if state is None else "",
         way_ms=traffic.pace.way_ms,
         shard_ms=traffic.shard_ms,
         window=traffic.pace.window(service_ms),

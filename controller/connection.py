@@ -129,8 +129,11 @@ class Connection:
             self._loop.call_soon(self._flush_short)
 
     def _flush_short(self) -> None:
-        """All that was published, or is acknowledged, in one turn of the loop."""
         self._flushing = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write all that was published, or is acknowledged, in this turn of the loop."""
         if self._socket is not None:
             self._socket.flush()
             if self._socket.unsent:

@@ -1,8 +1,9 @@
-"""Requests on their way out: those for a device that has some already wait for these to be answered, and leave together.
+"""Requests on their way out: those for a device that has some already are gathered, and leave together.
 
 Each message wakes a broker and two processes on the device, and again on its way back: for a small model that is most
-of what a request costs. So while a device is busy with what left before, what comes meanwhile is gathered, as Nagle's
-algorithm (RFC 896) gathers bytes: without load a request leaves at once, under load messages grow by themselves.
+of what a request costs. So while a device has requests that left before, what comes is gathered, as Nagle's algorithm
+(RFC 896) gathers bytes: without load a request leaves at once, under load messages grow by themselves. As many as are
+under way leave without waiting: one half is computed while the other is received and answered.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from dataclasses import dataclass, field
 from agent.contract.messages import Infer
 
 # Turns of the loop between the wish to leave and leaving: who asks at the same time is heard meanwhile. After answers
-# a few more, since those who got them ask again.
+# they are more, since those who got them ask again.
 _FIRST_TURNS = 2
 _NEXT_TURNS = 4
+# So many are worth a message of their own while others are under way; and more than the latter do not gain by waiting.
 _WORTH = 4
-"""So many are worth a message of their own, even while others are under way."""
+_ENOUGH = 16
 
 
-@dataclass
+@dataclass(eq=False)
 class _Gate:
     """What waits for one device."""
 
     waiting: list[Infer] = field(default_factory=list)
     timer: asyncio.TimerHandle | None = None
-    leaving: bool = False
+    opening: bool = False
 
 
 class Departures:
@@ -47,34 +49,36 @@ class Departures:
         if gate is None:
             gate = self._gates[device] = _Gate()
         gate.waiting.append(request)
-        away = self._outstanding(device) - len(gate.waiting)
-        if away <= 0 or len(gate.waiting) >= max(away, _WORTH):
-            self._soon(device, gate, _FIRST_TURNS)
+        count = len(gate.waiting)
+        away = self._outstanding(device) - count
+        if count >= min(max(away, _WORTH), _ENOUGH):
+            self._go(device, gate)
+        elif away <= 0:
+            self._go_in(device, gate, _FIRST_TURNS)
         elif gate.timer is None:
-            gate.timer = asyncio.get_running_loop().call_later(self._wait_s, self._go, device)
+            gate.timer = asyncio.get_running_loop().call_later(self._wait_s, self._go, device, gate)
 
     def returned(self, device: str) -> None:
         """One that had left is answered, or will not be."""
         gate = self._gates.get(device)
-        if gate is not None and gate.waiting and self._outstanding(device) <= len(gate.waiting):
-            self._soon(device, gate, _NEXT_TURNS)
+        if gate is not None and self._outstanding(device) <= len(gate.waiting):
+            self._go_in(device, gate, _NEXT_TURNS)
 
-    def _soon(self, device: str, gate: _Gate, turns: int) -> None:
-        if not gate.leaving:
-            gate.leaving = True
-            self._in_turns(device, turns)
+    def _go_in(self, device: str, gate: _Gate, turns: int) -> None:
+        if not gate.opening:
+            gate.opening = True
+            self._count_down(device, gate, turns)
 
-    def _in_turns(self, device: str, turns: int) -> None:
+    def _count_down(self, device: str, gate: _Gate, turns: int) -> None:
         if turns:
-            asyncio.get_running_loop().call_soon(self._in_turns, device, turns - 1)
+            asyncio.get_running_loop().call_soon(self._count_down, device, gate, turns - 1)
         else:
-            self._go(device)
+            self._go(device, gate)
 
-    def _go(self, device: str) -> None:
-        gate = self._gates.pop(device, None)
-        if gate is None:
-            return
+    def _go(self, device: str, gate: _Gate) -> None:
+        if self._gates.get(device) is not gate:
+            return  # They left meanwhile.
+        del self._gates[device]
         if gate.timer is not None:
             gate.timer.cancel()
-        if gate.waiting:
-            self._leave(device, gate.waiting)
+        self._leave(device, gate.waiting)

@@ -7,6 +7,7 @@ strict reader refuses, and every other request, is uvicorn's.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import re
@@ -236,9 +237,14 @@ class Door(HttpToolsProtocol):
     def _begin(self, request: Request) -> None:
         self._answering = True
         self.entrance.inside += 1
-        task = self.loop.create_task(self._answer(request))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self.loop.create_task(self._serve(request)))
+
+    async def _serve(self, request: Request) -> None:
+        try:
+            await self._answer(request)
+        finally:
+            # Here, because a callback of the task would take a turn of the loop.
+            self.tasks.discard(asyncio.current_task())
 
     async def _answer(self, request: Request) -> None:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NoReturn, Protocol
 
 from agent.contract import topics
@@ -16,16 +15,15 @@ from agent.contract.infer import together
 from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Infer, Message, encode_tensors
 from agent.contract.tensors import Tensor
-from controller import routing, tracing
+from controller import routing
 from controller.admission import AdmissionLimits, House, Room, Spare, over_share
 from controller.departures import Departures
 from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout, TooMany
 from controller.flights import Callers, Flight, Flights
 from controller.race import Landed, Race
 from controller.routing import Candidate, NoRoute, Route
-
-# The seven steps of the article's flow, as `lepta trace` shows them.
-STEPS = ("user request", "optimized?", "distribute", "compute", "result?", "response", "store")
+from controller.trace import STEPS as STEPS
+from controller.trace import Trace as Trace
 
 FULL = "the controller has all the requests that it can answer in time"
 _NO_ROOM = "no room"
@@ -36,7 +34,10 @@ class Bus(Protocol):
     """What inference needs of the bus."""
 
     def publish(self, topic: str, message: Message) -> bool:
-        """Publish with QoS 0; False while there is no connection."""
+        """Publish with QoS 0, at the end of the loop's turn; False while there is no connection."""
+
+    def flush(self) -> None:
+        """Write what was published in this turn now."""
 
 
 class Directory(Protocol):
@@ -65,48 +66,6 @@ class InferenceLimits:
     gather_s: float = 0.002
     """So long at most a request waits for others, while its device has some to answer."""
     admission: AdmissionLimits = field(default_factory=AdmissionLimits)
-
-
-@dataclass
-class Trace:
-    """One request on its way; `steps` in the order of STEPS as (step, milliseconds, detail)."""
-
-    id: str
-    trace_id: str
-    model: str
-    received_at: float
-    """Seconds since 1970, for people."""
-    caller: str = ""
-    """Who shares with whom when there is not enough room."""
-    version: int = 0
-    artifact: str = ""
-    device: str = ""
-    runtime: str = ""
-    state: str = "running"
-    attempts: int = 0
-    error: str = ""
-    """Why it failed."""
-    inputs: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
-    """With `inputs`, for the store, which keeps what its policy says."""
-    only: int = 0
-    """The one version that may answer; 0 for any."""
-    rows: int = 0
-    queue_ms: float = 0.0
-    service_ms: float = 0.0
-    """On the device that answered."""
-    steps: list[tuple[str, float, str]] = field(default_factory=list)
-    _mark: float = field(default_factory=time.perf_counter)
-
-    @cached_property
-    def traceparent(self) -> str:
-        return tracing.header(self.trace_id, self.id)
-
-    def step(self, name: str, detail: str, ms: float | None = None) -> None:
-        """Close a step: it took `ms`, by default the time since the last one was closed."""
-        now = time.perf_counter()
-        self.steps.append((name, (now - self._mark) * 1000 if ms is None else ms, detail))
-        self._mark = now
 
 
 class Inference:
@@ -264,6 +223,8 @@ class Inference:
             if not self._bus.publish(topics.agent(device, "infer"), message):
                 for request in message.each():
                     self._failed_to_leave(request.request)
+        if len(requests) > 1:
+            self._bus.flush()  # The device begins while others are read.
 
     def _failed_to_leave(self, attempt: str) -> None:
         flight = self.flights.of(attempt)

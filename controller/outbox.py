@@ -21,6 +21,10 @@ class Outbox:
         """QoS 0: requests, which are tried again when they get lost."""
         return self._bus.publish(topic, self._stamper.encode(message), qos=0)
 
+    def flush(self) -> None:
+        """Write what was published in this turn of the loop now."""
+        self._bus.flush()
+
     def send(self, topic: str, message: Message, *, on_acked: Callable[[], None] | None = None) -> bool:
         """QoS 1; `on_acked` is called when the broker has it."""
         return self._bus.publish(topic, self._stamper.encode(message), qos=1, on_acked=on_acked)

@@ -19,6 +19,11 @@ def parse(header: str | None) -> str | None:
     return trace if valid else None
 
 
+def new_id(drawn: int) -> str:
+    """A trace id of 128 random bits."""
+    return f"{drawn or 1:032x}"
+
+
 def header(trace_id: str, request: str) -> str:
     """What is handed on: a request is one span of the trace, and the end of its id is the span's. Flag 01: its steps
     are recorded."""

@@ -6,7 +6,7 @@ JSON, or MessagePack with raw tensors; the answer speaks as the request did.
 from __future__ import annotations
 
 import logging
-import secrets
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +16,7 @@ from agent.contract import topics
 from agent.contract.messages import MAX_PAYLOAD, MessageError, UserInfer, UserTensor, decode_user
 from agent.contract.tensors import DTYPES, Tensor, TensorError, rows_of
 from agent.contract.user import is_json
-from controller import oip
+from controller import oip, tracing
 from controller.background import Background
 from controller.errors import BadRequest, LeptaError, Preparing
 from controller.inference import Inference
@@ -51,7 +51,7 @@ class UserRequests:
         self._background.start(self._answer(model, user, topic, encode), lambda _: None)
 
     async def _answer(self, model: str, user: UserInfer, topic: str, encode: Encode) -> None:
-        trace = self._inference.begin(model, secrets.token_hex(16), f"client {user.client}")
+        trace = self._inference.begin(model, tracing.new_id(random.getrandbits(128)), f"client {user.client}")
         try:
             answer = await self._inference.infer(trace, _tensors(user))
             parameters = {"artifact": answer.artifact, "device": trace.device, "runtime": answer.runtime}

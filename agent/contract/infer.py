@@ -140,8 +140,10 @@ def _size(message: Infer | Answer) -> int:
 def _alike(one: Infer | Answer, other: Infer | Answer) -> bool:
     if isinstance(one, Answer) and isinstance(other, Answer):
         return one.artifact == other.artifact and one.version == other.version and one.runtime == other.runtime
-    return isinstance(one, Infer) and isinstance(other, Infer) and (
-        one.artifact == other.artifact and one.model == other.model
+    return (
+        isinstance(one, Infer)
+        and isinstance(other, Infer)
+        and (one.artifact == other.artifact and one.model == other.model)
     )
 
 

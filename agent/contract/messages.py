@@ -133,7 +133,7 @@ class Load(Message, frozen=True, kw_only=True):
     models: tuple[ModelLoad, ...] = ()
     refused: Count = 0
     """Payloads dropped since the agent started: garbage, replays, wrong signatures."""
-    refusals: dict[str, Count] = {}
+    refusals: dict[str, Count] = msgspec.field(default_factory=dict)
     """Versions refused since the agent started, by cause."""
     bindings: tuple[BindingState, ...] = ()
 
@@ -161,8 +161,8 @@ class Desired(Message, frozen=True, kw_only=True):
     generation: Count
     models: tuple[DesiredModel, ...] = ()
     drain: bool = False
-    minimum_sequence: dict[str, int] = {}
-    labels: dict[str, str] = {}
+    minimum_sequence: dict[str, int] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     """What the operator labelled it, above its own labels: the groups that it is in."""
     roots: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
     """Envelopes of the root documents that follow the one it holds, oldest first."""
@@ -248,7 +248,7 @@ class Cmd(Message, frozen=True, kw_only=True):
     id: Short
     verb: Literal["log-level", "measure"]
     ttl_ms: Milliseconds
-    arguments: dict[str, str] = {}
+    arguments: dict[str, str] = msgspec.field(default_factory=dict)
     session: Short = ""
     """The agent's session that it is for: recorded and sent again in another one, it is refused."""
 
@@ -257,7 +257,7 @@ class Reply(Message, frozen=True, kw_only=True):
     id: Short
     ok: bool
     message: Text = ""
-    values: dict[str, float] = {}
+    values: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Need(Message, frozen=True, kw_only=True):

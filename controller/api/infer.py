@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple
@@ -76,7 +76,7 @@ class Traced:
 
     def __init__(self, call: Call, model: str, only: int) -> None:
         self._inference = call.controller.fleet.inference
-        trace_id = tracing.parse(call.headers.get("traceparent")) or secrets.token_hex(16)
+        trace_id = tracing.parse(call.headers.get("traceparent")) or tracing.new_id(random.getrandbits(128))
         self._trace = self._inference.begin(model, trace_id, call.caller.name)
         self._trace.only = only
 

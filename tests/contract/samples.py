@@ -42,6 +42,8 @@ from agent.contract.messages import (
     ModelLoad,
     ModelState,
     Need,
+    OneAnswer,
+    OneInfer,
     Packed,
     Prediction,
     ProbeResult,
@@ -115,6 +117,7 @@ _SWAP = SwapRecord(
     during=Window(requests=201, failed=1, p50_ms=1.25, p99_ms=3.5),
 )
 
+_TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SAMPLES: dict[str, Message] = {
     "controller/status": ControllerStatus(online=True),
     "agents/hello": Hello(
@@ -199,7 +202,7 @@ SAMPLES: dict[str, Message] = {
 }
 """By kind of topic; every field holds something else than its default."""
 
-GROWN: dict[str, Message] = {
+_GROWN: dict[str, Message] = {
     "agents/infer": Infer(
         request="r1",
         model="digits",
@@ -207,7 +210,7 @@ GROWN: dict[str, Message] = {
         ttl_ms=2000.0,
         inputs=(_TENSOR,),
         blob=_BLOB,
-        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        traceparent=_TRACEPARENT,
     ),
     "agents/hello": msgspec.structs.replace(SAMPLES["agents/hello"], root=2),
     "agents/result": msgspec.structs.replace(SAMPLES["agents/result"], turned_down=True, fetched=300_000),
@@ -237,12 +240,12 @@ GROWN: dict[str, Message] = {
     ),
 }
 """The kinds to which fields were appended since their golden file was made, with those fields set."""
-GROWN_AGAIN: dict[str, Message] = {
-    "agents/need": msgspec.structs.replace(GROWN["agents/need"], private=True),
-    "agents/hello": msgspec.structs.replace(GROWN["agents/hello"], packings=("zlib",)),
-    "agents/work": msgspec.structs.replace(GROWN["agents/work"], stored=True),
+_GROWN_AGAIN: dict[str, Message] = {
+    "agents/need": msgspec.structs.replace(_GROWN["agents/need"], private=True),
+    "agents/hello": msgspec.structs.replace(_GROWN["agents/hello"], packings=("zlib",)),
+    "agents/work": msgspec.structs.replace(_GROWN["agents/work"], stored=True),
     "agents/desired": msgspec.structs.replace(
-        GROWN["agents/desired"],
+        _GROWN["agents/desired"],
         mirrors=("https://mirror.example/lepta/", "files/"),
         models=(
             DesiredModel(
@@ -297,13 +300,35 @@ _BOUND = BindingState(
     dropped=3,
     failed=1,
 )
-BOUND: dict[str, Message] = {
-    "agents/hello": msgspec.structs.replace(GROWN_AGAIN["agents/hello"], stored=True),
-    "agents/load": msgspec.structs.replace(GROWN["agents/load"], bindings=(_BOUND,)),
-    "agents/desired": msgspec.structs.replace(GROWN_AGAIN["agents/desired"], bindings=(_BINDING, _LISTENING)),
-    "agents/reported": msgspec.structs.replace(GROWN["agents/reported"], bindings=(_BOUND,)),
+_WITH_BINDINGS: dict[str, Message] = {
+    "agents/hello": msgspec.structs.replace(_GROWN_AGAIN["agents/hello"], stored=True),
+    "agents/load": msgspec.structs.replace(_GROWN["agents/load"], bindings=(_BOUND,)),
+    "agents/desired": msgspec.structs.replace(_GROWN_AGAIN["agents/desired"], bindings=(_BINDING, _LISTENING)),
+    "agents/reported": msgspec.structs.replace(_GROWN["agents/reported"], bindings=(_BOUND,)),
 }
 """The same with bindings, and with what came after them."""
+
+_TOGETHER: dict[str, Message] = {
+    "agents/hello": msgspec.structs.replace(_WITH_BINDINGS["agents/hello"], together=64),
+    "agents/infer": msgspec.structs.replace(
+        _GROWN["agents/infer"],
+        more=(OneInfer(request="r2", ttl_ms=1500.0, inputs=(_TENSOR,), traceparent=_TRACEPARENT),),
+        together=True,
+    ),
+    "agents/answer": msgspec.structs.replace(
+        SAMPLES["agents/answer"],
+        more=(OneAnswer(request="r2", outputs=(_TENSOR,), fault=_FAULT, queue_ms=0.75, service_ms=0.125),),
+    ),
+}
+"""Several requests and answers in one message."""
+
+LATER = {2: _GROWN, 3: _GROWN_AGAIN, 4: _WITH_BINDINGS, 5: _TOGETHER}
+"""By number of the golden file, what a kind has grown since `SAMPLES`."""
+
+
+def newest(kind: str) -> Message:
+    return next((grown[kind] for grown in reversed(LATER.values()) if kind in grown), SAMPLES[kind])
+
 
 USER_SAMPLE = UserInfer(
     client="shop-3", inputs=(UserTensor(name="x", shape=(1, 2), datatype="FP32", data=[0.5, 1.5]),), id="q1"
@@ -342,9 +367,8 @@ ROOT_SAMPLE = Root(version=2, root_key="PEM one", release_keys=("PEM two",), iss
 
 
 def path_of(kind: str) -> Path:
-    """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` is what grew since, and
-    `.3` what grew after that, and `.4` what has bindings, or came with them."""
-    plain = kind.removesuffix(".2").removesuffix(".3").removesuffix(".4")
+    """The golden file of a kind of topic, of `user`, `tensors`, `root` or `manifest`; `.2` and so on are LATER ones."""
+    plain = kind.rstrip(".0123456789")
     binary = plain == "tensors" or (plain in messages.KINDS and messages.KINDS[plain][1])
     return GOLDEN / f"{kind.replace('/', '.')}.{'msgpack' if binary else 'json'}"
 
@@ -356,9 +380,8 @@ def stamped(message: Message) -> Message:
 def encoded() -> dict[str, bytes]:
     """Every sample as it goes over the wire."""
     found = {kind: messages.Stamper("boot-1").encode(message) for kind, message in SAMPLES.items()}
-    found |= {f"{kind}.2": messages.Stamper("boot-1").encode(message) for kind, message in GROWN.items()}
-    found |= {f"{kind}.3": messages.Stamper("boot-1").encode(message) for kind, message in GROWN_AGAIN.items()}
-    found |= {f"{kind}.4": messages.Stamper("boot-1").encode(message) for kind, message in BOUND.items()}
+    for number, grown in LATER.items():
+        found |= {f"{kind}.{number}": messages.Stamper("boot-1").encode(message) for kind, message in grown.items()}
     return {
         **found,
         "user": msgspec.json.encode(USER_SAMPLE),
