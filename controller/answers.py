@@ -7,8 +7,7 @@ the disk does not keep up, the oldest are dropped and counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
-from itertools import starmap
+from collections.abc import Callable, Iterator
 
 from agent.contract.tensors import Tensor
 from controller import answer_rows, policy
@@ -65,18 +64,18 @@ class Answers:
         of = self._policies.of
         if batch:
             self._writing = len(batch)
-            tick.save(answer_rows.add(lambda: starmap(_entry, batch), of, self._limits.answers_bytes))
+            tick.save(answer_rows.add(lambda: _entries(batch), of, self._limits.answers_bytes))
             tick.then(self._written)
         if tick.now - self._expired_at >= _EXPIRE_S:
             self._expired_at = tick.now
             tick.save(answer_rows.expire(of, tick.wall))
 
-    def _take(self) -> Collection[tuple[Trace, int]]:
+    def _take(self) -> deque[tuple[Trace, int]]:
         """As many as one commit should take."""
         if len(self._waiting) <= self._limits.answers_batch:
             batch, self._waiting, self._bytes = self._waiting, deque(), 0
             return batch
-        taken = [self._waiting.popleft() for _ in range(self._limits.answers_batch)]
+        taken = deque(self._waiting.popleft() for _ in range(self._limits.answers_batch))
         self._bytes -= sum(size for _, size in taken)
         return taken
 
@@ -86,6 +85,12 @@ class Answers:
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:
     return sum([len(tensor.data) for tensor in tensors]) if tensors else 0
+
+
+def _entries(batch: deque[tuple[Trace, int]]) -> Iterator[FullAnswer]:
+    """Leaves nothing of the batch: thousands of traces that the loop let go of at once would hold it up."""
+    while batch:
+        yield _entry(*batch.popleft())
 
 
 def _entry(trace: Trace, size: int) -> FullAnswer:

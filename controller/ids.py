@@ -1,4 +1,4 @@
-"""PURE: ids of requests, in the order in which they were given, so that what is written last lies at the end of an index."""
+"""PURE: ids of requests, in the order in which they were given: what is written last lies at the end of an index."""
 
 from __future__ import annotations
 

@@ -18,6 +18,8 @@ class RequestLog:
     def __init__(self, limits: Limits) -> None:
         self._keep = limits.requests_kept
         self._waiting: list[Request] = []
+        self._written: list[Request] = []
+        """Let go of one by one: thousands at once would hold up the loop."""
 
     def __contains__(self, request_id: object) -> bool:
         """Does this request wait to be written?"""
@@ -26,6 +28,8 @@ class RequestLog:
     def add(self, trace: Trace, kept: str, now: float) -> None:
         """Keep a finished request; the oldest go when the disk does not keep up. `kept`: what becomes of its answer."""
         self._waiting.append(Request(*told_of(trace), trace.attempts, trace.steps, kept, now))
+        if self._written:
+            self._written.pop()
         if len(self._waiting) > self._keep:
             del self._waiting[: self._keep // 10]
 
@@ -37,4 +41,5 @@ class RequestLog:
             tick.then(lambda: self._forget(len(batch)))
 
     def _forget(self, count: int) -> None:
+        self._written = self._waiting[:count]
         del self._waiting[:count]
