@@ -1,66 +1,51 @@
-"""Stored answers in the database: written in batches, held to their limits by the same writes, read page by page.
+"""Stored answers in the database: written in batches, held to their limits by the same writes, read newest first.
 
-What each model's answers take stands in a table beside them, kept in the same transaction: limits cost no sum.
+What each model's answers take stands in a table beside their pages, kept in the same transaction: limits cost no sum.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, tuple_
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from controller import policy, records
+from controller import page_rows, pages, policy
+from controller.entries import Answer, FullAnswer
+from controller.page_rows import Held
+from controller.pages import Page, Position, Search
 from controller.policy import Policy
 from controller.reads import Query
-from controller.tables import ANSWER_SIZES, TABLES
+from controller.tables import ANSWER_PAGES, ANSWER_SIZES
 from controller.writes import Write
 
-_ANSWERS = TABLES[records.Answer]
-# Deleted in one transaction for one limit: a lower limit is reached in several, and no commit takes long.
+# Answers dropped in one transaction for one limit: a lower limit is reached in several, and no commit takes long.
 _MOST_GONE = 5000
-_HEAVY = ("outputs", "inputs")
-_TOLD = records.Answer.__struct_fields__
-# As text for the driver: SQLAlchemy would spend more on a batch of rows than SQLite.
-_INSERT = (
-    f"INSERT INTO {_ANSWERS.name} ({', '.join(_TOLD)}) VALUES ({', '.join('?' * len(_TOLD))}) ON CONFLICT DO NOTHING"
-)
-_told_of = attrgetter(*_TOLD)
+_encode = msgspec.msgpack.Encoder().encode
+_read_full = msgspec.msgpack.Decoder(list[FullAnswer]).decode
+_read = msgspec.msgpack.Decoder(list[Answer]).decode
+_size = attrgetter("size")
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True):
-    """Empty or None: any. Times in seconds since 1970, `since` inclusive, `until` exclusive."""
-
-    model: str | None = None
-    device: str | None = None
-    version: int | None = None
-    state: str | None = None
-    trace_id: str | None = None
-    since: float | None = None
-    until: float | None = None
-
-
-class Position(msgspec.Struct, frozen=True, array_like=True):
-    """Where a page ended."""
-
-    received_at: float
-    id: str
-
-
-def add(answers: Callable[[], Sequence[records.Answer]], of: Callable[[str], Policy], most: int) -> Write[int]:
+def add(answers: Callable[[], Iterable[FullAnswer]], of: Callable[[str], Policy], most: int) -> Write[int]:
     """Insert answers, then drop the oldest of their models beyond each one's limit, and of all models beyond `most`
-    bytes; returns how many were dropped. `answers` is called in the database's thread: encoding them costs the loop
-    nothing."""
+    bytes; returns how many were dropped. `answers` is called in the database's thread: the loop has no work with
+    them."""
 
     def write(connection: Connection) -> int:
-        batch = answers()
-        _insert(connection, batch)
+        made = [_page(part) for part in pages.cut(answers(), _size)]
+        models = {page.model for page in made}
+        if page_rows.put(connection, ANSWER_PAGES, made, "IGNORE"):
+            _count(connection, made, 1)
+        else:
+            # Some were there: this write ran before.
+            _recount(connection, models)
         dropped = 0
-        for model in {answer.model for answer in batch}:
+        for model in models:
             dropped += _shrink(connection, model, of(model).most_bytes)
         return dropped + _shrink(connection, None, most)
 
@@ -68,38 +53,31 @@ def add(answers: Callable[[], Sequence[records.Answer]], of: Callable[[str], Pol
 
 
 def expire(of: Callable[[str], Policy], now: float) -> Write[int]:
-    """Drop answers that are older than their model's policy allows, or that a lowered limit leaves no room for."""
+    """Drop pages of which no answer is as young as its model's policy allows, and what a lowered limit leaves no room
+    for: an answer stays a minute longer than it may, at most."""
 
     def write(connection: Connection) -> int:
         dropped = 0
         for (model,) in connection.execute(select(ANSWER_SIZES.c.model)).all():
-            old = (_ANSWERS.c.model == model, _ANSWERS.c.received_at < of(model).oldest(now))
-            ids = connection.execute(select(_ANSWERS.c.id).where(*old).limit(_MOST_GONE)).scalars().all()
-            dropped += _drop(connection, ids) + _shrink(connection, model, of(model).most_bytes)
+            old = (ANSWER_PAGES.c.model == model, ANSWER_PAGES.c.last_at < of(model).oldest(now))
+            dropped += _drop(connection, page_rows.oldest(connection, ANSWER_PAGES, *old, rows=_MOST_GONE))
+            dropped += _shrink(connection, model, of(model).most_bytes)
         return dropped
 
     return write
 
 
-def page(search: Search, limit: int, after: Position | None = None) -> Query[list[records.Answer]]:
+def page(search: Search, limit: int, after: Position | None = None) -> Query[list[Answer]]:
     """Newest first, without their tensors, from `after` on."""
-    equal = {name: getattr(search, name) for name in ("model", "device", "version", "state", "trace_id")}
-    where = [_ANSWERS.c[name] == value for name, value in equal.items() if value is not None]
-    at, key = _ANSWERS.c.received_at, _ANSWERS.c.id
-    where += [at >= search.since] if search.since is not None else []
-    where += [at < search.until] if search.until is not None else []
-    where += [tuple_(at, key) < tuple_(after.received_at, after.id)] if after is not None else []
-    columns = [column for column in _ANSWERS.columns if column.name not in _HEAVY]
-    statement = select(*columns).where(*where).order_by(at.desc(), key.desc()).limit(limit)
+    return page_rows.search(ANSWER_PAGES, _read, search, limit, after)
 
-    def query(connection: Connection) -> list[records.Answer]:
-        return [msgspec.convert(dict(row._mapping), records.Answer) for row in connection.execute(statement)]
 
-    return query
+def find(request_id: str) -> Query[FullAnswer | None]:
+    return page_rows.find(ANSWER_PAGES, _read_full, request_id)
 
 
 def sizes() -> Query[dict[str, tuple[int, int]]]:
-    """Per model: rows, and bytes that count."""
+    """Per model: answers, and bytes that count."""
 
     def query(connection: Connection) -> dict[str, tuple[int, int]]:
         return {row.model: (row.rows, row.bytes) for row in connection.execute(select(ANSWER_SIZES))}
@@ -107,19 +85,8 @@ def sizes() -> Query[dict[str, tuple[int, int]]]:
     return query
 
 
-def _insert(connection: Connection, batch: Sequence[records.Answer]) -> None:
-    if not batch:
-        return
-    rows = [_told_of(answer) for answer in batch]
-    if connection.exec_driver_sql(_INSERT, rows, {"preserve_rowcount": True}).rowcount == len(rows):
-        counts = Counter(answer.model for answer in batch)
-        total: Counter[str] = Counter()
-        for answer in batch:
-            total[answer.model] += answer.size
-        _count(connection, counts, total)
-    else:
-        # Some were there: this write ran before.
-        _recount(connection, {answer.model for answer in batch})
+def _page(answers: Sequence[FullAnswer]) -> Page:
+    return pages.page(answers, sum(map(_size, answers)), _encode(answers))
 
 
 def _shrink(connection: Connection, model: str | None, most: int) -> int:
@@ -127,25 +94,50 @@ def _shrink(connection: Connection, model: str | None, most: int) -> int:
     total = connection.execute(select(func.sum(ANSWER_SIZES.c.bytes)).where(*mine)).scalar() or 0
     if total <= most:
         return 0
-    whose = [] if model is None else [_ANSWERS.c.model == model]
-    order = (_ANSWERS.c.received_at, _ANSWERS.c.id)
-    oldest = select(_ANSWERS.c.id, _ANSWERS.c.size).where(*whose).order_by(*order).limit(_MOST_GONE)
-    found = ((row.id, row.size) for row in connection.execute(oldest))
-    return _drop(connection, policy.surplus(found, total, most))
+    whose = [] if model is None else [ANSWER_PAGES.c.model == model]
+    held = page_rows.oldest(connection, ANSWER_PAGES, *whose, rows=_MOST_GONE, size=total - most)
+    if not held:
+        return 0
+    *whole, edge = held
+    left = total - sum(each.size for each in whole)
+    return _drop(connection, whole) + _trim(connection, edge, left, most)
 
 
-def _drop(connection: Connection, ids: Sequence[str]) -> int:
-    """Delete these, and count them out."""
-    for first in range(0, len(ids), 500):
-        gone = _ANSWERS.c.id.in_(ids[first : first + 500])
-        freed = select(_ANSWERS.c.model, func.count(), func.sum(_ANSWERS.c.size)).where(gone)
-        took = connection.execute(freed.group_by(_ANSWERS.c.model)).all()
-        connection.execute(delete(_ANSWERS).where(gone))
-        _count(connection, {model: -n for model, n, _ in took}, {model: -size for model, _, size in took})
-    return len(ids)
+def _trim(connection: Connection, edge: Held, total: int, most: int) -> int:
+    """Drop the oldest answers of a page, as many as must go so that `most` of `total` bytes are left."""
+    body = connection.execute(select(ANSWER_PAGES.c.body).where(ANSWER_PAGES.c.id == edge.id)).scalar_one()
+    try:
+        answers = pages.oldest_first(_read_full(body))
+    except msgspec.DecodeError:
+        # Whatever happened to it, it must not keep others from being written.
+        return _drop(connection, [edge])
+    gone = policy.surplus(((each.id, each.size) for each in answers), total, most)
+    if len(gone) == len(answers):
+        return _drop(connection, [edge])
+    kept = msgspec.structs.replace(_page(answers[len(gone) :]), id=edge.id)
+    page_rows.put(connection, ANSWER_PAGES, [kept], "REPLACE")
+    _count(connection, [kept], 1)
+    _count(connection, [edge], -1)
+    return len(gone)
 
 
-def _count(connection: Connection, rows: Mapping[str, int], sizes: Mapping[str, int]) -> None:
+def _drop(connection: Connection, held: Sequence[Held]) -> int:
+    """Delete these pages, and count their answers out; returns how many answers."""
+    page_rows.drop(connection, ANSWER_PAGES, [each.id for each in held])
+    _count(connection, held, -1)
+    return sum(each.rows for each in held)
+
+
+def _count(connection: Connection, of: Iterable[Page | Held], sign: int) -> None:
+    rows: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for each in of:
+        rows[each.model] += sign * each.rows
+        sizes[each.model] += sign * each.size
+    _add_sizes(connection, rows, sizes)
+
+
+def _add_sizes(connection: Connection, rows: Mapping[str, int], sizes: Mapping[str, int]) -> None:
     values = [{"model": model, "rows": rows[model], "bytes": sizes[model]} for model in rows]
     if not values:
         return
@@ -156,6 +148,7 @@ def _count(connection: Connection, rows: Mapping[str, int], sizes: Mapping[str, 
 
 def _recount(connection: Connection, models: set[str]) -> None:
     connection.execute(delete(ANSWER_SIZES).where(ANSWER_SIZES.c.model.in_(models)))
-    found = select(_ANSWERS.c.model, func.count(), func.sum(_ANSWERS.c.size)).where(_ANSWERS.c.model.in_(models))
-    counted = connection.execute(found.group_by(_ANSWERS.c.model)).all()
-    _count(connection, {model: n for model, n, _ in counted}, {model: took for model, _, took in counted})
+    rows, size = func.sum(ANSWER_PAGES.c.rows), func.sum(ANSWER_PAGES.c.size)
+    found = select(ANSWER_PAGES.c.model, rows, size).where(ANSWER_PAGES.c.model.in_(models))
+    counted = connection.execute(found.group_by(ANSWER_PAGES.c.model)).all()
+    _add_sizes(connection, {model: n for model, n, _ in counted}, {model: took for model, _, took in counted})

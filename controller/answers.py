@@ -7,11 +7,11 @@ the disk does not keep up, the oldest are dropped and counted.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from agent.contract.messages import encode_tensors
 from agent.contract.tensors import Tensor
-from controller import answer_rows, policy, records
+from controller import answer_rows, policy
+from controller.entries import FullAnswer, told_of
 from controller.inference import Trace
 from controller.policies import Policies
 from controller.settings import Limits
@@ -20,6 +20,8 @@ from controller.tick import Tick
 # How often answers are looked at for their age.
 _EXPIRE_S = 30.0
 _MOST_ERROR = 1000
+_NOT_KEPT = "the answer is not kept"
+_WITH, _WITHOUT = "the answer is kept, with its inputs", "the answer is kept, without its inputs"
 
 
 class Answers:
@@ -41,7 +43,7 @@ class Answers:
         """A request is over; says in words what becomes of it. One that no device was asked has no answer to keep."""
         how = self._policies.of(trace.model)
         if not trace.attempts or not policy.keeps(how, trace.state != "answered", self._draw()):
-            return "the answer is not kept"
+            return _NOT_KEPT
         if not policy.keeps_inputs(how):
             trace.inputs = ()
         size = policy.ROW_BYTES + _bytes(trace.outputs) + _bytes(trace.inputs)
@@ -50,7 +52,7 @@ class Answers:
         while self._bytes > self._limits.answers_waiting_bytes or len(self._waiting) > self._limits.answers_waiting:
             self._bytes -= self._waiting.popleft()[1]
             self.dropped += 1
-        return f"the answer is kept, {'with' if trace.inputs else 'without'} its inputs"
+        return _WITH if trace.inputs else _WITHOUT
 
     def flush(self, tick: Tick) -> None:
         """Hand what waits to the writer, as much as one commit should take; now and then let the old ones go."""
@@ -58,43 +60,39 @@ class Answers:
             # The commit before this one failed, and took its answers with it.
             self.dropped += self._writing
             self._writing = 0
-        batch = [self._take() for _ in range(min(len(self._waiting), self._limits.answers_batch))]
+        batch = self._take()
         of = self._policies.of
         if batch:
             self._writing = len(batch)
-            tick.save(answer_rows.add(lambda: [_record(*each) for each in batch], of, self._limits.answers_bytes))
+            tick.save(answer_rows.add(lambda: _entries(batch), of, self._limits.answers_bytes))
             tick.then(self._written)
         if tick.now - self._expired_at >= _EXPIRE_S:
             self._expired_at = tick.now
             tick.save(answer_rows.expire(of, tick.wall))
 
-    def _take(self) -> tuple[Trace, int]:
-        trace, size = self._waiting.popleft()
-        self._bytes -= size
-        return trace, size
+    def _take(self) -> deque[tuple[Trace, int]]:
+        """As many as one commit should take."""
+        if len(self._waiting) <= self._limits.answers_batch:
+            batch, self._waiting, self._bytes = self._waiting, deque(), 0
+            return batch
+        taken = deque(self._waiting.popleft() for _ in range(self._limits.answers_batch))
+        self._bytes -= sum(size for _, size in taken)
+        return taken
 
     def _written(self) -> None:
         self._writing = 0
 
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:
-    return sum(len(tensor.data) for tensor in tensors)
+    return sum([len(tensor.data) for tensor in tensors]) if tensors else 0
 
 
-def _record(trace: Trace, size: int) -> records.Answer:
-    return records.Answer(
-        id=trace.id,
-        trace_id=trace.trace_id,
-        model=trace.model,
-        version=trace.version,
-        artifact=trace.artifact,
-        device=trace.device,
-        runtime=trace.runtime,
-        state=trace.state,
-        error=trace.error[:_MOST_ERROR],
-        received_at=trace.received_at,
-        ms=sum(ms for step, ms, _ in trace.steps if step != "store"),
-        size=size,
-        outputs=encode_tensors(trace.outputs) if trace.outputs else b"",
-        inputs=encode_tensors(trace.inputs) if trace.inputs else None,
-    )
+def _entries(batch: deque[tuple[Trace, int]]) -> Iterator[FullAnswer]:
+    """Leaves nothing of the batch: thousands of traces that the loop let go of at once would hold it up."""
+    while batch:
+        yield _entry(*batch.popleft())
+
+
+def _entry(trace: Trace, size: int) -> FullAnswer:
+    ms = sum([ms for _, ms, _ in trace.steps])
+    return FullAnswer(*told_of(trace), trace.error[:_MOST_ERROR], ms, size, trace.outputs, trace.inputs or None)

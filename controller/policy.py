@@ -21,7 +21,7 @@ Rate = Annotated[float, Meta(ge=0, le=1)]
 Days = Annotated[float, Meta(gt=0, le=3650)]
 Megabytes = Annotated[float, Meta(ge=0, le=1_000_000)]
 
-# Bytes that a row takes beside its tensors: its other columns and its entries in the indexes.
+# Bytes that an answer takes beside its tensors, in a full page or in one of its own.
 ROW_BYTES = 400
 _DAY_S = 86400.0
 

@@ -17,7 +17,7 @@ R = TypeVar("R", bound=Record)
 Query = Callable[[Connection], T]
 
 # What "newest" goes by, first match; other tables go by their key.
-_AGE = ("created_at", "received_at", "enrolled_at", "id")
+_AGE = ("created_at", "enrolled_at", "id")
 
 
 def find(kind: type[R], *key: object) -> Query[R | None]:

@@ -1,4 +1,5 @@
-"""What the store keeps, as plain frozen values: one class per table, one field per column.
+"""What the store keeps, as plain frozen values: one class per table, one field per column. What is
+kept in pages stands in `entries`.
 
 Times are seconds since 1970, for people; they decide nothing. Digests are SHA-256 in hex.
 """
@@ -345,49 +346,3 @@ class Shard(Record, frozen=True, kw_only=True):
     reason: str = ""
     blob: str = ""
     """Digest of its inputs, where they went to the device by blob: it holds them from then on, as long as it can."""
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    step: str
-    ms: float
-    detail: str = ""
-
-
-class Request(Record, frozen=True, kw_only=True):
-    """An inference request, logged after its response."""
-
-    id: str
-    trace_id: str
-    model: str
-    version: int = 0
-    artifact: str = ""
-    device: str = ""
-    runtime: str = ""
-    state: str
-    attempts: int = 0
-    received_at: float
-    steps: tuple[Step, ...] = ()
-
-
-class Answer(Record, frozen=True, kw_only=True):
-    """What became of a request that a device was asked, kept by policy."""
-
-    id: str
-    """The request's."""
-    trace_id: str = ""
-    model: str
-    version: int = 0
-    artifact: str = ""
-    device: str = ""
-    runtime: str = ""
-    state: str
-    error: str = ""
-    received_at: float
-    ms: float = 0.0
-    """From receipt to the response."""
-    size: int = 0
-    """Bytes that it counts for in its model's limit."""
-    outputs: bytes = b""
-    """As `encode_tensors` writes them; empty where there are none."""
-    inputs: bytes | None = None
-    """The same; None where they were not kept, which is usual."""

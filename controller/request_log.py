@@ -5,37 +5,11 @@ A request never waits for this: it leaves its trace here, and the database's thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
-from operator import attrgetter
-from typing import NamedTuple
-
-import msgspec
-from sqlalchemy import Connection, delete, select
-
-from controller import records
+from controller import request_rows
+from controller.entries import Request, told_of
 from controller.inference import Trace
 from controller.settings import Limits
-from controller.tables import TABLES
 from controller.tick import Tick
-from controller.writes import Write
-
-_REQUESTS = TABLES[records.Request]
-# Of a trace, in this order, before `steps`.
-_TOLD = ("id", "trace_id", "model", "version", "artifact", "device", "runtime", "state", "attempts", "received_at")
-# As text for the driver: SQLAlchemy would spend more on a batch of rows than SQLite.
-_INSERT = f"INSERT OR REPLACE INTO {_REQUESTS.name} ({', '.join(_TOLD)}, steps) VALUES (?{', ?' * len(_TOLD)})"
-_told_of = attrgetter(*_TOLD)
-
-
-class _Finished(NamedTuple):
-    """Nothing of a request's tensors: these may be large."""
-
-    told: tuple[object, ...]
-    steps: list[tuple[str, float, str]]
-    kept: str
-    """What becomes of its answer."""
-    since: float
 
 
 class RequestLog:
@@ -43,15 +17,19 @@ class RequestLog:
 
     def __init__(self, limits: Limits) -> None:
         self._keep = limits.requests_kept
-        self._waiting: list[_Finished] = []
+        self._waiting: list[Request] = []
+        self._written: list[Request] = []
+        """Let go of one by one: thousands at once would hold up the loop."""
 
     def __contains__(self, request_id: object) -> bool:
         """Does this request wait to be written?"""
-        return any(finished.told[0] == request_id for finished in self._waiting)
+        return any(request.id == request_id for request in self._waiting)
 
     def add(self, trace: Trace, kept: str, now: float) -> None:
         """Keep a finished request; the oldest go when the disk does not keep up. `kept`: what becomes of its answer."""
-        self._waiting.append(_Finished(_told_of(trace), trace.steps, kept, now))
+        self._waiting.append(Request(*told_of(trace), trace.attempts, trace.steps, kept, now))
+        if self._written:
+            self._written.pop()
         if len(self._waiting) > self._keep:
             del self._waiting[: self._keep // 10]
 
@@ -59,29 +37,9 @@ class RequestLog:
         """Hand what waits to the writer."""
         if self._waiting:
             batch = tuple(self._waiting)
-            tick.save(_write(batch, tick.now, self._keep))
+            tick.save(request_rows.add(batch, tick.now, self._keep))
             tick.then(lambda: self._forget(len(batch)))
 
     def _forget(self, count: int) -> None:
+        self._written = self._waiting[:count]
         del self._waiting[:count]
-
-
-def _write(batch: Sequence[_Finished], now: float, keep: int) -> Write[None]:
-    """Insert them, and drop the oldest of the log beyond `keep`."""
-
-    def write(connection: Connection) -> None:
-        newest = islice(batch, max(0, len(batch) - keep), None)
-        connection.exec_driver_sql(_INSERT, [_row(finished, now, len(batch)) for finished in newest])
-        at = _REQUESTS.c.received_at
-        edge = connection.execute(select(at).order_by(at.desc()).offset(keep).limit(1)).scalar()
-        if edge is not None:
-            connection.execute(delete(_REQUESTS).where(at <= edge))
-
-    return write
-
-
-def _row(finished: _Finished, now: float, batch: int) -> tuple[object, ...]:
-    # The flow's last step: how long the answer waited in memory until it was written.
-    store = ("store", (now - finished.since) * 1000, f"written with {batch} in one batch; {finished.kept}")
-    steps = [{"step": step, "ms": ms, "detail": detail} for step, ms, detail in (*finished.steps, store)]
-    return (*finished.told, msgspec.json.encode(steps).decode())

@@ -148,7 +148,7 @@ class Store:
     def _read(self, query: Query[T]) -> T:
         try:
             return query(self._connection)
-        except (exc.DBAPIError, msgspec.ValidationError) as error:
+        except (exc.DBAPIError, msgspec.DecodeError) as error:
             raise _explained(error, self._path) from error
 
     def _submit(self, act: Callable[[], T]) -> Future[T]:
@@ -194,7 +194,7 @@ def _explained(error: Exception, path: Path) -> LeptaError:
         return Conflict(f"that contradicts what is stored: {text}")
     if "disk is full" in lower or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return StoreError(f"no space left on the disk of {path.parent}; nothing was changed", "free some space")
-    if "malformed" in lower or "not a database" in lower or isinstance(error, msgspec.ValidationError):
+    if "malformed" in lower or "not a database" in lower or isinstance(error, msgspec.DecodeError):
         return _damaged(path, text)
     return StoreError(f"the database {path} cannot be used: {text}", "check the disk and who owns the data folder")
 

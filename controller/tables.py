@@ -1,4 +1,5 @@
-"""The tables, one per record of `records`. SQLModel does not validate tables: values come and go as records."""
+"""The tables: one per record of `records`, and those of pages. SQLModel does not validate tables: values come and go as
+records."""
 
 from __future__ import annotations
 
@@ -282,47 +283,36 @@ class Shards(_Table, table=True):
     blob: str
 
 
-class Requests(_Table, table=True):
-    __tablename__ = "requests"
-    __table_args__ = (
-        Index("requests_by_time", "received_at"),
-        Index("requests_by_model", "model", "received_at"),
-        Index("requests_by_trace", "trace_id"),
+def _page_indexes(name: str) -> tuple[Index, ...]:
+    return (
+        Index(f"{name}_by_time", "last_at", "first_at", "rows"),
+        Index(f"{name}_by_model", "model", "last_at", "first_at"),
+        Index(f"{name}_by_last", "last_id", "id"),
     )
-    id: str = Field(primary_key=True)
-    trace_id: str
-    model: str
-    version: int
-    artifact: str
-    device: str
-    runtime: str
-    state: str
-    attempts: int
-    received_at: float
-    steps: Any = _json()
 
 
-class Answers(_Table, table=True):
-    __tablename__ = "answers"
-    __table_args__ = (
-        Index("answers_by_time", "received_at", "id"),
-        Index("answers_by_model", "model", "received_at", "id"),
-        Index("answers_by_device", "device", "received_at", "id"),
-    )
+class _Pages(_Table):
+    """Rows that hold many entries each, see `pages.Page`."""
+
     id: str = Field(primary_key=True)
-    trace_id: str
+    last_id: str
     model: str
-    version: int
-    artifact: str
-    device: str
-    runtime: str
-    state: str
-    error: str
-    received_at: float
-    ms: float
+    marks: str
+    first_at: float
+    last_at: float
+    rows: int
     size: int
-    outputs: bytes
-    inputs: bytes | None
+    body: bytes
+
+
+class RequestPages(_Pages, table=True):
+    __tablename__ = "request_pages"
+    __table_args__ = _page_indexes("request_pages")
+
+
+class AnswerPages(_Pages, table=True):
+    __tablename__ = "answer_pages"
+    __table_args__ = _page_indexes("answer_pages")
 
 
 class AnswerSizes(_Table, table=True):
@@ -336,6 +326,8 @@ class AnswerSizes(_Table, table=True):
 
 METADATA = _Table.metadata
 FILE_USES: Table = METADATA.tables["file_uses"]
+REQUEST_PAGES: Table = METADATA.tables["request_pages"]
+ANSWER_PAGES: Table = METADATA.tables["answer_pages"]
 ANSWER_SIZES: Table = METADATA.tables["answer_sizes"]
 TABLES: dict[type[Record], Table] = {
     records.File: METADATA.tables["files"],
@@ -355,6 +347,4 @@ TABLES: dict[type[Record], Table] = {
     records.Swap: METADATA.tables["swaps"],
     records.Job: METADATA.tables["jobs"],
     records.Shard: METADATA.tables["shards"],
-    records.Request: METADATA.tables["requests"],
-    records.Answer: METADATA.tables["answers"],
 }

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controller import records, replies
+from controller import entries, records, replies
 from controller.known import Known
 from firmware_profiles.profile import Profile, choose, match
 
@@ -66,8 +66,9 @@ def job(record: records.Job) -> replies.Job:
     return _as(replies.Job, record)
 
 
-def request(record: records.Request) -> replies.Request:
-    return _as(replies.Request, record)
+def request(entry: entries.Request) -> replies.Request:
+    steps = tuple(replies.Step(step=step, ms=ms, detail=detail) for step, ms, detail in entry.steps)
+    return _as(replies.Request, entry, steps=steps)
 
 
 def device(known: Known, profiles: Mapping[str, Profile], swaps: Iterable[records.Swap]) -> replies.Device:

@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from agent.contract.messages import Stamper
@@ -24,6 +23,7 @@ from controller.drains import Drains, Held
 from controller.errors import Busy
 from controller.examples import Examples
 from controller.fleet import Event, Fleet
+from controller.ids import Ordered
 from controller.inference import Inference, InferenceLimits, Trace
 from controller.jobs import Jobs
 from controller.keys import Keys
@@ -190,7 +190,7 @@ def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on
             limits.request_gather_s,
             AdmissionLimits(wait_ms=limits.request_wait_ms),
         ),
-        new_id=partial(new_id, "request"),
+        new_id=Ordered("request", time.time_ns, random.getrandbits),
         draw=random.random,
         keep_blob=ground.catalog.keep,
         blob_used=ground.catalog.used,

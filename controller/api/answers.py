@@ -10,13 +10,13 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from agent.contract.messages import decode_tensors
-from controller import answer_rows, reads, records
+from controller import answer_rows
 from controller.answer_replies import AnswerPage, StoredAnswer
-from controller.answer_rows import Position, Search
 from controller.api.access import READ, controller_of
 from controller.api.errors import reply
+from controller.entries import Answer
 from controller.errors import BadRequest, NotFound
+from controller.pages import Position, Search
 
 router = APIRouter(tags=["answers"])
 _PLAIN = tuple(f.name for f in msgspec.structs.fields(StoredAnswer) if f.name not in ("outputs", "inputs"))
@@ -50,19 +50,17 @@ async def list_answers(
 
 @router.get("/answers/{answer_id}", dependencies=READ)
 async def show_answer(request: Request, answer_id: str) -> Response:
-    found = await controller_of(request).store.read(reads.find(records.Answer, answer_id))
+    found = await controller_of(request).store.read(answer_rows.find(answer_id))
     if found is None:
         raise NotFound(f"no answer of {answer_id[:80]!r} is stored", "it takes a second; or by policy it is not kept")
-    outputs = decode_tensors(found.outputs) if found.outputs else ()
-    inputs = decode_tensors(found.inputs) if found.inputs else None
-    return reply(_reply(found, outputs=outputs, inputs=inputs))
+    return reply(_reply(found, outputs=found.outputs, inputs=found.inputs))
 
 
-def _reply(answer: records.Answer, **tensors: Any) -> StoredAnswer:
+def _reply(answer: Answer, **tensors: Any) -> StoredAnswer:
     return StoredAnswer(**{name: getattr(answer, name) for name in _PLAIN}, **tensors)
 
 
-def _token(last: records.Answer) -> str:
+def _token(last: Answer) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(Position(last.received_at, last.id))).decode()
 
 

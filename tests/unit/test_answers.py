@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine, delete, update
 
-from agent.contract.messages import decode_tensors
+from agent.contract.messages import encode_tensors
 from agent.contract.tensors import Tensor
-from controller import answer_rows, policy, reads, records
-from controller.answer_rows import Position, Search
+from controller import answer_rows, migrations, policy, records
 from controller.answers import Answers
+from controller.entries import FullAnswer
 from controller.inference import Trace
+from controller.pages import Position, Search
 from controller.policies import Policies
 from controller.policy import KEEP, Override, Policy
 from controller.settings import Limits
-from controller.store import Store
+from controller.store import Store, StoreError
+from controller.tables import ANSWER_PAGES, ANSWER_SIZES
 from controller.tick import Tick
 
 SCORES = (Tensor("scores", "float32", (1, 2), b"\0\0\0\0\0\0\x80?"),)
@@ -28,6 +32,14 @@ ROW = (Tensor("x", "uint8", (1, 3), b"abc"),)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path / "lepta.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Opened once: Hypothesis has no patience for migrations."""
+    opened = Store(tmp_path_factory.mktemp("store") / "lepta.db")
     yield opened
     opened.close()
 
@@ -78,9 +90,11 @@ def test_limits_drop_the_oldest_and_no_more_than_they_must(sizes: list[int], mos
 # -- the table
 
 
-def _answer(number: int, model: str = "digits", **more: object) -> records.Answer:
-    told = {"device": f"pi-{number % 2}", "version": 1, "state": "answered", "received_at": float(number), "size": 100}
-    return records.Answer(id=f"q{number}", model=model, **{**told, **more})  # type: ignore[arg-type]
+def _answer(number: int, model: str = "digits", **more: object) -> FullAnswer:
+    made = FullAnswer(
+        f"q{number}", "", model, 1, "", f"pi-{number % 2}", "", "answered", float(number), error="", ms=0.0, size=100
+    )
+    return msgspec.structs.replace(made, **more)
 
 
 def _of(**policies: Policy) -> Policies:
@@ -125,6 +139,58 @@ def test_answers_go_when_they_are_older_than_their_model_allows(store: Store) ->
     assert {a.id for a in store.read_now(answer_rows.page(Search(), 100))} == {"q3", "q4", "q9"}
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    batches=st.lists(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 100)), max_size=9), max_size=5),
+    most=st.integers(0, 1500),
+)
+def test_an_answer_goes_only_where_what_is_left_would_be_too_much_with_it(
+    shared_store: Store, batches: list[list[tuple[str, int]]], most: int
+) -> None:
+    """The oldest of all first; after each commit, what is counted is what is there."""
+    shared_store.commit_now(lambda connection: [connection.execute(delete(t)) for t in (ANSWER_PAGES, ANSWER_SIZES)])
+    expected: list[tuple[str, int]] = []
+    number = 0
+    for batch in batches:
+        answers = []
+        for model, size in batch:
+            # Pages of the two models do not overlap: between those that do, the newest answer of each decides.
+            number += 1
+            answers.append(_answer(number, model, size=size, received_at=number + (1e6 if model == "b" else 0.0)))
+        shared_store.commit_now(answer_rows.add(lambda kept=answers: kept, _of().of, most))  # type: ignore[misc]
+        rows = [*expected, *((answer.id, answer.size) for answer in answers)]
+        rows.sort(key=lambda row: (_model_of(batches, row[0]) == "b", int(row[0][1:])))
+        expected = rows[len(policy.surplus(rows, sum(size for _, size in rows), most)) :]
+        left = shared_store.read_now(answer_rows.page(Search(), 1000))
+        assert [(answer.id, answer.size) for answer in reversed(left)] == expected
+        counted = {m: n for m, n in shared_store.read_now(answer_rows.sizes()).items() if n[0]}
+        assert counted == _true_sizes(shared_store)
+
+
+def _model_of(batches: list[list[tuple[str, int]]], answer: str) -> str:
+    return [model for batch in batches for model, _ in batch][int(answer[1:]) - 1]
+
+
+def test_pages_that_lost_their_oldest_may_be_written_again(store: Store) -> None:
+    batch = [_answer(n) for n in range(10)]
+    for _ in range(2):
+        store.commit_now(answer_rows.add(lambda: batch, _of(digits=Policy(megabytes=0.0005)).of, 10**9))
+        assert [a.id for a in store.read_now(answer_rows.page(Search(), 100))] == ["q9", "q8", "q7", "q6", "q5"]
+        assert store.read_now(answer_rows.sizes()) == {"digits": (5, 500)}
+    assert store.read_now(answer_rows.find("q4")) is None
+    assert store.read_now(answer_rows.find("q5")) == batch[5]
+
+
+def test_a_damaged_page_goes_when_its_time_comes_and_keeps_nobody_from_writing(store: Store) -> None:
+    store.commit_now(answer_rows.add(lambda: [_answer(n) for n in range(4)], _of().of, 10**9))
+    store.commit_now(lambda connection: connection.execute(update(ANSWER_PAGES).values(body=b"\xc1")))
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_now(answer_rows.page(Search(), 100))
+    store.commit_now(answer_rows.add(lambda: [_answer(4)], _of().of, 300))
+    assert [a.id for a in store.read_now(answer_rows.page(Search(), 100))] == ["q4"]
+    assert store.read_now(answer_rows.sizes()) == {"digits": (1, 100)}
+
+
 def test_pages_follow_each_other_without_gaps_though_newer_answers_come(store: Store) -> None:
     def write(*numbers: int) -> None:
         store.commit_now(
@@ -151,6 +217,25 @@ def test_answers_are_found_by_model_device_version_state_and_time(store: Store) 
     assert found(since=1.0, until=3.0) == ["q2", "q1"]
 
 
+def test_answers_from_before_pages_are_kept_with_their_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "lepta.db"
+    with create_engine(f"sqlite:///{path}").begin() as connection:
+        migrations.upgrade(connection, "0010")
+        for n in range(300):
+            told = (f"q{n:03}", "t", f"m{n % 2}", 1, "a", "pi-1", "", "answered", "", n, 2.5, 404)
+            row = (*told, encode_tensors(SCORES), encode_tensors(ROW) if n == 9 else None)
+            connection.exec_driver_sql(f"INSERT INTO answers VALUES ({', '.join('?' * len(row))})", row)
+    store = Store(path)
+    found = store.read_now(answer_rows.page(Search(), 1000))
+    assert [answer.id for answer in found] == [f"q{n:03}" for n in reversed(range(300))]
+    assert (found[0].ms, found[0].size, found[0].received_at, found[0].device) == (2.5, 404, 299.0, "pi-1")
+    full = [store.read_now(answer_rows.find(name)) for name in ("q008", "q009")]
+    assert [(one.outputs, one.inputs) for one in full if one] == [(SCORES, None), (SCORES, ROW)]
+    some = store.read_now(answer_rows.page(Search(device="pi-1", model="m1", until=4.0), 9))
+    assert [answer.id for answer in some] == ["q003", "q001"]
+    store.close()
+
+
 # -- the buffer
 
 
@@ -168,23 +253,24 @@ def _flush(answers: Answers, store: Store, now: float = 0.0) -> None:
         action()
 
 
-def _stored(store: Store, keep: policy.Keep) -> records.Answer:
+def _stored(store: Store, keep: policy.Keep) -> FullAnswer:
     answers = Answers(Policies(Policy(keep=keep)), Limits(), lambda: 0.0)
     answers.offer(_trace(1))
     _flush(answers, store)
-    return store.read_now(reads.get(records.Answer, "q1"))
+    found = store.read_now(answer_rows.find("q1"))
+    assert found is not None
+    return found
 
 
 def test_tensors_are_stored_as_bytes_with_name_type_and_shape_and_inputs_only_by_all(store: Store) -> None:
     plain = _stored(store, "answers")
-    assert decode_tensors(plain.outputs) == SCORES
+    assert plain.outputs == SCORES
     assert plain.inputs is None
 
 
 def test_a_policy_of_all_stores_the_inputs_too(store: Store) -> None:
     found = _stored(store, "all")
-    assert found.inputs is not None
-    assert decode_tensors(found.inputs) == ROW
+    assert found.inputs == ROW
     assert found.size == policy.ROW_BYTES + 11
 
 

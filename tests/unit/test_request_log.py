@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from controller import reads, records
+from controller import request_rows
 from controller.inference import Trace
+from controller.pages import MOST_ROWS, Search
 from controller.request_log import RequestLog
 from controller.settings import Limits
 from controller.store import Store
@@ -40,7 +41,7 @@ def _flush(log: RequestLog, store: Store, now: float = 100.0) -> None:
 
 
 def _ids(store: Store) -> list[str]:
-    return [request.id for request in store.read_now(reads.every(records.Request, newest=True))]
+    return [request.id for request in store.read_now(request_rows.page(Search(), 1000))]
 
 
 def test_a_request_is_written_as_it_was_and_says_how_long_it_waited_for_that(store: Store) -> None:
@@ -50,21 +51,52 @@ def test_a_request_is_written_as_it_was_and_says_how_long_it_waited_for_that(sto
     assert "r2" not in log
     _flush(log, store)
     assert "r1" not in log
-    (found,) = store.read_now(reads.every(records.Request))
+    (found,) = store.read_now(request_rows.page(Search(), 10))
+    assert store.read_now(request_rows.find("r1")) == found
+    assert store.read_now(request_rows.find("r2")) is None
     told = (found.id, found.trace_id, found.model, found.version, found.device, found.state, found.attempts)
     assert told == ("r1", "t", "digits", 3, "pi-1", "answered", 2)
     assert found.received_at == 1.0
-    assert [(step.step, step.ms) for step in found.steps] == [("user request", 0.5), ("store", 250.0)]
-    assert found.steps[1].detail == "written with 1 in one batch; the answer is kept"
+    store_step = ("store", 250.0, "written with 1 in one batch; the answer is kept")
+    assert found.steps == [("user request", 0.5, "48 bytes of tensors"), store_step]
 
 
-def test_the_log_keeps_the_newest(store: Store) -> None:
+def test_the_log_keeps_the_newest_and_less_than_a_page_more(store: Store) -> None:
     log = RequestLog(LIMITS)
-    for first in (0, 15):
-        for number in range(first, first + 15):
-            log.add(_trace(number), "", now=0.0)
-        _flush(log, store)
-    assert _ids(store) == [f"r{number}" for number in reversed(range(10, 30))]
+    for number in range(5 * 15):
+        log.add(_trace(number), "", now=0.0)
+        if number % 15 == 14:
+            _flush(log, store)
+    # Pages of 15: without one more, fewer than the 20 that are to be kept would be left.
+    assert _ids(store) == [f"r{number}" for number in reversed(range(45, 75))]
+
+
+def test_a_log_that_is_full_of_whole_pages_takes_no_more_than_one_above_its_limit(store: Store) -> None:
+    log = RequestLog(Limits(requests_kept=600))
+    for number in range(5 * 400):
+        log.add(_trace(number), "", now=0.0)
+        if number % 400 == 399:
+            _flush(log, store)
+    found = _ids(store)
+    assert found == [f"r{number}" for number in reversed(range(2000 - len(found), 2000))]
+    assert 600 <= len(found) < 600 + MOST_ROWS
+
+
+def test_requests_are_found_by_model_and_by_trace(store: Store) -> None:
+    log = RequestLog(LIMITS)
+    for number, (model, trace_id) in enumerate((("a", "t1"), ("b", "t1"), ("a", "t2"), ("a", "t11"))):
+        trace = _trace(number)
+        trace.model, trace.trace_id = model, trace_id
+        log.add(trace, "", now=0.0)
+    _flush(log, store)
+
+    def found(**search: str) -> list[str]:
+        return [request.id for request in store.read_now(request_rows.page(Search(**search), 10))]  # type: ignore[arg-type]
+
+    assert found(trace_id="t1") == ["r1", "r0"]
+    assert found(model="a") == ["r3", "r2", "r0"]
+    assert found(model="a", trace_id="t1") == ["r0"]
+    assert found(model="c") == []
 
 
 def test_what_could_not_be_written_waits_and_is_written_once(store: Store) -> None:

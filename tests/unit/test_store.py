@@ -28,7 +28,6 @@ from controller import migrations, reads, writes
 from controller.errors import Busy, Conflict, Forbidden, NotFound
 from controller.policy import Override
 from controller.records import (
-    Answer,
     ApiKey,
     Artifact,
     Binding,
@@ -43,13 +42,11 @@ from controller.records import (
     Model,
     Record,
     Release,
-    Request,
     Rollout,
     RolloutDevice,
     Run,
     RunState,
     Shard,
-    Step,
     Swap,
     Version,
 )
@@ -79,10 +76,6 @@ def _version(number: int = 1, model: str = "digits") -> Version:
 def _device(name: str = "pi-1", **changes: Any) -> Device:
     device = Device(name=name, public_key="PEM", device_token_hash=f"hash of {name}", facts=FACTS, enrolled_at=1.0)
     return msgspec.structs.replace(device, **changes)
-
-
-def _request(number: int) -> Request:
-    return Request(id=f"r{number}", trace_id="t", model="digits", state="done", received_at=float(number))
 
 
 def _files(*digests: str) -> writes.Write[None]:
@@ -123,12 +116,6 @@ ONE_OF_EACH: list[Record] = [
     Client(name="shop", password="$7$", predictions=("digits",), publishes=("doors/1",), created_at=1.0),
     Binding(name="b", devices=("pi-1",), spec=BOUND, created_at=1.0),
     ApiKey(id="k", hash="h", name="ci", scopes=("read",), created_at=1.0, expires_at=2.0, last_used=1.5),
-    Request(
-        id="q", trace_id="t", model="digits", state="done", received_at=1.0, steps=(Step(step="compute", ms=0.2),)
-    ),
-    Answer(
-        id="q", trace_id="t", model="digits", state="answered", received_at=1.0, outputs=bytes(range(256)), inputs=b"",
-    ),
     File(digest=A, size=1, created_at=1.0),
     File(digest=B, size=1, created_at=1.0),
     File(digest=C, size=1, created_at=1.0),
@@ -292,16 +279,13 @@ _RECORDS = st.lists(st.tuples(st.integers(0, 5), st.floats(0, 1e6), st.text(max_
 @settings(max_examples=40, deadline=None)
 @given(batches=st.lists(_RECORDS, max_size=6))
 def test_the_last_put_of_a_key_wins(shared_store: Store, batches: list[list[tuple[int, float, str]]]) -> None:
-    expected: dict[str, Request] = {}
+    expected: dict[str, Client] = {}
     for batch in batches:
-        rows = [
-            Request(id=f"law-{key}", trace_id=text, model="law", state="done", received_at=at)
-            for key, at, text in batch
-        ]
+        rows = [Client(name=f"law-{key}", password=text, created_at=at) for key, at, text in batch]
         shared_store.commit_now(writes.put(*rows))
-        expected |= {row.id: row for row in rows}
-    assert {row.id: row for row in shared_store.read_now(reads.every(Request, model="law"))} == expected
-    shared_store.commit_now(*(writes.remove(Request, key) for key in expected))
+        expected |= {row.name: row for row in rows}
+    assert {row.name: row for row in shared_store.read_now(reads.every(Client))} == expected
+    shared_store.commit_now(*(writes.remove(Client, key) for key in expected))
 
 
 # -- asyncio
@@ -309,8 +293,8 @@ def test_the_last_put_of_a_key_wins(shared_store: Store, batches: list[list[tupl
 
 def test_commits_of_one_loop_are_served_one_after_another(store: Store) -> None:
     async def scene() -> list[int]:
-        await asyncio.gather(*(store.commit([writes.put(_request(n))]) for n in range(50)))
-        return await asyncio.gather(*(store.read(reads.count(Request)) for _ in range(3)))
+        await asyncio.gather(*(store.commit([_files(f"{n:064x}")]) for n in range(50)))
+        return await asyncio.gather(*(store.read(reads.count(File)) for _ in range(3)))
 
     assert asyncio.run(scene()) == [50, 50, 50]
 
