@@ -28,16 +28,19 @@ _MOST_GONE = 5000
 _encode = msgspec.msgpack.Encoder().encode
 _read_full = msgspec.msgpack.Decoder(list[FullAnswer]).decode
 _read = msgspec.msgpack.Decoder(list[Answer]).decode
-_size = attrgetter("size")
+size_of: Callable[[FullAnswer], int] = attrgetter("size")
 
 
-def add(answers: Callable[[], Iterable[FullAnswer]], of: Callable[[str], Policy], most: int) -> Write[int]:
+def bound(answers: Iterable[FullAnswer]) -> list[Page]:
+    """The pages that hold them."""
+    return [_page(part) for part in pages.cut(answers, size_of)]
+
+
+def add(made: Sequence[Page], of: Callable[[str], Policy], most: int) -> Write[int]:
     """Insert answers, then drop the oldest of their models beyond each one's limit, and of all models beyond `most`
-    bytes; returns how many were dropped. `answers` is called in the database's thread: the loop has no work with
-    them."""
+    bytes; returns how many were dropped."""
 
     def write(connection: Connection) -> int:
-        made = [_page(part) for part in pages.cut(answers(), _size)]
         models = {page.model for page in made}
         if page_rows.put(connection, ANSWER_PAGES, made, "IGNORE"):
             _count(connection, made, 1)
@@ -86,7 +89,7 @@ def sizes() -> Query[dict[str, tuple[int, int]]]:
 
 
 def _page(answers: Sequence[FullAnswer]) -> Page:
-    return pages.page(answers, sum(map(_size, answers)), _encode(answers))
+    return pages.page(answers, sum(map(size_of, answers)), _encode(answers))
 
 
 def _shrink(connection: Connection, model: str | None, most: int) -> int:

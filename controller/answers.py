@@ -1,21 +1,22 @@
-"""Answers on their way into the store: taken by policy, held in a bounded buffer, written a batch at a time.
+"""Answers on their way into the store: taken by policy, held in bounded pages, written a batch at a time.
 
-A request never waits for this: it leaves references here, and the database's thread encodes and writes them. Where
-the disk does not keep up, the oldest are dropped and counted.
+A request never waits for this: it leaves its answer here, and the database's thread writes it. Where the disk does not
+keep up, the oldest are dropped and counted.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from agent.contract.tensors import Tensor
 from controller import answer_rows, policy
 from controller.entries import FullAnswer, told_of
-from controller.inference import Trace
+from controller.pages import Open, Page
 from controller.policies import Policies
 from controller.settings import Limits
 from controller.tick import Tick
+from controller.trace import Trace
 
 # How often answers are looked at for their age.
 _EXPIRE_S = 30.0
@@ -32,8 +33,10 @@ class Answers:
         self._policies = policies
         self._limits = limits
         self._draw = draw
-        self._waiting: deque[tuple[Trace, int]] = deque()
-        self._bytes = 0
+        self._open = Open(answer_rows.bound, answer_rows.size_of)
+        self._waiting: deque[Page] = deque()
+        self._rows = self._bytes = 0
+        """In the pages that wait."""
         self._writing = 0
         self._expired_at = float("-inf")
         self.dropped = 0
@@ -47,11 +50,9 @@ class Answers:
         if not policy.keeps_inputs(how):
             trace.inputs = ()
         size = policy.ROW_BYTES + _bytes(trace.outputs) + _bytes(trace.inputs)
-        self._waiting.append((trace, size))
-        self._bytes += size
-        while self._bytes > self._limits.answers_waiting_bytes or len(self._waiting) > self._limits.answers_waiting:
-            self._bytes -= self._waiting.popleft()[1]
-            self.dropped += 1
+        full = self._open.add(_entry(trace, size))
+        if full:
+            self._close(full)
         return _WITH if trace.inputs else _WITHOUT
 
     def flush(self, tick: Tick) -> None:
@@ -60,24 +61,40 @@ class Answers:
             # The commit before this one failed, and took its answers with it.
             self.dropped += self._writing
             self._writing = 0
+        self._close(self._open.close())
         batch = self._take()
         of = self._policies.of
         if batch:
-            self._writing = len(batch)
-            tick.save(answer_rows.add(lambda: _entries(batch), of, self._limits.answers_bytes))
+            self._writing = sum(page.rows for page in batch)
+            tick.save(answer_rows.add(batch, of, self._limits.answers_bytes))
             tick.then(self._written)
         if tick.now - self._expired_at >= _EXPIRE_S:
             self._expired_at = tick.now
             tick.save(answer_rows.expire(of, tick.wall))
 
-    def _take(self) -> deque[tuple[Trace, int]]:
-        """As many as one commit should take."""
-        if len(self._waiting) <= self._limits.answers_batch:
-            batch, self._waiting, self._bytes = self._waiting, deque(), 0
-            return batch
-        taken = deque(self._waiting.popleft() for _ in range(self._limits.answers_batch))
-        self._bytes -= sum(size for _, size in taken)
+    def _close(self, full: list[Page]) -> None:
+        """These wait now; the oldest go where that is too much, but not the newest."""
+        self._waiting += full
+        self._rows += sum(page.rows for page in full)
+        self._bytes += sum(page.size for page in full)
+        most = self._limits.answers_waiting_bytes, self._limits.answers_waiting
+        while len(self._waiting) > 1 and (self._bytes > most[0] or self._rows > most[1]):
+            self.dropped += self._next().rows
+
+    def _take(self) -> list[Page]:
+        """As many as one commit should write, and one page at least."""
+        taken: list[Page] = []
+        left = self._limits.answers_batch
+        while self._waiting and (not taken or self._waiting[0].rows <= left):
+            taken.append(self._next())
+            left -= taken[-1].rows
         return taken
+
+    def _next(self) -> Page:
+        page = self._waiting.popleft()
+        self._rows -= page.rows
+        self._bytes -= page.size
+        return page
 
     def _written(self) -> None:
         self._writing = 0
@@ -85,12 +102,6 @@ class Answers:
 
 def _bytes(tensors: tuple[Tensor, ...]) -> int:
     return sum([len(tensor.data) for tensor in tensors]) if tensors else 0
-
-
-def _entries(batch: deque[tuple[Trace, int]]) -> Iterator[FullAnswer]:
-    """Leaves nothing of the batch: thousands of traces that the loop let go of at once would hold it up."""
-    while batch:
-        yield _entry(*batch.popleft())
 
 
 def _entry(trace: Trace, size: int) -> FullAnswer:

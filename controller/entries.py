@@ -11,7 +11,7 @@ from operator import attrgetter
 import msgspec
 
 from agent.contract.tensors import Tensor
-from controller.inference import Trace
+from controller.trace import Trace
 
 Step = tuple[str, float, str]
 """Name, milliseconds, detail."""

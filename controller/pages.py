@@ -7,11 +7,11 @@ A row per request, with its indexes, would cost more than the request's own way 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from operator import attrgetter
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -68,6 +68,36 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 
     received_at: float
     id: str
+
+
+class Open(Generic[E]):
+    """Entries on their way into pages. One is made as soon as it is full, so that there is never much to do at once."""
+
+    def __init__(self, bound: Callable[[Sequence[E]], list[Page]], size: Callable[[E], int]) -> None:
+        """`bound` makes pages of entries of one model."""
+        self._bound = bound
+        self._size = size
+        self._entries: dict[str, list[E]] = {}
+        self._bytes: Counter[str] = Counter()
+
+    def __contains__(self, key: object) -> bool:
+        return any(entry.id == key for entries in self._entries.values() for entry in entries)
+
+    def add(self, entry: E) -> list[Page]:
+        """What is full now."""
+        model = entry.model
+        entries = self._entries.setdefault(model, [])
+        entries.append(entry)
+        self._bytes[model] += self._size(entry)
+        return self._close(model) if len(entries) >= MOST_ROWS or self._bytes[model] >= MOST_BYTES else []
+
+    def close(self) -> list[Page]:
+        """All that is left."""
+        return [page for model in list(self._entries) for page in self._close(model)]
+
+    def _close(self, model: str) -> list[Page]:
+        del self._bytes[model]
+        return self._bound(self._entries.pop(model))
 
 
 def cut(entries: Iterable[E], size: Callable[[E], int]) -> Iterator[list[E]]:

@@ -1,15 +1,18 @@
-"""Finished requests on their way into the log: held in a bounded buffer, written a batch at a time.
+"""Finished requests on their way into the log: held in bounded pages, written a batch at a time.
 
-A request never waits for this: it leaves its trace here, and the database's thread encodes and writes it.
+A request never waits for this: it leaves its trace here, and the database's thread writes it.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 from controller import request_rows
 from controller.entries import Request, told_of
-from controller.inference import Trace
+from controller.pages import Open, Page
 from controller.settings import Limits
 from controller.tick import Tick
+from controller.trace import Trace
 
 
 class RequestLog:
@@ -17,29 +20,36 @@ class RequestLog:
 
     def __init__(self, limits: Limits) -> None:
         self._keep = limits.requests_kept
-        self._waiting: list[Request] = []
-        self._written: list[Request] = []
-        """Let go of one by one: thousands at once would hold up the loop."""
+        self._open = Open(request_rows.bound, request_rows.size_of)
+        self._waiting: deque[Page] = deque()
+        self.rows = 0
+        """In the pages that wait."""
 
     def __contains__(self, request_id: object) -> bool:
         """Does this request wait to be written?"""
-        return any(request.id == request_id for request in self._waiting)
+        return request_id in self._open or any(page.id <= str(request_id) <= page.last_id for page in self._waiting)
 
     def add(self, trace: Trace, kept: str, now: float) -> None:
         """Keep a finished request; the oldest go when the disk does not keep up. `kept`: what becomes of its answer."""
-        self._waiting.append(Request(*told_of(trace), trace.attempts, trace.steps, kept, now))
-        if self._written:
-            self._written.pop()
-        if len(self._waiting) > self._keep:
-            del self._waiting[: self._keep // 10]
+        full = self._open.add(Request(*told_of(trace), trace.attempts, trace.steps, kept, now))
+        if full:
+            self._close(full)
 
     def flush(self, tick: Tick) -> None:
         """Hand what waits to the writer."""
+        self._close(self._open.close())
         if self._waiting:
             batch = tuple(self._waiting)
             tick.save(request_rows.add(batch, tick.now, self._keep))
-            tick.then(lambda: self._forget(len(batch)))
+            tick.then(lambda: self._forget(batch))
 
-    def _forget(self, count: int) -> None:
-        self._written = self._waiting[:count]
-        del self._waiting[:count]
+    def _close(self, full: list[Page]) -> None:
+        self._waiting += full
+        self.rows += sum(page.rows for page in full)
+        while self._waiting and self.rows - self._waiting[0].rows >= self._keep:
+            self.rows -= self._waiting.popleft().rows
+
+    def _forget(self, written: tuple[Page, ...]) -> None:
+        """Some of these may have gone meanwhile."""
+        while self._waiting and self._waiting[0] in written:
+            self.rows -= self._waiting.popleft().rows

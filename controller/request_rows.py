@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from sqlalchemy import Connection, func, select
 
 from controller import page_rows, pages
 from controller.entries import Request
-from controller.pages import Search
+from controller.pages import Page, Search
 from controller.reads import Query
 from controller.tables import REQUEST_PAGES
 from controller.writes import Write
@@ -29,19 +28,35 @@ class _Body(msgspec.Struct, frozen=True, array_like=True):
     requests: list[Request]
 
 
+class _Made(msgspec.Struct, frozen=True, array_like=True):
+    """The same, of requests that are encoded already."""
+
+    written: float
+    batch: int
+    requests: msgspec.Raw
+
+
 _decode = msgspec.msgpack.Decoder(_Body).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def add(batch: Sequence[Request], now: float, keep: int) -> Write[None]:
-    """Write the newest `keep` of these, and drop the oldest pages: at least `keep` requests stay, and fewer than that
-    and a page."""
+def bound(requests: Iterable[Request]) -> list[Page]:
+    """The pages that hold them, for `add`."""
+    return [_page(part) for part in pages.cut(requests, size_of)]
+
+
+def size_of(_: Request) -> int:
+    """Nothing that counts: its texts are short."""
+    return 0
+
+
+def add(made: Sequence[Page], now: float, keep: int) -> Write[None]:
+    """Write these, and drop the oldest pages: at least `keep` requests stay, and fewer than that and a page."""
 
     def write(connection: Connection) -> None:
-        newest = islice(batch, max(0, len(batch) - keep), None)
-        made = (_page(_Body(now, len(batch), part)) for part in pages.cut(newest, _small))
-        # What waits is written again, with more, where a commit failed.
-        page_rows.put(connection, REQUEST_PAGES, made, "REPLACE")
+        batch = sum(page.rows for page in made)
+        # What waits is written again where a commit failed.
+        page_rows.put(connection, REQUEST_PAGES, (_written(page, now, batch) for page in made), "REPLACE")
         _shorten(connection, keep)
 
     return write
@@ -56,13 +71,13 @@ def find(request_id: str) -> Query[Request | None]:
     return page_rows.find(REQUEST_PAGES, _read, request_id)
 
 
-def _small(request: Request) -> int:
-    return 0
+def _page(requests: Sequence[Request]) -> Page:
+    content = _encode(requests)
+    return pages.page(requests, len(content), content)
 
 
-def _page(body: _Body) -> pages.Page:
-    content = _encode(body)
-    return pages.page(body.requests, len(content), content)
+def _written(page: Page, now: float, batch: int) -> Page:
+    return msgspec.structs.replace(page, body=_encode(_Made(now, batch, msgspec.Raw(page.body))))
 
 
 def _shorten(connection: Connection, keep: int) -> None:

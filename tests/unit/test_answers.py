@@ -16,14 +16,14 @@ from agent.contract.tensors import Tensor
 from controller import answer_rows, migrations, policy, records
 from controller.answers import Answers
 from controller.entries import FullAnswer
-from controller.inference import Trace
-from controller.pages import Position, Search
+from controller.pages import MOST_ROWS, Position, Search
 from controller.policies import Policies
 from controller.policy import KEEP, Override, Policy
 from controller.settings import Limits
 from controller.store import Store, StoreError
 from controller.tables import ANSWER_PAGES, ANSWER_SIZES
 from controller.tick import Tick
+from controller.trace import Trace
 
 SCORES = (Tensor("scores", "float32", (1, 2), b"\0\0\0\0\0\0\x80?"),)
 ROW = (Tensor("x", "uint8", (1, 3), b"abc"),)
@@ -115,10 +115,10 @@ def _true_sizes(store: Store) -> dict[str, tuple[int, int]]:
 def test_each_model_is_held_to_its_own_limit_and_all_together_to_theirs(store: Store) -> None:
     of = _of(digits=Policy(megabytes=0.0005)).of
     batch = [_answer(n, "digits" if n < 10 else "words") for n in range(20)]
-    [dropped] = store.commit_now(answer_rows.add(lambda: batch, of, 10**9))
+    [dropped] = store.commit_now(answer_rows.add(answer_rows.bound(batch), of, 10**9))
     assert dropped == 5
     assert store.read_now(answer_rows.sizes()) == {"digits": (5, 500), "words": (10, 1000)} == _true_sizes(store)
-    store.commit_now(answer_rows.add(lambda: [_answer(20, "words")], of, 1200))
+    store.commit_now(answer_rows.add(answer_rows.bound([_answer(20, "words")]), of, 1200))
     left = store.read_now(answer_rows.page(Search(), 100))
     assert [a.id for a in left] == [f"q{n}" for n in range(20, 8, -1)]
     assert {m: n for m, n in store.read_now(answer_rows.sizes()).items() if n[0]} == _true_sizes(store)
@@ -127,14 +127,14 @@ def test_each_model_is_held_to_its_own_limit_and_all_together_to_theirs(store: S
 def test_a_batch_that_is_written_twice_counts_once(store: Store) -> None:
     batch = [_answer(n) for n in range(3)]
     for _ in range(2):
-        store.commit_now(answer_rows.add(lambda: batch, _of().of, 10**9))
+        store.commit_now(answer_rows.add(answer_rows.bound(batch), _of().of, 10**9))
     assert store.read_now(answer_rows.sizes()) == {"digits": (3, 300)} == _true_sizes(store)
 
 
 def test_answers_go_when_they_are_older_than_their_model_allows(store: Store) -> None:
     policies = _of(digits=Policy(days=1))
     batch = [_answer(n, received_at=n * 86400.0) for n in range(5)] + [_answer(9, "words", received_at=0.0)]
-    store.commit_now(answer_rows.add(lambda: batch, policies.of, 10**9))
+    store.commit_now(answer_rows.add(answer_rows.bound(batch), policies.of, 10**9))
     store.commit_now(answer_rows.expire(policies.of, 4 * 86400.0))
     assert {a.id for a in store.read_now(answer_rows.page(Search(), 100))} == {"q3", "q4", "q9"}
 
@@ -157,7 +157,7 @@ def test_an_answer_goes_only_where_what_is_left_would_be_too_much_with_it(
             # Pages of the two models do not overlap: between those that do, the newest answer of each decides.
             number += 1
             answers.append(_answer(number, model, size=size, received_at=number + (1e6 if model == "b" else 0.0)))
-        shared_store.commit_now(answer_rows.add(lambda kept=answers: kept, _of().of, most))  # type: ignore[misc]
+        shared_store.commit_now(answer_rows.add(answer_rows.bound(answers), _of().of, most))
         rows = [*expected, *((answer.id, answer.size) for answer in answers)]
         rows.sort(key=lambda row: (_model_of(batches, row[0]) == "b", int(row[0][1:])))
         expected = rows[len(policy.surplus(rows, sum(size for _, size in rows), most)) :]
@@ -174,7 +174,7 @@ def _model_of(batches: list[list[tuple[str, int]]], answer: str) -> str:
 def test_pages_that_lost_their_oldest_may_be_written_again(store: Store) -> None:
     batch = [_answer(n) for n in range(10)]
     for _ in range(2):
-        store.commit_now(answer_rows.add(lambda: batch, _of(digits=Policy(megabytes=0.0005)).of, 10**9))
+        store.commit_now(answer_rows.add(answer_rows.bound(batch), _of(digits=Policy(megabytes=0.0005)).of, 10**9))
         assert [a.id for a in store.read_now(answer_rows.page(Search(), 100))] == ["q9", "q8", "q7", "q6", "q5"]
         assert store.read_now(answer_rows.sizes()) == {"digits": (5, 500)}
     assert store.read_now(answer_rows.find("q4")) is None
@@ -182,11 +182,11 @@ def test_pages_that_lost_their_oldest_may_be_written_again(store: Store) -> None
 
 
 def test_a_damaged_page_goes_when_its_time_comes_and_keeps_nobody_from_writing(store: Store) -> None:
-    store.commit_now(answer_rows.add(lambda: [_answer(n) for n in range(4)], _of().of, 10**9))
+    store.commit_now(answer_rows.add(answer_rows.bound([_answer(n) for n in range(4)]), _of().of, 10**9))
     store.commit_now(lambda connection: connection.execute(update(ANSWER_PAGES).values(body=b"\xc1")))
     with pytest.raises(StoreError, match="damaged"):
         store.read_now(answer_rows.page(Search(), 100))
-    store.commit_now(answer_rows.add(lambda: [_answer(4)], _of().of, 300))
+    store.commit_now(answer_rows.add(answer_rows.bound([_answer(4)]), _of().of, 300))
     assert [a.id for a in store.read_now(answer_rows.page(Search(), 100))] == ["q4"]
     assert store.read_now(answer_rows.sizes()) == {"digits": (1, 100)}
 
@@ -194,7 +194,9 @@ def test_a_damaged_page_goes_when_its_time_comes_and_keeps_nobody_from_writing(s
 def test_pages_follow_each_other_without_gaps_though_newer_answers_come(store: Store) -> None:
     def write(*numbers: int) -> None:
         store.commit_now(
-            answer_rows.add(lambda: [_answer(n, received_at=float(n // 2)) for n in numbers], _of().of, 10**9)
+            answer_rows.add(
+                answer_rows.bound([_answer(n, received_at=float(n // 2)) for n in numbers]), _of().of, 10**9
+            )
         )
 
     write(*range(10))
@@ -207,7 +209,7 @@ def test_pages_follow_each_other_without_gaps_though_newer_answers_come(store: S
 
 def test_answers_are_found_by_model_device_version_state_and_time(store: Store) -> None:
     batch = [_answer(n) for n in range(4)] + [_answer(4, "words", version=2, state="failed", trace_id="t")]
-    store.commit_now(answer_rows.add(lambda: batch, _of().of, 10**9))
+    store.commit_now(answer_rows.add(answer_rows.bound(batch), _of().of, 10**9))
 
     def found(**search: object) -> list[str]:
         return [a.id for a in store.read_now(answer_rows.page(Search(**search), 100))]  # type: ignore[arg-type]
@@ -282,12 +284,23 @@ def test_a_request_that_no_device_was_asked_is_no_answer(store: Store) -> None:
 
 
 def test_a_disk_that_does_not_keep_up_costs_the_oldest_answers_and_they_are_counted(store: Store) -> None:
-    answers = Answers(Policies(Policy()), Limits(answers_waiting=5, answers_batch=3), lambda: 0.0)
-    for number in range(8):
+    limits = Limits(answers_waiting=2 * MOST_ROWS + 50, answers_batch=MOST_ROWS + 50)
+    answers = Answers(Policies(Policy()), limits, lambda: 0.0)
+    for number in range(3 * MOST_ROWS + 10):
         answers.offer(_trace(number))
-    assert answers.dropped == 3
+    assert answers.dropped == MOST_ROWS
     _flush(answers, store)
-    assert {a.id for a in store.read_now(answer_rows.page(Search(), 10))} == {"q3", "q4", "q5"}
+    stored = {a.id for a in store.read_now(answer_rows.page(Search(), 1000))}
+    assert stored == {f"q{number}" for number in range(MOST_ROWS, 2 * MOST_ROWS)}
+
+
+def test_what_is_written_at_once_holds_the_newest_however_large_they_are(store: Store) -> None:
+    answers = Answers(Policies(Policy()), Limits(answers_waiting_bytes=1, answers_waiting=1), lambda: 0.0)
+    answers.offer(_trace(1))
+    answers.offer(_trace(2))
+    _flush(answers, store)
+    assert len(store.read_now(answer_rows.page(Search(), 10))) == 2
+    assert answers.dropped == 0
 
 
 def test_answers_of_a_commit_that_failed_count_as_dropped(store: Store) -> None:

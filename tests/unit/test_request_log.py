@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from controller import request_rows
-from controller.inference import Trace
 from controller.pages import MOST_ROWS, Search
 from controller.request_log import RequestLog
 from controller.settings import Limits
 from controller.store import Store
 from controller.tick import Tick
+from controller.trace import Trace
 
 LIMITS = Limits(requests_kept=20)
 
@@ -111,9 +111,11 @@ def test_what_could_not_be_written_waits_and_is_written_once(store: Store) -> No
 
 
 def test_while_the_disk_does_not_keep_up_the_oldest_go(store: Store) -> None:
-    log = RequestLog(LIMITS)
-    for number in range(100):
+    log = RequestLog(Limits(requests_kept=2 * MOST_ROWS))
+    for number in range(10 * MOST_ROWS):
         log.add(_trace(number), "", now=0.0)
+        assert log.rows <= 3 * MOST_ROWS
     _flush(log, store)
-    assert _ids(store)[0] == "r99"
-    assert 10 <= len(_ids(store)) <= 20
+    assert log.rows == 0
+    assert _ids(store)[0] == f"r{10 * MOST_ROWS - 1}"
+    assert 2 * MOST_ROWS <= len(_ids(store)) < 3 * MOST_ROWS
