@@ -70,14 +70,14 @@ class Departures:
             self._count_down(device, gate, turns)
 
     def _count_down(self, device: str, gate: _Gate, turns: int) -> None:
+        if self._gates.get(device) is not gate:
+            return  # They left meanwhile.
         if turns:
             asyncio.get_running_loop().call_soon(self._count_down, device, gate, turns - 1)
         else:
             self._go(device, gate)
 
     def _go(self, device: str, gate: _Gate) -> None:
-        if self._gates.get(device) is not gate:
-            return  # They left meanwhile.
         del self._gates[device]
         if gate.timer is not None:
             gate.timer.cancel()
