@@ -15,7 +15,7 @@ def depth(service_ms: float, wait_ms: float, least: int, most: int) -> int:
     return max(least, min(most, 2 * int(wait_ms / service_ms)))
 
 
-def keep_back(more: bool, waited_ms: float, next_ms: float, wait_ms: float) -> bool:
-    """Does an answer wait for the next one? `more` requests are here already, the first answer that is kept back has
-    waited for `waited_ms`, and the next will take `next_ms`."""
-    return more and waited_ms + next_ms <= wait_ms
+def at_once(took_ms: float, wait_ms: float) -> int:
+    """Requests that a worker answers together: those that can be within `wait_ms`, or one. `took_ms`: of one of the
+    last, 0 where that is not known."""
+    return max(1, int(wait_ms / took_ms)) if took_ms > 0 else 1

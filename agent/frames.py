@@ -237,12 +237,6 @@ class Pipe:
         self._sock = sock
         self._buffer = Buffer()
         self._waiting: deque[bytes] = deque()
-        self._kept = bytearray()
-
-    @property
-    def more(self) -> bool:
-        """Has another frame come already?"""
-        return bool(self._waiting)
 
     def receive(self) -> ToWorker | None:
         """The next frame; None once the supervisor has closed its side."""
@@ -253,14 +247,17 @@ class Pipe:
             self._waiting.extend(self._buffer.feed(data))
         return decode_to_worker(self._waiting.popleft())
 
-    def keep(self, frame: FromWorker) -> None:
-        """Send it with the next one."""
-        self._kept += encode(frame)
+    def requests(self, most: int) -> list[Compute]:
+        """Those that have come already, up to the first other frame."""
+        found: list[Compute] = []
+        while self._waiting and len(found) < most:
+            frame = decode_to_worker(self._waiting[0])
+            if not isinstance(frame, Compute):
+                break
+            self._waiting.popleft()
+            found.append(frame)
+        return found
 
-    def send(self, frame: FromWorker) -> None:
-        if self._kept:
-            self._kept += encode(frame)
-            self._sock.sendall(self._kept)
-            self._kept.clear()
-        else:
-            self._sock.sendall(encode(frame))
+    def send(self, *answers: FromWorker) -> None:
+        """All of them in one write."""
+        self._sock.sendall(b"".join([encode(frame) for frame in answers]))

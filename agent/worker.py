@@ -6,18 +6,18 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 
-from agent import batching, feeds, frames, priority, runtime
+from agent import batching, frames, priority, runtime
+from agent.answering import Answering, to_array
 from agent.contract import golden
-from agent.contract.faults import fault
-from agent.contract.messages import Fault, Guess, MessageError, ProbeResult
-from agent.contract.oip import ProtocolError, Request
-from agent.contract.tensors import DTYPES, Tensor, TensorError, TensorSpec, rows_of
-from agent.inputs import Damaged, read_verified, tensors_of
+from agent.contract.messages import Fault, MessageError, ProbeResult
+from agent.contract.oip import ProtocolError
+from agent.contract.tensors import TensorError, TensorSpec
+from agent.inputs import Damaged, read_verified
 from agent.local.questions import Desk
 from agent.memory import pss_mb, trim
 
@@ -25,8 +25,6 @@ _LATENCY_RUNS = 30
 _LATENCY_BUDGET_S = 0.3
 _PROBE_ROWS = 16
 _PROBE_PAUSE_S = 0.001
-_SEEN_ROWS = 16
-_NAMES = {np.dtype(name): name for name in DTYPES}
 
 
 class Unfit(Exception):
@@ -54,23 +52,20 @@ def main(sock: socket.socket, behind: bool) -> int:
 
 
 def _serve(pipe: frames.Pipe, worker: Worker, wait_ms: float, behind: bool) -> None:
-    """Answer until there is nobody to answer; where more has come already, an answer may wait for the next."""
-    kept_ms = 0.0
+    """Answer until there is nobody to answer. Requests that have come already are answered together, as many as can be
+    within `wait_ms`."""
+    took_ms = wait_ms
     while (frame := pipe.receive()) is not None:
         if isinstance(frame, frames.Compute):
-            answer: frames.FromWorker = worker.compute(frame)
+            computed = worker.compute([frame, *pipe.requests(batching.at_once(took_ms, wait_ms) - 1)])
+            took_ms = sum(one.service_ms for one in computed) / len(computed)
+            pipe.send(*computed)
         else:
             if behind:
                 priority.give_way()
             answer = worker.answer(frame)
             priority.insist()
-        took = answer.service_ms if isinstance(answer, frames.Computed) else wait_ms
-        if batching.keep_back(pipe.more, kept_ms, took, wait_ms):
-            pipe.keep(answer)
-            kept_ms += took
-        else:
             pipe.send(answer)
-            kept_ms = 0.0
 
 
 class Worker:
@@ -89,7 +84,8 @@ class Worker:
         self._model.invoke(_zeros(self._model.inputs))
         del content
         self._desk = Desk(start, self._model.runtime)
-        self._may_be_nan = [spec.name for spec in self._model.outputs if np.dtype(spec.dtype).kind == "f"]
+        self._answering = Answering(self._model, start, self._desk)
+        self.compute = self._answering.answer
         trim()
         self.ready = frames.Ready(
             family=self._model.family, runtime=self._model.runtime, load_ms=(time.perf_counter() - began) * 1000
@@ -105,36 +101,6 @@ class Worker:
             case frames.Measure():
                 return frames.Measured(id=frame.id, median_ms=self.measure(frame.runs))
         raise frames.FrameError("a worker is started once")
-
-    def compute(self, order: frames.Compute) -> frames.Computed:
-        """Answer one request; the user's mistakes become a fault in the answer."""
-        began = time.perf_counter()
-        try:
-            asked = self._asked(order.question)
-            inputs = asked.tensors if asked is not None else self._inputs(order)
-            rows = inputs[0].shape[0] if asked is not None else rows_of(inputs)  # A question's were looked at.
-            fault("worker.invoke")
-            found = runtime.compute(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
-            outputs = runtime.reals(self._model, found)
-            told = found if order.stored else outputs
-            tensors = tuple(to_tensor(name, array) for name, array in told.items())
-            body, header = self._desk.write(asked, tensors) if asked is not None else (b"", 0)
-        except (TensorError, MessageError, ProtocolError) as error:
-            return frames.Computed(id=order.id, fault=Fault(who="user", message=str(error)[:4000]))
-        except runtime.ModelError as error:
-            return frames.Computed(id=order.id, fault=Fault(who=error.who, message=str(error)[:4000]))
-        except (Damaged, OSError) as error:
-            damaged = error.digest if isinstance(error, Damaged) else ""
-            return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)), damaged=damaged)
-        took_ms = (time.perf_counter() - began) * 1000
-        classes, level = character(next(iter(outputs.values())))
-        nonsense = bool(self._may_be_nan) and self._nonsense(inputs, outputs)
-        top, scores = ((), ()) if order.feed is None else self._found(order.feed, outputs)
-        return frames.Computed(
-            id=order.id, outputs=tensors if order.tensors else (), rows=rows, service_ms=took_ms, classes=classes,
-            level=level, nonsense=nonsense, body=body, header_length=header, top=top,
-            scores=scores,
-        )  # fmt: skip
 
     def probe(self, order: frames.Probe) -> ProbeResult:
         """Measure faithfulness, accuracy, latency and memory."""
@@ -156,34 +122,13 @@ class Worker:
         expected = {tensor.name: to_array(tensor) for tensor in order.outputs}
         rows = len(next(iter(expected.values())))
         try:
-            inputs = self._desk.read(order.question).tensors if order.question is not None else self._inputs(order)
+            inputs = (
+                self._desk.read(order.question).tensors if order.question is not None else self._answering.inputs(order)
+            )
             found = runtime.predict(self._model, {tensor.name: to_array(tensor) for tensor in inputs})
             return frames.Compared(rows=rows, agreed=golden.agreeing(expected, found))
         except (TensorError, MessageError, ProtocolError, runtime.ModelError, golden.GoldenError, Damaged, OSError):
             return frames.Compared(rows=rows, agreed=0)
-
-    def _asked(self, question: frames.Question | None) -> Request | None:
-        if question is None:
-            return None
-        asked = self._desk.read(question)
-        self._desk.check(question, asked)
-        return asked
-
-    def _inputs(self, order: frames.Compute | frames.Compare) -> tuple[Tensor, ...]:
-        if order.feed is not None:
-            return feeds.inputs_of(order.feed, self._model.inputs, self._start.preprocessing)
-        return tensors_of(order)
-
-    def _found(
-        self, feed: frames.Feed, outputs: dict[str, golden.Array]
-    ) -> tuple[tuple[Guess, ...], tuple[float, ...]]:
-        return feeds.found(outputs, self._start.labels, feed.binding.top_k)
-
-    def _nonsense(self, inputs: Iterable[Tensor], outputs: dict[str, golden.Array]) -> bool:
-        """Is an answer not all finite numbers, though the question was?"""
-        if all(np.isfinite(outputs[name]).all() for name in self._may_be_nan):
-            return False
-        return all(np.isfinite(to_array(tensor)).all() for tensor in inputs)
 
     def measure(self, runs: int) -> float:
         """Median milliseconds of a single row, over at most `runs` and about 0.3 s."""
@@ -208,23 +153,6 @@ class Worker:
         if not all(np.isfinite(array).all() for array in outputs.values()):
             raise Unfit("the model's outputs on its golden set are not all finite numbers (NaN or infinity)")
         return outputs
-
-
-def character(output: golden.Array) -> tuple[tuple[int, ...], float | None]:
-    """What a watch compares of an answer: the classes of its first rows, or its mean where it has no classes."""
-    if output.ndim == 2 and output.shape[1] > 1:
-        return tuple(output[:_SEEN_ROWS].argmax(1).tolist()), None
-    return (), float(output[:_SEEN_ROWS].mean())
-
-
-def to_array(tensor: Tensor) -> golden.Array:
-    """A view of the tensor's bytes; no copy."""
-    return np.frombuffer(tensor.data, dtype=tensor.dtype).reshape(tensor.shape)
-
-
-def to_tensor(name: str, array: golden.Array) -> Tensor:
-    # Looked up: numpy takes longer to spell the name of a type than to quantize a row.
-    return Tensor(name, _NAMES.get(array.dtype) or str(array.dtype), array.shape, array.tobytes())
 
 
 @contextlib.contextmanager

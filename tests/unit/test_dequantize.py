@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import runtime
+from agent.answering import to_tensor
 from agent.contract.dequantize import reals
 from agent.contract.tensors import Tensor, TensorSpec
-from agent.worker import to_tensor
 from tests.builders import RUNTIMES, dscnn, random_inputs
 
 SPEC = TensorSpec("scores", "int8", (3,), 0.125, -3)

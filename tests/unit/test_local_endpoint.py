@@ -176,9 +176,7 @@ def test_small_models_take_several_requests_at_once_and_large_ones_do_not() -> N
     assert batching.depth(0.2, 0.0, 2, 16) == 2
 
 
-@given(waited=st.floats(0, 10), took=st.floats(0, 10), wait=st.floats(0, 10))
-def test_no_answer_waits_for_a_request_that_has_not_come_or_beyond_the_limit(
-    waited: float, took: float, wait: float
-) -> None:
-    assert not batching.keep_back(False, waited, took, wait)
-    assert batching.keep_back(True, waited, took, wait) == (waited + took <= wait)
+@given(took=st.floats(0, 10), wait=st.floats(0, 10))
+def test_no_request_waits_for_others_beyond_the_limit(took: float, wait: float) -> None:
+    count = batching.at_once(took, wait)
+    assert count == 1 or count * took <= wait
