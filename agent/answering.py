@@ -73,7 +73,7 @@ class Answering:
         try:
             read = [self._read(order) for order in orders]
             rows = sum(each.rows for each in read)
-            inputs = _stacked([each.inputs for each in read]) if rows <= _MOST_ROWS else None
+            inputs = _stacked([each.inputs for each in read]) if 0 < rows <= _MOST_ROWS else None
             if inputs is None:
                 return None
             found = self._run(inputs)

@@ -15,7 +15,7 @@ def depth(service_ms: float, wait_ms: float, least: int, most: int) -> int:
     return max(least, min(most, 2 * int(wait_ms / service_ms)))
 
 
-def at_once(took_ms: float, wait_ms: float) -> int:
-    """Requests that a worker answers together: those that can be within `wait_ms`, or one. `took_ms`: of one of the
-    last, 0 where that is not known."""
-    return max(1, int(wait_ms / took_ms)) if took_ms > 0 else 1
+def at_once(took_ms: float, wait_ms: float, most: int) -> int:
+    """Requests that a worker answers together: those that can be within `wait_ms`, at most `most`, or one. `took_ms`:
+    of one of the last, 0 where that is not known."""
+    return max(1, int(min(most, wait_ms / took_ms))) if took_ms > 0 else 1

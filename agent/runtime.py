@@ -233,10 +233,10 @@ def stored(spec: TensorSpec, array: Array) -> Array:
     if spec.scale is None or spec.zero_point is None:
         return array.astype(spec.dtype)
     numbers = array.astype(np.float32, copy=False)
-    if np.isnan(numbers).any():
+    if b"\1" in np.isnan(numbers).tobytes():  # Of small arrays, any() takes five times as long.
         raise ModelError(f"input {spec.name!r} holds values that are not numbers (NaN)", "user")
     least, most = _range(spec.dtype)
-    steps: Array = np.divide(numbers, np.float32(spec.scale), out=np.empty_like(numbers))
+    steps: Array = np.divide(numbers, np.float32(spec.scale))
     np.rint(steps, out=steps)
     steps += spec.zero_point
     np.minimum(np.maximum(steps, least, out=steps), most, out=steps)

@@ -25,6 +25,7 @@ _LATENCY_RUNS = 30
 _LATENCY_BUDGET_S = 0.3
 _PROBE_ROWS = 16
 _PROBE_PAUSE_S = 0.001
+_TOGETHER = 16
 
 
 class Unfit(Exception):
@@ -57,7 +58,7 @@ def _serve(pipe: frames.Pipe, worker: Worker, wait_ms: float, behind: bool) -> N
     took_ms = wait_ms
     while (frame := pipe.receive()) is not None:
         if isinstance(frame, frames.Compute):
-            computed = worker.compute([frame, *pipe.requests(batching.at_once(took_ms, wait_ms) - 1)])
+            computed = worker.compute([frame, *pipe.requests(batching.at_once(took_ms, wait_ms, _TOGETHER) - 1)])
             took_ms = sum(one.service_ms for one in computed) / len(computed)
             pipe.send(*computed)
         else:

@@ -148,6 +148,11 @@ def from_user(inputs: tuple[UserTensor, ...]) -> tuple[Tensor, ...]:
     return _checked([_from_json(t.name, list(t.shape), t.datatype, t.data) for t in inputs])
 
 
+def plainly_raw(request: Request) -> bool:
+    """Are all outputs wanted, and all of them raw, so that answers differ in nothing but their numbers and id?"""
+    return request.binary_by_default and not request.binary and not request.outputs
+
+
 def encode(request: Request, tensors: tuple[Tensor, ...], extra: dict[str, Any]) -> tuple[bytes, int | None]:
     """Write a response; `extra` joins the top level (model_name, id, parameters). Returns the body and, where raw
     tensors follow, the length of the JSON header."""

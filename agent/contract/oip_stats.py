@@ -23,7 +23,7 @@ class Duration:
 
     def add(self, ms: float) -> None:
         self.count += 1
-        self.ns += round(ms * 1e6)
+        self.ns += int(ms * 1e6)
 
 
 @dataclass
@@ -80,11 +80,11 @@ class Statistics:
         stats.execution_count += 1
         stats.inference_stats.success.add(whole_ms)
         stats.inference_stats.queue.add(queue_ms)
-        batch = _batch(stats, rows)
-        for measured in (stats.inference_stats, batch) if batch else (stats.inference_stats,):
-            measured.compute_input.count += 1
-            measured.compute_infer.add(service_ms)
-            measured.compute_output.count += 1
+        for measured in (stats.inference_stats, _batch(stats, rows)):
+            if measured is not None:
+                measured.compute_input.count += 1
+                measured.compute_infer.add(service_ms)
+                measured.compute_output.count += 1
 
     def failed(self, model: str, version: int, asked: int, whole_ms: float) -> None:
         """`version`: the one that failed it, 0 where none had it. Then it counts for the one that was `asked` for, if

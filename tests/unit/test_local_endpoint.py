@@ -178,5 +178,6 @@ def test_small_models_take_several_requests_at_once_and_large_ones_do_not() -> N
 
 @given(took=st.floats(0, 10), wait=st.floats(0, 10))
 def test_no_request_waits_for_others_beyond_the_limit(took: float, wait: float) -> None:
-    count = batching.at_once(took, wait)
+    count = batching.at_once(took, wait, 16)
+    assert 1 <= count <= 16
     assert count == 1 or count * took <= wait
