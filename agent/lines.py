@@ -51,10 +51,10 @@ class Waiting(msgspec.Struct, eq=False):
     """Path of the blob with its inputs, once that is fetched."""
     fetched: int = 0
     """Bytes of it that came for this."""
+    is_shard: bool = False
 
-    @property
-    def is_shard(self) -> bool:
-        return isinstance(self.message, Work)
+    def __post_init__(self) -> None:
+        self.is_shard = isinstance(self.message, Work)  # Asked for again and again.
 
     @property
     def together(self) -> bool:

@@ -25,15 +25,9 @@ from controller.writes import Write
 
 # Answers dropped in one transaction for one limit: a lower limit is reached in several, and no commit takes long.
 _MOST_GONE = 5000
-_encode = msgspec.msgpack.Encoder().encode
 _read_full = msgspec.msgpack.Decoder(list[FullAnswer]).decode
 _read = msgspec.msgpack.Decoder(list[Answer]).decode
 size_of: Callable[[FullAnswer], int] = attrgetter("size")
-
-
-def bound(answers: Iterable[FullAnswer]) -> list[Page]:
-    """The pages that hold them."""
-    return [_page(part) for part in pages.cut(answers, size_of)]
 
 
 def add(made: Sequence[Page], of: Callable[[str], Policy], most: int) -> Write[int]:
@@ -88,10 +82,6 @@ def sizes() -> Query[dict[str, tuple[int, int]]]:
     return query
 
 
-def _page(answers: Sequence[FullAnswer]) -> Page:
-    return pages.page(answers, sum(map(size_of, answers)), _encode(answers))
-
-
 def _shrink(connection: Connection, model: str | None, most: int) -> int:
     mine = [] if model is None else [ANSWER_SIZES.c.model == model]
     total = connection.execute(select(func.sum(ANSWER_SIZES.c.bytes)).where(*mine)).scalar() or 0
@@ -117,7 +107,7 @@ def _trim(connection: Connection, edge: Held, total: int, most: int) -> int:
     gone = policy.surplus(((each.id, each.size) for each in answers), total, most)
     if len(gone) == len(answers):
         return _drop(connection, [edge])
-    kept = msgspec.structs.replace(_page(answers[len(gone) :]), id=edge.id)
+    kept = msgspec.structs.replace(pages.bound(answers[len(gone) :], size_of)[0], id=edge.id)
     page_rows.put(connection, ANSWER_PAGES, [kept], "REPLACE")
     _count(connection, [kept], 1)
     _count(connection, [edge], -1)

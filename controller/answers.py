@@ -33,7 +33,7 @@ class Answers:
         self._policies = policies
         self._limits = limits
         self._draw = draw
-        self._open = Open(answer_rows.bound, answer_rows.size_of)
+        self._open = Open(answer_rows.size_of)
         self._waiting: deque[Page] = deque()
         self._rows = self._bytes = 0
         """In the pages that wait."""

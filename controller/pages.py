@@ -1,4 +1,4 @@
-"""PURE: entries of one model share a page, which the database keeps as one row: how they are cut into pages, and read
+"""PURE: entries of one model share a page, which the database keeps as one row: how they are put into pages, and read
 from pages that overlap in exact order.
 
 A row per request, with its indexes, would cost more than the request's own way through the controller.
@@ -6,10 +6,8 @@ A row per request, with its indexes, would cost more than the request's own way 
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -20,13 +18,19 @@ from controller.entries import Entry
 E = TypeVar("E", bound=Entry)
 
 _MARKED = ("device", "state", "version")
-# A page is encoded and decoded in one call, in which no other thread runs: it has to be short.
+# A page is decoded in one call, in which no other thread runs: it has to be short. With as many bytes it is full.
 MOST_ROWS = 256
 MOST_BYTES = 256 * 1024
 MOST_S = 60.0
 """Between the oldest and the newest of a page, so that a time is found without a look at all pages."""
 
-_received_at = attrgetter("received_at")
+# A MessagePack array of up to 2^32 entries: https://github.com/msgpack/msgpack/blob/master/spec.md#array-format-family
+_ARRAY_32 = 0xDD
+_ARRAY = struct.Struct(">BI")
+_ARRAY_HEAD = _ARRAY.size
+
+_encode_into = msgspec.msgpack.Encoder().encode_into
+_marked_of: Callable[[Entry], tuple[object, ...]] = attrgetter(*_MARKED)
 _order = attrgetter("received_at", "id")
 
 
@@ -70,62 +74,93 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     id: str
 
 
+class _Draft:
+    """A page that is being written."""
+
+    def __init__(self, first: Entry) -> None:
+        self._model = first.model
+        self._id = self._last_id = first.id
+        self._first_at = self._last_at = first.received_at
+        self._marks: set[tuple[object, ...]] = set()
+        self._size = 0
+        self._body = bytearray(_ARRAY_HEAD)
+        self.rows = 0
+
+    def may_hold(self, key: str) -> bool:
+        return self._id <= key <= self._last_id
+
+    def near(self, at: float) -> bool:
+        """Would it still be short in time with an entry of `at`?"""
+        return self._last_at - MOST_S <= at <= self._first_at + MOST_S
+
+    @property
+    def full(self) -> bool:
+        return self.rows >= MOST_ROWS or len(self._body) >= MOST_BYTES
+
+    def add(self, entry: Entry, size: int) -> None:
+        _encode_into(entry, self._body, -1)
+        self.rows += 1
+        self._size += size
+        self._marks.add(_marked_of(entry))
+        key, at = entry.id, entry.received_at
+        if key > self._last_id:
+            self._last_id = key
+        elif key < self._id:
+            self._id = key
+        if at > self._last_at:
+            self._last_at = at
+        elif at < self._first_at:
+            self._first_at = at
+
+    def page(self) -> Page:
+        self._body[:_ARRAY_HEAD] = _ARRAY.pack(_ARRAY_32, self.rows)
+        values = zip(_MARKED, zip(*self._marks, strict=True), strict=True)
+        had = sorted({mark(name, value) for name, column in values for value in column})
+        return Page(
+            self._id, self._last_id, self._model, "".join(had), self._first_at, self._last_at, self.rows, self._size,
+            bytes(self._body),
+        )  # fmt: skip
+
+
 class Open(Generic[E]):
-    """Entries on their way into pages. One is made as soon as it is full, so that there is never much to do at once."""
+    """Entries on their way into pages: one model's share a page. Each is encoded as it comes, so that there is never
+    much to do at once."""
 
-    def __init__(self, bound: Callable[[Sequence[E]], list[Page]], size: Callable[[E], int]) -> None:
-        """`bound` makes pages of entries of one model."""
-        self._bound = bound
+    def __init__(self, size: Callable[[E], int]) -> None:
+        """`size`: bytes that an entry counts for in limits."""
         self._size = size
-        self._entries: dict[str, list[E]] = {}
-        self._bytes: Counter[str] = Counter()
+        self._drafts: dict[str, _Draft] = {}
 
-    def __contains__(self, key: object) -> bool:
-        return any(entry.id == key for entries in self._entries.values() for entry in entries)
+    def may_hold(self, key: str) -> bool:
+        """Can the entry with this id be in one of them?"""
+        return any(draft.may_hold(key) for draft in self._drafts.values())
 
     def add(self, entry: E) -> list[Page]:
         """What is full now."""
-        model = entry.model
-        entries = self._entries.setdefault(model, [])
-        entries.append(entry)
-        self._bytes[model] += self._size(entry)
-        return self._close(model) if len(entries) >= MOST_ROWS or self._bytes[model] >= MOST_BYTES else []
+        made: list[Page] = []
+        draft = self._drafts.get(entry.model)
+        if draft is not None and not draft.near(entry.received_at):
+            made.append(draft.page())
+            draft = None
+        if draft is None:
+            draft = self._drafts[entry.model] = _Draft(entry)
+        draft.add(entry, self._size(entry))
+        if draft.full:
+            del self._drafts[entry.model]
+            made.append(draft.page())
+        return made
 
     def close(self) -> list[Page]:
         """All that is left."""
-        return [page for model in list(self._entries) for page in self._close(model)]
-
-    def _close(self, model: str) -> list[Page]:
-        del self._bytes[model]
-        return self._bound(self._entries.pop(model))
+        drafts, self._drafts = self._drafts, {}
+        return [draft.page() for draft in drafts.values()]
 
 
-def cut(entries: Iterable[E], size: Callable[[E], int]) -> Iterator[list[E]]:
-    """The entries of each page, oldest first. `size`: bytes of one, where these may be many; one that is too large for
-    any page has its own."""
-    by_model: dict[str, list[E]] = defaultdict(list)
-    for entry in entries:
-        by_model[entry.model].append(entry)
-    for mine in by_model.values():
-        mine.sort(key=_received_at)
-        at = [entry.received_at for entry in mine]
-        sums = list(accumulate(map(size, mine), initial=0))
-        first = 0
-        while first < len(mine):
-            fit = bisect_right(sums, sums[first] + MOST_BYTES) - 1
-            last = min(first + MOST_ROWS, bisect_right(at, at[first] + MOST_S), max(first + 1, fit))
-            yield mine[first:last]
-            first = last
-
-
-def page(entries: Sequence[Entry], size: int, body: bytes) -> Page:
-    """`entries` as they were cut, `body` with them encoded."""
-    ids = [entry.id for entry in entries]
-    had = sorted({mark(name, value) for name in _MARKED for value in set(map(attrgetter(name), entries))})
-    first, last = entries[0], entries[-1]
-    return Page(
-        min(ids), max(ids), first.model, "".join(had), first.received_at, last.received_at, len(entries), size, body
-    )
+def bound(entries: Iterable[E], size: Callable[[E], int]) -> list[Page]:
+    """The pages that hold these."""
+    opened = Open(size)
+    made = [page for entry in entries for page in opened.add(entry)]
+    return made + opened.close()
 
 
 def marks(search: Search) -> list[str]:

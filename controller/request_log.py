@@ -20,14 +20,15 @@ class RequestLog:
 
     def __init__(self, limits: Limits) -> None:
         self._keep = limits.requests_kept
-        self._open = Open(request_rows.bound, request_rows.size_of)
+        self._open = Open(request_rows.size_of)
         self._waiting: deque[Page] = deque()
         self.rows = 0
         """In the pages that wait."""
 
     def __contains__(self, request_id: object) -> bool:
-        """Does this request wait to be written?"""
-        return request_id in self._open or any(page.id <= str(request_id) <= page.last_id for page in self._waiting)
+        """May this request wait to be written?"""
+        key = str(request_id)
+        return self._open.may_hold(key) or any(page.id <= key <= page.last_id for page in self._waiting)
 
     def add(self, trace: Trace, kept: str, now: float) -> None:
         """Keep a finished request; the oldest go when the disk does not keep up. `kept`: what becomes of its answer."""

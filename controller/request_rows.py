@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import Connection, func, select
 
-from controller import page_rows, pages
+from controller import page_rows
 from controller.entries import Request
 from controller.pages import Page, Search
 from controller.reads import Query
@@ -40,11 +40,6 @@ _decode = msgspec.msgpack.Decoder(_Body).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def bound(requests: Iterable[Request]) -> list[Page]:
-    """The pages that hold them, for `add`."""
-    return [_page(part) for part in pages.cut(requests, size_of)]
-
-
 def size_of(_: Request) -> int:
     """Nothing that counts: its texts are short."""
     return 0
@@ -69,11 +64,6 @@ def page(search: Search, limit: int) -> Query[list[Request]]:
 
 def find(request_id: str) -> Query[Request | None]:
     return page_rows.find(REQUEST_PAGES, _read, request_id)
-
-
-def _page(requests: Sequence[Request]) -> Page:
-    content = _encode(requests)
-    return pages.page(requests, len(content), content)
 
 
 def _written(page: Page, now: float, batch: int) -> Page:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from agent.contract.tensors import Tensor
 from controller import answer_rows, migrations, policy, records
 from controller.answers import Answers
 from controller.entries import FullAnswer
-from controller.pages import MOST_ROWS, Position, Search
+from controller.pages import MOST_ROWS, Page, Position, Search, bound
 from controller.policies import Policies
 from controller.policy import KEEP, Override, Policy
 from controller.settings import Limits
@@ -97,6 +97,10 @@ def _answer(number: int, model: str = "digits", **more: object) -> FullAnswer:
     return msgspec.structs.replace(made, **more)
 
 
+def _bound(answers: Iterable[FullAnswer]) -> list[Page]:
+    return bound(answers, answer_rows.size_of)
+
+
 def _of(**policies: Policy) -> Policies:
     made = Policies(Policy())
     made.restore(
@@ -115,10 +119,10 @@ def _true_sizes(store: Store) -> dict[str, tuple[int, int]]:
 def test_each_model_is_held_to_its_own_limit_and_all_together_to_theirs(store: Store) -> None:
     of = _of(digits=Policy(megabytes=0.0005)).of
     batch = [_answer(n, "digits" if n < 10 else "words") for n in range(20)]
-    [dropped] = store.commit_now(answer_rows.add(answer_rows.bound(batch), of, 10**9))
+    [dropped] = store.commit_now(answer_rows.add(_bound(batch), of, 10**9))
     assert dropped == 5
     assert store.read_now(answer_rows.sizes()) == {"digits": (5, 500), "words": (10, 1000)} == _true_sizes(store)
-    store.commit_now(answer_rows.add(answer_rows.bound([_answer(20, "words")]), of, 1200))
+    store.commit_now(answer_rows.add(_bound([_answer(20, "words")]), of, 1200))
     left = store.read_now(answer_rows.page(Search(), 100))
     assert [a.id for a in left] == [f"q{n}" for n in range(20, 8, -1)]
     assert {m: n for m, n in store.read_now(answer_rows.sizes()).items() if n[0]} == _true_sizes(store)
@@ -127,14 +131,14 @@ def test_each_model_is_held_to_its_own_limit_and_all_together_to_theirs(store: S
 def test_a_batch_that_is_written_twice_counts_once(store: Store) -> None:
     batch = [_answer(n) for n in range(3)]
     for _ in range(2):
-        store.commit_now(answer_rows.add(answer_rows.bound(batch), _of().of, 10**9))
+        store.commit_now(answer_rows.add(_bound(batch), _of().of, 10**9))
     assert store.read_now(answer_rows.sizes()) == {"digits": (3, 300)} == _true_sizes(store)
 
 
 def test_answers_go_when_they_are_older_than_their_model_allows(store: Store) -> None:
     policies = _of(digits=Policy(days=1))
     batch = [_answer(n, received_at=n * 86400.0) for n in range(5)] + [_answer(9, "words", received_at=0.0)]
-    store.commit_now(answer_rows.add(answer_rows.bound(batch), policies.of, 10**9))
+    store.commit_now(answer_rows.add(_bound(batch), policies.of, 10**9))
     store.commit_now(answer_rows.expire(policies.of, 4 * 86400.0))
     assert {a.id for a in store.read_now(answer_rows.page(Search(), 100))} == {"q3", "q4", "q9"}
 
@@ -157,7 +161,7 @@ def test_an_answer_goes_only_where_what_is_left_would_be_too_much_with_it(
             # Pages of the two models do not overlap: between those that do, the newest answer of each decides.
             number += 1
             answers.append(_answer(number, model, size=size, received_at=number + (1e6 if model == "b" else 0.0)))
-        shared_store.commit_now(answer_rows.add(answer_rows.bound(answers), _of().of, most))
+        shared_store.commit_now(answer_rows.add(_bound(answers), _of().of, most))
         rows = [*expected, *((answer.id, answer.size) for answer in answers)]
         rows.sort(key=lambda row: (_model_of(batches, row[0]) == "b", int(row[0][1:])))
         expected = rows[len(policy.surplus(rows, sum(size for _, size in rows), most)) :]
@@ -174,7 +178,7 @@ def _model_of(batches: list[list[tuple[str, int]]], answer: str) -> str:
 def test_pages_that_lost_their_oldest_may_be_written_again(store: Store) -> None:
     batch = [_answer(n) for n in range(10)]
     for _ in range(2):
-        store.commit_now(answer_rows.add(answer_rows.bound(batch), _of(digits=Policy(megabytes=0.0005)).of, 10**9))
+        store.commit_now(answer_rows.add(_bound(batch), _of(digits=Policy(megabytes=0.0005)).of, 10**9))
         assert [a.id for a in store.read_now(answer_rows.page(Search(), 100))] == ["q9", "q8", "q7", "q6", "q5"]
         assert store.read_now(answer_rows.sizes()) == {"digits": (5, 500)}
     assert store.read_now(answer_rows.find("q4")) is None
@@ -182,11 +186,11 @@ def test_pages_that_lost_their_oldest_may_be_written_again(store: Store) -> None
 
 
 def test_a_damaged_page_goes_when_its_time_comes_and_keeps_nobody_from_writing(store: Store) -> None:
-    store.commit_now(answer_rows.add(answer_rows.bound([_answer(n) for n in range(4)]), _of().of, 10**9))
+    store.commit_now(answer_rows.add(_bound([_answer(n) for n in range(4)]), _of().of, 10**9))
     store.commit_now(lambda connection: connection.execute(update(ANSWER_PAGES).values(body=b"\xc1")))
     with pytest.raises(StoreError, match="damaged"):
         store.read_now(answer_rows.page(Search(), 100))
-    store.commit_now(answer_rows.add(answer_rows.bound([_answer(4)]), _of().of, 300))
+    store.commit_now(answer_rows.add(_bound([_answer(4)]), _of().of, 300))
     assert [a.id for a in store.read_now(answer_rows.page(Search(), 100))] == ["q4"]
     assert store.read_now(answer_rows.sizes()) == {"digits": (1, 100)}
 
@@ -194,9 +198,7 @@ def test_a_damaged_page_goes_when_its_time_comes_and_keeps_nobody_from_writing(s
 def test_pages_follow_each_other_without_gaps_though_newer_answers_come(store: Store) -> None:
     def write(*numbers: int) -> None:
         store.commit_now(
-            answer_rows.add(
-                answer_rows.bound([_answer(n, received_at=float(n // 2)) for n in numbers]), _of().of, 10**9
-            )
+            answer_rows.add(_bound([_answer(n, received_at=float(n // 2)) for n in numbers]), _of().of, 10**9)
         )
 
     write(*range(10))
@@ -209,7 +211,7 @@ def test_pages_follow_each_other_without_gaps_though_newer_answers_come(store: S
 
 def test_answers_are_found_by_model_device_version_state_and_time(store: Store) -> None:
     batch = [_answer(n) for n in range(4)] + [_answer(4, "words", version=2, state="failed", trace_id="t")]
-    store.commit_now(answer_rows.add(answer_rows.bound(batch), _of().of, 10**9))
+    store.commit_now(answer_rows.add(_bound(batch), _of().of, 10**9))
 
     def found(**search: object) -> list[str]:
         return [a.id for a in store.read_now(answer_rows.page(Search(**search), 100))]  # type: ignore[arg-type]

@@ -40,12 +40,13 @@ def _no_bytes(entry: Entry) -> int:
 
 
 def _page(entries: Sequence[Entry]) -> pages.Page:
-    return pages.page(entries, 0, msgspec.msgpack.encode(entries))
+    (page,) = pages.bound(entries, _no_bytes)
+    return page
 
 
 def _put(batch: Sequence[Entry]) -> Write[None]:
     def write(connection: Connection) -> None:
-        page_rows.put(connection, REQUEST_PAGES, map(_page, pages.cut(batch, _no_bytes)), "REPLACE")
+        page_rows.put(connection, REQUEST_PAGES, pages.bound(batch, _no_bytes), "REPLACE")
 
     return write
 
@@ -160,17 +161,20 @@ def test_pages_hold_one_model_within_their_bounds_and_nothing_is_lost(
     rows: list[tuple[str, float, int]], small: int
 ) -> None:
     rows = [*rows, *[("a", 250.0, 1)] * small]
-    entries = [_entry(n, at, model) for n, (model, at, _) in enumerate(rows)]
-    sizes = {entry.id: size for entry, (_, _, size) in zip(entries, rows, strict=True)}
-    made = list(pages.cut(entries, lambda entry: sizes[entry.id]))
-    assert Counter(e.id for page in made for e in page) == Counter(sizes.keys())
+    entries = [_entry(n, at, model, runtime="x" * size) for n, (model, at, size) in enumerate(rows)]
+    made = pages.bound(entries, lambda entry: len(entry.runtime))
+    held = {page.id: _read(page.body) for page in made}
+    assert Counter(e.id for page in held.values() for e in page) == Counter(e.id for e in entries)
     for page in made:
-        at = [entry.received_at for entry in page]
-        assert len({entry.model for entry in page}) == 1
-        assert at == sorted(at)
-        assert len(page) <= pages.MOST_ROWS
-        assert at[-1] - at[0] <= pages.MOST_S + 1e-9
-        assert len(page) == 1 or sum(sizes[entry.id] for entry in page) <= pages.MOST_BYTES
+        here = held[page.id]
+        at = [entry.received_at for entry in here]
+        assert {entry.model for entry in here} == {page.model}
+        assert (page.first_at, page.last_at, page.rows) == (min(at), max(at), len(here))
+        assert (page.id, page.last_id) == (min(e.id for e in here), max(e.id for e in here))
+        assert page.size == sum(len(entry.runtime) for entry in here)
+        assert page.rows <= pages.MOST_ROWS
+        assert page.last_at - page.first_at <= pages.MOST_S + 1e-9
+        assert len(msgspec.msgpack.encode(here[:-1])) < pages.MOST_BYTES
 
 
 def test_a_page_tells_its_smallest_and_largest_id_and_its_times() -> None:
