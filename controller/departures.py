@@ -19,7 +19,7 @@ from agent.contract.messages import Infer
 _FIRST_TURNS = 2
 _NEXT_TURNS = 4
 # So many are worth a message of their own while others are under way; and more than the latter do not gain by waiting.
-_WORTH = 4
+_WORTH = 2
 _ENOUGH = 16
 
 

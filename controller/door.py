@@ -129,13 +129,17 @@ class Door(HttpToolsProtocol):
         if self._begun or self._reading:
             super().data_received(data)
             return
-        if not self._held and not self._answering and self._turned_away(data):
+        first = not self._held and not self._answering
+        full = self._full() if first else None
+        if full is not None and plainly_one(data):
+            # In an overload most requests are refused: what that costs is taken from those that were let in.
+            self._refuse(full, keep=True)
             return
         self._held += data
         self._lacks -= len(data)
         if not self._answering:
             if self._lacks <= 0:
-                self._advance()
+                self._advance(looked=first and full is None)
         elif len(self._held) > _MOST_BODY + MAX_HEAD:
             self.flow.pause_reading()
 
@@ -170,25 +174,18 @@ class Door(HttpToolsProtocol):
 
     # -- ours
 
-    def _advance(self) -> None:
-        """Answer or refuse what is held, as far as it is whole."""
+    def _advance(self, *, looked: bool = False) -> None:
+        """Answer or refuse what is held, as far as it is whole. `looked`: for the first one there is room."""
         while self._held and not self._answering and not self.transport.is_closing():
             request = self._take()
             if request is None:
                 return
-            full = self._full()
+            full = None if looked else self._full()
+            looked = False
             if full is None:
                 self._begin(request)
             else:
                 self._refuse(full, keep=request.keep)
-
-    def _turned_away(self, data: bytes) -> bool:
-        """In an overload most requests are refused: what that costs is taken from those that were let in."""
-        full = self._full()
-        if full is None or not plainly_one(data):
-            return False
-        self._refuse(full, keep=True)
-        return True
 
     def _full(self) -> Busy | None:
         self._asked = self.entrance.crowd.asks(self._asked, self.loop.time())

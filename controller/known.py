@@ -52,7 +52,10 @@ class Known:
         return {**self.record.facts.labels, **self.record.labels}
 
     def serving(self, model: str) -> ModelState | None:
-        return next((m for m in self.record.reported if m.model == model and m.state in _ANSWERS), None)
+        for reported in self.record.reported:  # Not next() of a generator: it is asked for with every request.
+            if reported.model == model and reported.state in _ANSWERS:
+                return reported
+        return None
 
     def away(self, model: str) -> str:
         """Why a version that served here does not answer for a while; empty where none says so."""

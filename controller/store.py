@@ -33,12 +33,19 @@ from controller.writes import Write
 
 T = TypeVar("T")
 
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
+# Pages of the log are of 50 to 150 KB: in pages of 4 KB, SQLite spent twice the time on them. Of a new file only.
+_PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
+_NICENESS = 10
 _ELSEWHERE = "choose another folder with --data"
 
 
 class StoreError(Internal):
     """The database cannot be used."""
+
+
+def _give_way() -> None:
+    """A commit is milliseconds of work, and requests wait for much less: those come first where both want to run."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class Store:
@@ -48,7 +55,7 @@ class Store:
         self._path = path
         self._limits = limits or Limits()
         self._places = threading.BoundedSemaphore(self._limits.store_waiting)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store", initializer=_give_way)
         try:
             self._connection = self._submit(self._open).result()
         except BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from agent.contract.tensors import Tensor
 from controller import tracing
@@ -44,9 +43,13 @@ class Trace:
     steps: list[tuple[str, float, str]] = field(default_factory=list)
     _mark: float = field(default_factory=time.perf_counter)
 
-    @cached_property
+    _traceparent: str = ""
+
+    @property
     def traceparent(self) -> str:
-        return tracing.header(self.trace_id, self.id)
+        if not self._traceparent:
+            self._traceparent = tracing.header(self.trace_id, self.id)
+        return self._traceparent
 
     def step(self, name: str, detail: str, ms: float | None = None) -> None:
         """Close a step: it took `ms`, by default the time since the last one was closed."""

@@ -224,7 +224,7 @@ class _Directory:
 
 
 def _count(statistics: Statistics, trace: Trace) -> None:
-    whole_ms = sum(ms for _, ms, _ in trace.steps)
+    whole_ms = sum([ms for _, ms, _ in trace.steps])
     if trace.state in ("failed", "refused"):
         statistics.failed(trace.model, trace.version, trace.only, whole_ms)
     elif trace.state == "answered":
@@ -241,7 +241,7 @@ def _count(statistics: Statistics, trace: Trace) -> None:
 
 def _finished(fleet: Fleet, trace: Trace) -> None:
     """A request is over: log it, and let routing learn how long its device took."""
-    compute = next((ms for step, ms, _ in reversed(trace.steps) if step == "compute"), 0.0)
+    compute = trace.queue_ms + trace.service_ms
     if trace.artifact and compute:
         fleet.devices.note_service(trace.device, trace.artifact, compute)
     _count(fleet.statistics, trace)

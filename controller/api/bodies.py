@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
+from functools import lru_cache
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -97,7 +98,12 @@ class _Answer(Response):
         self.media_type = media_type
         self.body = body
         told = {**headers, "Content-Length": str(len(body)), "Content-Type": media_type}
-        self.raw_headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in told.items()]
+        self.raw_headers = [(_lower(name), value.encode("latin-1")) for name, value in told.items()]
+
+
+@lru_cache(64)
+def _lower(name: str) -> bytes:
+    return name.lower().encode("latin-1")
 
 
 def _pack(body: bytes, coding: str) -> bytes:
