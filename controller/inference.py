@@ -20,6 +20,7 @@ from controller.admission import AdmissionLimits, House, Room, Spare, over_share
 from controller.departures import Departures
 from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout, TooMany
 from controller.flights import Callers, Flight, Flights
+from controller.patience import Patience
 from controller.race import Landed, Race
 from controller.routing import Candidate, NoRoute, Route
 from controller.trace import STEPS as STEPS
@@ -94,6 +95,7 @@ class Inference:
         self._finished = finished
         self._callers = Callers()
         self._spare = Spare()
+        self._patience = Patience()
         self._preparing = 0
         """Requests that wait for their model to come to a device."""
         self.flights = Flights(limits.admission, limits.attempt_s)
@@ -130,7 +132,7 @@ class Inference:
         """Counts from here on: while a model is on its way to a device, its requests take nothing from others."""
         self.house.enter(time.monotonic())
         self._spare.request()
-        race = Race()
+        race = Race(self._patience)
         compute_ms: float | None = None
         try:
             answer = await self._run(race, trace, route, tensors, until)

@@ -93,11 +93,8 @@ class _Draft:
         """Would it still be short in time with an entry of `at`?"""
         return self._last_at - MOST_S <= at <= self._first_at + MOST_S
 
-    @property
-    def full(self) -> bool:
-        return self.rows >= MOST_ROWS or len(self._body) >= MOST_BYTES
-
-    def add(self, entry: Entry, size: int) -> None:
+    def add(self, entry: Entry, size: int) -> bool:
+        """Is it full now?"""
         _encode_into(entry, self._body, -1)
         self.rows += 1
         self._size += size
@@ -111,6 +108,7 @@ class _Draft:
             self._last_at = at
         elif at < self._first_at:
             self._first_at = at
+        return self.rows >= MOST_ROWS or len(self._body) >= MOST_BYTES
 
     def page(self) -> Page:
         self._body[:_ARRAY_HEAD] = _ARRAY.pack(_ARRAY_32, self.rows)
@@ -144,8 +142,7 @@ class Open(Generic[E]):
             draft = None
         if draft is None:
             draft = self._drafts[entry.model] = _Draft(entry)
-        draft.add(entry, self._size(entry))
-        if draft.full:
+        if draft.add(entry, self._size(entry)):
             del self._drafts[entry.model]
             made.append(draft.page())
         return made

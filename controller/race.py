@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from agent.contract.messages import Answer
 from controller.flights import Flight
+from controller.patience import Patience, Wake, end
 from controller.routing import Route
 
 Landed = Answer | str
@@ -17,11 +18,12 @@ Landed = Answer | str
 class Race:
     """Attempts of one request. The first good answer counts; attempts that it beat are told to nobody."""
 
+    patience: Patience
     flying: dict[str, tuple[Flight, Route]] = field(default_factory=dict)
     tried: set[str] = field(default_factory=set)
     """Devices that failed it, or are late."""
     _news: list[tuple[Flight, Landed]] = field(default_factory=list)
-    _wake: asyncio.Future[None] | None = None
+    _wake: Wake | None = None
 
     def add(self, flight: Flight, route: Route) -> None:
         flight.landed = lambda how: self._landed(flight, how)
@@ -30,13 +32,10 @@ class Race:
     async def next(self, wait_s: float) -> tuple[Flight, Route, Landed] | None:
         """What came of an attempt; None if nothing did in time."""
         if not self._news and wait_s > 0:
-            loop = asyncio.get_running_loop()
-            self._wake = wake = loop.create_future()
-            timer = loop.call_later(wait_s, _done, wake)
+            self._wake = asyncio.get_running_loop().create_future()
             try:
-                await wake
+                await self.patience.wait(self._wake, wait_s)
             finally:
-                timer.cancel()
                 self._wake = None
         if not self._news:
             return None
@@ -53,9 +52,4 @@ class Race:
         assert isinstance(how, Answer | str)
         self._news.append((flight, how))
         if self._wake is not None:
-            _done(self._wake)
-
-
-def _done(wake: asyncio.Future[None]) -> None:
-    if not wake.done():
-        wake.set_result(None)
+            end(self._wake)

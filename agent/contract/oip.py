@@ -7,7 +7,7 @@ tensors follow in the order of the header. Raw tensors are never turned into Pyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -156,15 +156,15 @@ def plainly_raw(request: Request) -> bool:
 def encode(request: Request, tensors: tuple[Tensor, ...], extra: dict[str, Any]) -> tuple[bytes, int | None]:
     """Write a response; `extra` joins the top level (model_name, id, parameters). Returns the body and, where raw
     tensors follow, the length of the JSON header."""
+    if tensors and plainly_raw(request):
+        return _all_raw(tensors, extra)
     chosen = [t for t in tensors if t.name in request.outputs] if request.outputs else tensors
     unknown = set(request.outputs) - {t.name for t in chosen}
     if unknown:
         names = ", ".join(t.name for t in tensors)
         raise ProtocolError(f"no output is called {', '.join(sorted(unknown))}; this model has {names}")
     if chosen and all(request.wants_binary(t.name) for t in chosen):
-        listed = _list_raw(tuple((t.name, t.dtype, t.shape, len(t.data)) for t in chosen))
-        header = msgspec.json.encode({**extra, "outputs": listed})
-        return b"".join((header, *(t.data for t in chosen))), len(header)
+        return _all_raw(chosen, extra)
     outputs: list[dict[str, Any]] = []
     raw: list[bytes] = []
     for tensor in chosen:
@@ -175,6 +175,12 @@ def encode(request: Request, tensors: tuple[Tensor, ...], extra: dict[str, Any])
             outputs.append({**_item(tensor.name, tensor.dtype, tensor.shape), "data": _numbers(tensor)})
     header = msgspec.json.encode({**extra, "outputs": outputs})
     return (header + b"".join(raw), len(header)) if raw else (header, None)
+
+
+def _all_raw(tensors: Sequence[Tensor], extra: dict[str, Any]) -> tuple[bytes, int]:
+    listed = _list_raw(tuple([(t.name, t.dtype, t.shape, len(t.data)) for t in tensors]))
+    header = msgspec.json.encode({**extra, "outputs": listed})
+    return b"".join([header, *[t.data for t in tensors]]), len(header)
 
 
 def _item(name: str, dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Access:
         now = time.time()
         if key.expires_at is not None and key.expires_at <= now:
             raise self._refusal(address, f"the API key {key.name!r} has expired")
-        self._count("key " + key.id, self._limits.key_rate, f"the API key {key.name!r} is used")
+        self._count("key ", key.id, self._limits.key_rate, "the API key {!r} is used", key.name)
         if wanted.of_keys.isdisjoint(key.scopes) and not (wanted.of_keys and "admin" in key.scopes):
             raise Forbidden(
                 f"the API key {key.name!r} may {_list(key.scopes)}; this is {_for(wanted)}", _fitting(wanted)
@@ -114,7 +114,7 @@ class Access:
         return Caller("key", key.name, frozenset(key.scopes), address=address)
 
     def _device(self, device: records.Device, wanted: Needs, address: str) -> Caller:
-        self._count("device " + device.name, self._limits.device_rate, f"the device {device.name} asks")
+        self._count("device ", device.name, self._limits.device_rate, "the device {} asks", device.name)
         if device.state == "revoked":
             raise Forbidden(f"the device {device.name} was revoked", "it may join anew: lepta device add")
         if not wanted.of_devices:
@@ -150,10 +150,10 @@ class Access:
         """Everybody on this machine shares an address."""
         return self._limits.key_rate if is_loopback(address) else self._limits.stranger_rate
 
-    def _count(self, who: str, rate: Rate, told: str) -> None:
-        wait = self._callers.take(who, rate, time.monotonic())
+    def _count(self, kind: str, who: str, rate: Rate, told: str, name: str) -> None:
+        wait = self._callers.take(kind + who, rate, time.monotonic())
         if wait:
-            raise _too_many(told, wait)
+            raise _too_many(told.format(name), wait)
 
 
 def _too_many(told: str, wait: float) -> TooMany:
