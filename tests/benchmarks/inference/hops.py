@@ -34,7 +34,7 @@ class _Spent(NamedTuple):
 
 def figures(folder: Path, quick: bool) -> list[Figure]:
     content = dscnn()
-    with Fleet(folder / "fleet") as fleet:
+    with Fleet(folder / "fleet", peers.AS_STARTED) as fleet:
         agent = fleet.add_agent(DEVICE)
         fleet.roll_out(MODEL, fleet.push(MODEL, content))
         target, _ = peers.ours(fleet, content, "")
