@@ -36,6 +36,7 @@ class Broker(msgspec.Struct, frozen=True):
     """Speak TLS, trust the controller's CA only, and show the agent's certificate."""
     public: bool = False
     """Somebody else's broker: with TLS, the system's trust store says whether it is the right one."""
+    at_once: bool = False  # It sends small packets at once: what was read is acknowledged with the answer to it.
 
 
 class Listener(Protocol):
@@ -217,7 +218,8 @@ class Link:
         while self._alive(sock):
             self._inbox += sock.messages(qos_1=not self._client.want_write())
             if not sock.waiting:
-                wire.quick_ack(sock.real)
+                if not self._broker.at_once:
+                    wire.quick_ack(sock.real)
                 break
             self._client.loop_read()
         if sock.put:

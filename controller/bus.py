@@ -13,6 +13,7 @@ from collections.abc import Callable
 from agent.contract import topics
 from agent.contract.topics import Topic
 from controller.broker import Broker
+from controller.broker.port import sends_at_once
 from controller.connection import Connection, ConnectionFailed, Login
 from controller.settings import Limits
 
@@ -158,6 +159,7 @@ class Bus:
             will_topic=topics.CONTROLLER_STATUS,
             will=self._status(False),
             tls=broker.tls,
+            acknowledge=not sends_at_once(broker.kind),
         )
 
     def _received(self, topic: str, payload: bytes) -> None:

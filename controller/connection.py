@@ -47,6 +47,8 @@ class Login:
     will: bytes
     tls: bool = False
     """Trust whom this machine trusts."""
+    acknowledge: bool = True
+    """What was read, at once: the broker may wait for that."""
 
 
 @dataclass
@@ -239,7 +241,7 @@ class Connection:
 
     def _readable(self) -> None:
         self._guarded(self._read)
-        if self._socket is not None:
+        if self._socket is not None and self._login.acknowledge:
             wire.quick_ack(self._socket.real)
 
     def _read(self) -> None:

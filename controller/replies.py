@@ -208,6 +208,8 @@ class DeviceBroker(Reply, frozen=True, kw_only=True):
     password: str = ""
     tls: bool = False
     public: bool = False
+    at_once: bool = False
+    """It sends small packets at once, and waits for no acknowledgement before."""
 
 
 class Identity(Reply, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from controller import records, replies, wheel, writes
 from controller.api.access import JOINING, OPEN, OPERATE, caller_of, controller_of, hash_of
 from controller.api.errors import reply
 from controller.api.schemas import Enrolment, NewCertificate, NewClaim
+from controller.broker.port import sends_at_once
 from controller.errors import Forbidden, UserError
 from controller.identity.authority import Issued, public_key_of
 from controller.identity.enrolment import Application
@@ -159,7 +160,7 @@ def _broker(controller: Controller) -> replies.DeviceBroker:
     broker = controller.broker
     if broker.agents_port:
         # No host: devices follow the controller by name.
-        return replies.DeviceBroker(port=broker.agents_port, tls=True)
+        return replies.DeviceBroker(port=broker.agents_port, tls=True, at_once=sends_at_once(broker.kind))
     return replies.DeviceBroker(
         host=broker.host,
         port=broker.port,
@@ -167,4 +168,5 @@ def _broker(controller: Controller) -> replies.DeviceBroker:
         password=broker.password,
         tls=broker.tls,
         public=broker.tls,
+        at_once=sends_at_once(broker.kind),
     )

@@ -44,6 +44,12 @@ class Admission:
     bound: tuple[BoundTopic, ...] = ()
 
 
+def sends_at_once(kind: Kind) -> bool:
+    """Does such a broker send small packets at once, as ours are told to? Others may keep one back until what was sent
+    before is acknowledged (Nagle's algorithm): then each read has to be, which costs two of a hundred requests."""
+    return kind == "mosquitto"
+
+
 class Broker(Protocol):
     """`port` and the rest are final once `start` has returned."""
 

@@ -98,7 +98,8 @@ def test_a_device_that_waits_for_approval_gets_nothing_until_it_has_it(world: Wo
     first = _ask(world, application(world.client.claim(approve=False).token, key, "waits"))
     told = first.json()
     assert (first.status_code, told["state"]) == (202, "pending")
-    assert told["broker"] == {"host": "", "port": 0, "username": "", "password": "", "tls": False, "public": False}
+    nowhere = {"host": "", "port": 0, "username": "", "password": "", "tls": False, "public": False, "at_once": False}
+    assert told["broker"] == nowhere
     assert (world.client.broker().password or "no password") not in first.text
     assert _as_device(world, told, key).status_code == 202
     digest = world.http.put("/api/v1/files", content=b"content").json()["digest"]
@@ -195,6 +196,7 @@ def test_with_lan_a_device_gets_a_certificate_in_its_name_and_no_password(lan: L
         "password": "",
         "tls": True,
         "public": False,
+        "at_once": True,
     }
     certificate = x509.load_pem_x509_certificate(device.told["certificate"].encode())
     [name] = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

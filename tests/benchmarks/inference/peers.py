@@ -159,7 +159,12 @@ def _evaluate(turns: Turns, raw_us: float, broker: str) -> list[Figure]:
     local_cpu = statistics.median(turn.cpu_us for turn in turns["local", 4]) / raw_us
     names = sorted({name for name, _ in turns}, key=lambda name: (name not in OUR, name))
     return [
-        at_most("gateway_cpu_over_mlserver", over("gateway", "mlserver", 4, "cpu_us"), 1.3, note=f"4 callers; broker {broker}"),
+        at_most(
+            "gateway_cpu_over_mlserver",
+            over("gateway", "mlserver", 4, "cpu_us"),
+            1.3,
+            note=f"4 callers; broker {broker}",
+        ),
         Figure("gateway_rps_over_mlserver", rate, "", ">= 1.5", rate >= 1.5, "16 callers"),
         at_most("gateway_p99_over_mlserver", p99, 1.0, note="the worse of 4 and 16 callers"),
         Figure("local_rps_over_mlserver", local_rate, "", ">= 2", local_rate >= 2, "16 callers"),
