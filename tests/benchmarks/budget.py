@@ -30,6 +30,7 @@ _STATIONS = {
 }
 _SERVERS = {
     "gateway": "Lepta, gateway: HTTP, MQTT, agent and back",
+    "embedded": "Lepta, gateway with the embedded broker",
     "local": "Lepta, local endpoint of the agent",
     "mlserver": "MLServer",
     "fastapi": "FastAPI alone",

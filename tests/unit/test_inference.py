@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import msgspec
@@ -39,6 +40,7 @@ class Devices:
 
     def __init__(self, **behaviour: Behaviour) -> None:
         self.behaviour = behaviour
+        self.numbers = itertools.count()
         self.sent: list[tuple[str, Infer]] = []
         self.connected = True
         self.blobs: dict[str, bytes] = {}
@@ -46,12 +48,14 @@ class Devices:
         self.traces: list[Trace] = []
         self.windows: dict[str, int] = {}
         self.draw = 0.0
+        self.together = 0
+        """Requests that each device takes in one message."""
         self.asked_twice = asyncio.Event()
         self.inference = Inference(
             self,
             self,
             limits=LIMITS,
-            new_id=lambda: f"request-{len(self.sent)}",
+            new_id=lambda: f"request-{next(self.numbers)}",
             draw=lambda: self.draw,
             keep_blob=self.keep,
             blob_used=self.used.append,
@@ -72,6 +76,7 @@ class Devices:
                 version=1 if serves else 0,
                 window=self.windows.get(name, 256),
                 held=self.inference.flights.pace(name, model).held,
+                together=self.together,
             )
             for n, name in enumerate(self.behaviour)
         ]
@@ -91,10 +96,14 @@ class Devices:
         self.sent.append((device, message))
         if "." in message.request:
             self.asked_twice.set()
-        answer = self.behaviour[device](message)
-        if self.connected and answer is not None:
-            asyncio.get_running_loop().call_soon(self.inference.answered, device, answer)
+        for one in message.each():
+            answer = self.behaviour[device](one)
+            if self.connected and answer is not None:
+                asyncio.get_running_loop().call_soon(self.inference.answered, device, answer)
         return self.connected
+
+    def flush(self) -> None:
+        """What is published here is there at once."""
 
     def keep(self, content: bytes) -> FileRef:
         self.blobs["b" * 64] = content
@@ -122,6 +131,34 @@ def test_the_first_device_answers_and_every_step_has_its_time() -> None:
     assert [step for step, _, _ in trace.steps] == list(STEPS[:6])
     assert all(ms >= 0 for _, ms, _ in trace.steps)
     assert (trace.state, trace.device, trace.attempts) == ("answered", "a", 1)
+
+
+def test_requests_of_the_same_moment_share_a_message_where_their_device_takes_that() -> None:
+    devices = Devices(a=good)
+    devices.together = 64
+
+    async def both() -> tuple[Answer, Answer]:
+        return await asyncio.gather(devices.ask(), devices.ask())
+
+    answers = asyncio.run(both())
+    [(_, message)] = devices.sent
+    assert [one.request for one in message.each()] == [answer.request for answer in answers]
+    assert message.together
+    assert len({answer.request for answer in answers}) == 2
+
+
+def test_what_is_gathered_while_the_broker_goes_away_fails_in_words_and_leaves_nothing_behind() -> None:
+    devices = Devices(a=good)
+    devices.together, devices.connected = 64, False
+
+    async def both() -> tuple[Answer | BaseException, Answer | BaseException]:
+        return await asyncio.gather(devices.ask(), devices.ask(), return_exceptions=True)
+
+    for error in asyncio.run(both()):
+        assert isinstance(error, DeviceError)
+        assert "broker is not connected" in error.message
+    assert len(devices.inference.flights) == 0
+    assert devices.inference.flights.pace("a", "digits").held == 0
 
 
 def test_a_silent_device_is_given_up_and_another_one_answers() -> None:
