@@ -77,7 +77,7 @@ class Answering:
             if inputs is None:
                 return None
             found = self._run(inputs)
-            mine = list(_parts(found, [each.rows for each in read]))
+            mine = list(_parts(found, orders, [each.rows for each in read]))
             written = [self._write(order, each, part) for order, each, part in zip(orders, read, mine, strict=True)]
         except _FAULTY:
             return None
@@ -153,13 +153,14 @@ def _stacked(requests: Sequence[tuple[Tensor, ...]]) -> dict[str, Array] | None:
     return {tensors[0].name: np.concatenate([to_array(tensor) for tensor in tensors]) for tensors in columns}
 
 
-def _parts(found: _Found, rows: Sequence[int]) -> Iterator[_Found]:
-    """Each request's own."""
+def _parts(found: _Found, orders: Sequence[frames.Compute], rows: Sequence[int]) -> Iterator[_Found]:
+    """Each request's own; as stored only for whom wants it so."""
     first = 0
-    for count in rows:
+    for order, count in zip(orders, rows, strict=True):
         mine = slice(first, first + count)
         first += count
-        yield _Found(*({name: array[mine] for name, array in side.items()} for side in found))
+        stored = {name: array[mine] for name, array in found.stored.items()} if order.stored else {}
+        yield _Found(stored, {name: array[mine] for name, array in found.reals.items()})
 
 
 def character(output: Array) -> tuple[tuple[int, ...], float | None]:

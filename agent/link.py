@@ -144,7 +144,8 @@ class Link:
             self._flush()
         else:
             self._send(letter)
-        self._after_use()
+        if not self._flushing:  # Else all is looked at when this turn ends.
+            self._after_use()
 
     def stop(self) -> None:
         """Say goodbye (no will) and close. What was published before is sent first, as far as it takes no time."""
@@ -215,7 +216,7 @@ class Link:
         if sock is None:
             return
         sock.fill()
-        while self._alive(sock):
+        while self._client.lean is sock:
             self._inbox += sock.messages(qos_1=not self._client.want_write())
             if not sock.waiting:
                 if not self._broker.at_once:
@@ -225,9 +226,6 @@ class Link:
         if sock.put:
             self._flush_soon()
         self._after_use()
-
-    def _alive(self, sock: LeanSocket) -> bool:
-        return self._client.lean is sock
 
     def _busy(self) -> bool:
         """Does the socket take no more for now?"""

@@ -9,11 +9,13 @@ from agent.contract.messages import MAX_PAYLOAD, Answer, Fault, Infer, Result, S
 from agent.lines import Ask, Fed, Waiting
 from agent.serving import Member
 
+_OF_THIS_DEVICE = (Ask, Fed)  # A union would be made anew with each request.
+
 
 def told_here(item: Waiting, computed: frames.Computed, member: Member | None) -> bool:
     """Was it asked for on this device? Then who asked is told."""
     message = item.message
-    if isinstance(message, Ask | Fed):
+    if isinstance(message, _OF_THIS_DEVICE):
         message.answered(item, computed, member)
         return True
     return False
@@ -22,7 +24,7 @@ def told_here(item: Waiting, computed: frames.Computed, member: Member | None) -
 def reply(item: Waiting, computed: frames.Computed, member: Member | None, now: float) -> Answer | Result:
     """The answer or result; `member` is the worker that computed it, None if none did."""
     message = item.message
-    assert not isinstance(message, Ask | Fed)  # Who asked is told, and not the controller.
+    assert not isinstance(message, _OF_THIS_DEVICE)  # Who asked is told, and not the controller.
     queue_ms = max(0.0, (item.sent or now) - item.received) * 1000
     artifact = member.pointer.wanted.artifact if member else ""
     ready = member.ready if member else None

@@ -117,12 +117,14 @@ _BESIDE = 1024
 def together(messages: Sequence[_M], most_bytes: int) -> list[_M]:
     """The same in as few messages: those for one artifact that follow each other share one, with at most
     MOST_TOGETHER and about `most_bytes` in it. None of them holds several already, or lies in a blob."""
+    if len(messages) == 1:
+        return list(messages)
     groups: list[list[_M]] = []
     left = 0
     for message in messages:
         size = _size(message)
         last = groups[-1] if groups else None
-        if last is not None and size <= left and len(last) < MOST_TOGETHER and _alike(last[0], message):
+        if last is not None and size <= left and len(last) < MOST_TOGETHER and _like(last[0]) == _like(message):
             last.append(message)
         else:
             groups.append([message])
@@ -132,27 +134,22 @@ def together(messages: Sequence[_M], most_bytes: int) -> list[_M]:
 
 
 def _size(message: Infer | Answer) -> int:
-    tensors = message.inputs if isinstance(message, Infer) else message.outputs
-    fault = message.fault if isinstance(message, Answer) else None
-    return _BESIDE + sum(len(t.data) for t in tensors) + (4 * len(fault.message) if fault is not None else 0)
+    if isinstance(message, Infer):
+        return _BESIDE + sum([len(tensor.data) for tensor in message.inputs])
+    said = 4 * len(message.fault.message) if message.fault is not None else 0
+    return _BESIDE + said + sum([len(tensor.data) for tensor in message.outputs])
 
 
-def _alike(one: Infer | Answer, other: Infer | Answer) -> bool:
-    if isinstance(one, Answer) and isinstance(other, Answer):
-        return one.artifact == other.artifact and one.version == other.version and one.runtime == other.runtime
-    return (
-        isinstance(one, Infer)
-        and isinstance(other, Infer)
-        and (one.artifact == other.artifact and one.model == other.model)
-    )
+def _like(message: Infer | Answer) -> tuple[object, ...]:
+    """What is said once for all in a message."""
+    if isinstance(message, Infer):
+        return message.artifact, message.model
+    return message.artifact, message.version, message.runtime
 
 
 def _joined(group: list[_M]) -> _M:
-    first, rest = group[0], group[1:]
-    if not rest:
-        return first
-    more = tuple(_one(message) for message in rest)
-    return msgspec.structs.replace(first, more=more)
+    first, *rest = group
+    return msgspec.structs.replace(first, more=tuple([_one(message) for message in rest])) if rest else first
 
 
 def _one(message: Infer | Answer) -> OneInfer | OneAnswer:
