@@ -201,8 +201,6 @@ class _ForkedWorker:
         self._listener = listener
         self._buffer = frames.Buffer()
         self._out = bytearray()
-        self._computing = 0
-        """Requests that it has not answered yet."""
         self._pid: int | None = None
         self._behind_s = behind_s
         self._behind: Timer | None = None
@@ -215,11 +213,9 @@ class _ForkedWorker:
         loop.watch(sock, self._readable)
 
     def compute(self, order: frames.Compute) -> None:
-        """At once for a worker that waits; what comes in the same turn for a busy one goes in one write."""
-        self._computing += 1
+        """All of a turn goes in one write: the worker answers as one what it finds together."""
         if self._sock is None:
-            self.send(order)
-            return
+            return  # As in `send`.
         if not self._out:
             self._loop.defer(self._flush_deferred)
         self._out += frames.encode(order)
@@ -304,9 +300,7 @@ class _ForkedWorker:
     def _deliver(self, data: bytes) -> None:
         try:
             for content in self._buffer.feed(data):
-                frame = frames.decode_from_worker(content)
-                self._computing -= isinstance(frame, frames.Computed)
-                self._listener(self, frame)
+                self._listener(self, frames.decode_from_worker(content))
         except frames.FrameError as error:
             self._garbage = str(error)
             self.kill()

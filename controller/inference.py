@@ -23,8 +23,7 @@ from controller.flights import Callers, Flight, Flights
 from controller.patience import Patience
 from controller.race import Landed, Race
 from controller.routing import Candidate, NoRoute, Route
-from controller.trace import STEPS as STEPS
-from controller.trace import Trace as Trace
+from controller.trace import Trace
 
 FULL = "the controller has all the requests that it can answer in time"
 _NO_ROOM = "no room"

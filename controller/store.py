@@ -33,7 +33,7 @@ from controller.writes import Write
 
 T = TypeVar("T")
 
-# Pages of the log are of 50 to 150 KB: in pages of 4 KB, SQLite spent twice the time on them. Of a new file only.
+# Of a new file only. A page of the log is long: each page of SQLite's that it lies in is written, read and freed alone.
 _PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
 _NICENESS = 10
 _ELSEWHERE = "choose another folder with --data"

@@ -24,7 +24,7 @@ from controller.errors import Busy
 from controller.examples import Examples
 from controller.fleet import Event, Fleet
 from controller.ids import Ordered
-from controller.inference import Inference, InferenceLimits, Trace
+from controller.inference import Inference, InferenceLimits
 from controller.jobs import Jobs
 from controller.keys import Keys
 from controller.on_demand import OnDemand
@@ -39,6 +39,7 @@ from controller.runs import Runs
 from controller.settings import Settings
 from controller.store import Store
 from controller.tick import Tick
+from controller.trace import Trace
 from controller.user_requests import UserRequests
 from firmware_profiles.profile import Profile
 

@@ -20,8 +20,8 @@ from controller.api.models import artifacts_of, find_version, version_number
 from controller.api.oip_models import specs_of
 from controller.api.policies import wait_of
 from controller.errors import BadRequest, Busy, LeptaError, Preparing
-from controller.inference import Trace
 from controller.parts import Controller
+from controller.trace import Trace
 
 router = APIRouter(prefix="/v2", tags=["inference"])
 _HEADER_LENGTH = oip.HEADER_LENGTH.lower()

@@ -25,8 +25,8 @@ from controller.api.infer import Call, Traced, answer_of, call_of
 from controller.api.models import artifacts_of, find_version
 from controller.api.oip_models import tensor_infos
 from controller.errors import BadRequest, Busy
-from controller.inference import Trace
 from controller.parts import Controller
+from controller.trace import Trace
 
 router = APIRouter(tags=["inference"])
 # Files of one request, one row each.

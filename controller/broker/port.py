@@ -46,7 +46,7 @@ class Admission:
 
 def sends_at_once(kind: Kind) -> bool:
     """Does such a broker send small packets at once, as ours are told to? Others may keep one back until what was sent
-    before is acknowledged (Nagle's algorithm): then each read has to be, which costs two of a hundred requests."""
+    before is acknowledged (Nagle's algorithm): then each read has to be, which costs a system call and a packet."""
     return kind == "mosquitto"
 
 

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from controller.inference import STEPS
 from controller.policy import KEEP
+from controller.trace import STEPS
 from tests.builders import FEATURES, classifier
 from tests.system.world import World
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agent.runtime import load, predict
-from controller.inference import STEPS
+from controller.trace import STEPS
 from tests.builders import RUNTIMES
 from tests.model_files import float_tflite
 from tests.system import cli

@@ -14,8 +14,9 @@ from agent.contract.manifest import FileRef
 from agent.contract.messages import MAX_INLINE, Answer, Fault, Infer, Message, decode_tensors
 from agent.contract.tensors import Tensor
 from controller.errors import BadRequest, Busy, DeviceError, LeptaError, NotFound, Timeout, TooMany
-from controller.inference import STEPS, Inference, InferenceLimits, Trace
+from controller.inference import Inference, InferenceLimits
 from controller.routing import Candidate
+from controller.trace import STEPS, Trace
 
 ARTIFACT = "1" * 64
 ROW = (Tensor("x", "float32", (1, 2), np.ones((1, 2), np.float32).tobytes()),)
