@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +46,8 @@ class StoreError(Internal):
 
 def _give_way() -> None:
     """A commit is milliseconds of work, and requests wait for much less: those come first where both want to run."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    if sys.platform == "linux":  # Elsewhere it would be the whole process that gives way, and not this thread.
+        os.nice(_NICENESS)
 
 
 class Store:

@@ -477,3 +477,23 @@ def test_an_up_to_date_database_opens_without_alembic(tmp_path: Path) -> None:
 def test_every_column_has_its_field() -> None:
     for record, table in TABLES.items():
         assert {field.name for field in msgspec.structs.fields(record)} == {column.name for column in table.columns}
+
+
+@pytest.mark.parametrize("niceness", [0, 15])
+def test_only_the_databases_thread_gives_way_however_nice_the_controller_is(tmp_path: Path, niceness: int) -> None:
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys, pathlib; from controller.store import Store; before = os.nice(int(sys.argv[2]));"
+            "store = Store(pathlib.Path(sys.argv[1])); its = store.read_now(lambda _: os.nice(0));"
+            "store.close(); print(os.nice(0) - before, its > before or its == 19)",
+            str(tmp_path / "lepta.db"),
+            str(niceness),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert said.split() == ["0", str(sys.platform == "linux")]  # Elsewhere niceness is the process's.
