@@ -9,10 +9,12 @@ under way leave without waiting: one half is computed while the other is receive
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.contract.messages import Infer
+from controller.alarm import Alarm
 
 # Turns of the loop between the wish to leave and leaving: who asks at the same time is heard meanwhile. After answers
 # they are more, since those who got them ask again.
@@ -28,7 +30,8 @@ class _Gate:
     """What waits for one device."""
 
     waiting: list[Infer] = field(default_factory=list)
-    timer: asyncio.TimerHandle | None = None
+    until: float = math.inf
+    """When it opens at the latest, by the loop's clock."""
     opening: bool = False
 
 
@@ -42,6 +45,7 @@ class Departures:
         self._outstanding = outstanding
         self._wait_s = wait_s
         self._gates: dict[str, _Gate] = {}
+        self._alarm = Alarm(self._look)
 
     def add(self, device: str, request: Infer) -> None:
         """It is outstanding already."""
@@ -55,8 +59,9 @@ class Departures:
             self._go(device, gate)
         elif away <= 0:
             self._go_in(device, gate, _FIRST_TURNS)
-        elif gate.timer is None:
-            gate.timer = asyncio.get_running_loop().call_later(self._wait_s, self._go, device, gate)
+        elif gate.until == math.inf:
+            gate.until = asyncio.get_running_loop().time() + self._wait_s
+            self._alarm.by(gate.until)
 
     def returned(self, device: str) -> None:
         """One that had left is answered, or will not be."""
@@ -77,8 +82,12 @@ class Departures:
         else:
             self._go(device, gate)
 
+    def _look(self, now: float) -> float:
+        for device, gate in list(self._gates.items()):
+            if gate.until <= now:
+                self._go(device, gate)
+        return min((gate.until for gate in self._gates.values()), default=math.inf)
+
     def _go(self, device: str, gate: _Gate) -> None:
         del self._gates[device]
-        if gate.timer is not None:
-            gate.timer.cancel()
         self._leave(device, gate.waiting)

@@ -27,6 +27,8 @@ from controller.trace import Trace
 
 FULL = "the controller has all the requests that it can answer in time"
 _NO_ROOM = "no room"
+_SURELY_S = 0.001
+"""Later than a moment, one looks what it has brought."""
 _LATER = "wait as long as Retry-After says, or add devices"
 
 
@@ -181,7 +183,7 @@ class Inference:
     async def _run(self, race: Race, trace: Trace, route: Route, tensors: tuple[Tensor, ...], until: float) -> Answer:
         """Attempts one after the other, and a second one beside the first when that is late."""
         fault = self._send(race, trace, route, tensors, until)
-        while (left := until - time.monotonic()) > 0:
+        while (now := time.monotonic()) < until:
             if not race.flying:
                 if trace.attempts >= self._limits.attempts:
                     raise DeviceError(f"{trace.attempts} attempts failed; last: {fault}")
@@ -189,7 +191,7 @@ class Inference:
                 again = await self._route(trace, frozenset(race.tried), admitted=True)
                 fault = self._send(race, trace, again, tensors, until)
                 continue
-            news = await race.next(min(left, self._patience_s(race, trace)))
+            news = await race.next(min(until, self._look_at(race, trace, now)))
             if news is None:
                 fault = self._late(race, trace, tensors, until) or fault
                 continue
@@ -234,22 +236,20 @@ class Inference:
             if flight.landed is not None:
                 flight.landed("the broker is not connected")
 
-    def _patience_s(self, race: Race, trace: Trace) -> float:
-        """How long to wait before something is done: until the newest attempt is late, again each time that it is so
-        late once more, or until the oldest is given up."""
-        newest, _ = next(reversed(race.flying.values()))
-        oldest, _ = next(iter(race.flying.values()))
-        now = time.monotonic()
-        given_up = max(0.0, oldest.sent + self._limits.attempt_s - now) + 0.001
+    def _look_at(self, race: Race, trace: Trace, now: float) -> float:
+        """When something has to be done: once the newest attempt is late, again each time that it is so late once more,
+        and once the oldest is given up."""
+        newest, oldest = race.newest, race.oldest
+        given_up = oldest.sent + self._limits.attempt_s + _SURELY_S
         late_ms = self.flights.pace(newest.device, trace.model).late_ms()
         if late_ms is None or trace.attempts >= self._limits.attempts:
             return given_up
-        late = late_ms / 1000
-        return min(given_up, late - (now - newest.sent) % late + 0.001)
+        late_s = late_ms / 1000
+        return min(given_up, now + late_s - (now - newest.sent) % late_s + _SURELY_S)
 
     def _late(self, race: Race, trace: Trace, tensors: tuple[Tensor, ...], until: float) -> str:
         """Nothing came in time: give up what is too old, else ask another device as well, if one is free for it."""
-        oldest, _ = next(iter(race.flying.values()))
+        oldest = race.oldest
         if time.monotonic() - oldest.sent >= self._limits.attempt_s:
             del race.flying[oldest.id]
             oldest.landed = None

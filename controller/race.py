@@ -29,12 +29,20 @@ class Race:
         flight.landed = lambda how: self._landed(flight, how)
         self.flying[flight.id] = (flight, route)
 
-    async def next(self, wait_s: float) -> tuple[Flight, Route, Landed] | None:
-        """What came of an attempt; None if nothing did in time."""
-        if not self._news and wait_s > 0:
+    @property
+    def oldest(self) -> Flight:
+        return next(iter(self.flying.values()))[0]
+
+    @property
+    def newest(self) -> Flight:
+        return next(reversed(self.flying.values()))[0]
+
+    async def next(self, until: float) -> tuple[Flight, Route, Landed] | None:
+        """What came of an attempt; None if nothing did until then, in monotonic seconds as the event loop counts."""
+        if not self._news:
             self._wake = asyncio.get_running_loop().create_future()
             try:
-                await self.patience.wait(self._wake, wait_s)
+                await self.patience.wait(self._wake, until)
             finally:
                 self._wake = None
         if not self._news:

@@ -14,7 +14,7 @@ def test_a_wait_that_nobody_ends_is_over_in_time(wait_s: float) -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await asyncio.wait_for(Patience().wait(loop.create_future(), wait_s), 5)
+        await asyncio.wait_for(Patience().wait(loop.create_future(), began + wait_s), 5)
         assert loop.time() - began >= wait_s - 0.001
 
     asyncio.run(story())
@@ -26,7 +26,7 @@ def test_a_wait_ends_at_once_when_it_is_told_to(wait_s: float) -> None:
         loop = asyncio.get_running_loop()
         patience, wake = Patience(), loop.create_future()
         loop.call_soon(end, wake)
-        await asyncio.wait_for(patience.wait(wake, wait_s), 5)
+        await asyncio.wait_for(patience.wait(wake, loop.time() + wait_s), 5)
         end(wake)  # Twice is no harm.
 
     asyncio.run(story())
@@ -38,7 +38,7 @@ def test_waits_of_all_lengths_end_in_their_order_and_one_that_is_given_up_distur
         over: list[float] = []
 
         async def one(wait_s: float) -> None:
-            await patience.wait(loop.create_future(), wait_s)
+            await patience.wait(loop.create_future(), loop.time() + wait_s)
             over.append(wait_s)
 
         given_up = asyncio.create_task(one(60.0))
