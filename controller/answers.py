@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from agent.contract.tensors import Tensor
 from controller import answer_rows, policy
 from controller.entries import FullAnswer, told_of
 from controller.pages import Open, Page
@@ -47,9 +46,11 @@ class Answers:
         how = self._policies.of(trace.model)
         if not trace.attempts or not policy.keeps(how, trace.state != "answered", self._draw()):
             return _NOT_KEPT
-        if not policy.keeps_inputs(how):
+        size = policy.ROW_BYTES + sum([len(tensor.data) for tensor in trace.outputs])
+        if policy.keeps_inputs(how):
+            size += trace.bytes
+        else:
             trace.inputs = ()
-        size = policy.ROW_BYTES + _bytes(trace.outputs) + _bytes(trace.inputs)
         full = self._open.add(_entry(trace, size))
         if full:
             self._close(full)
@@ -100,10 +101,6 @@ class Answers:
         self._writing = 0
 
 
-def _bytes(tensors: tuple[Tensor, ...]) -> int:
-    return sum([len(tensor.data) for tensor in tensors]) if tensors else 0
-
-
 def _entry(trace: Trace, size: int) -> FullAnswer:
-    ms = sum([ms for _, ms, _ in trace.steps])
-    return FullAnswer(*told_of(trace), trace.error[:_MOST_ERROR], ms, size, trace.outputs, trace.inputs or None)
+    error = trace.error[:_MOST_ERROR]
+    return FullAnswer(*told_of(trace), error, trace.ms, size, trace.outputs, trace.inputs or None)

@@ -20,7 +20,7 @@ import msgspec
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request
+from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request, whole
 from controller.admission import Crowd
 from controller.api.errors import error_body
 from controller.errors import Busy
@@ -101,6 +101,8 @@ class Door(HttpToolsProtocol):
     _reading = False
     """Uvicorn reads one."""
     _answering = False
+    _task: asyncio.Task[None]
+    """It answers, while somebody does."""
     _leaving = False
     """The connection is closed after the answer at hand."""
     _lacks = 1
@@ -134,6 +136,10 @@ class Door(HttpToolsProtocol):
         if full is not None and plainly_one(data):
             # In an overload most requests are refused: what that costs is taken from those that were let in.
             self._refuse(full, keep=True)
+            return
+        request = whole(data, _MOST_BODY) if first and full is None else None
+        if request is not None and self.entrance.way.takes(request):
+            self._begin(request)
             return
         self._held += data
         self._lacks -= len(data)
@@ -234,24 +240,22 @@ class Door(HttpToolsProtocol):
     def _begin(self, request: Request) -> None:
         self._answering = True
         self.entrance.inside += 1
-        self.tasks.add(self.loop.create_task(self._serve(request)))
-
-    async def _serve(self, request: Request) -> None:
-        try:
-            await self._answer(request)
-        finally:
-            # Here, because a callback of the task would take a turn of the loop.
-            self.tasks.discard(asyncio.current_task())
+        self._task = self.loop.create_task(self._answer(request))
+        self.tasks.add(self._task)
 
     async def _answer(self, request: Request) -> None:
         try:
-            response = await self.entrance.way.answer(request, self.client[0] if self.client else "")
+            try:
+                response = await self.entrance.way.answer(request, self.client[0] if self.client else "")
+            finally:
+                self.entrance.inside -= 1
+            if not self.transport.is_closing():
+                self.transport.write(self._told(response, keep=request.keep and not self._leaving))
+                if self.flow.write_paused:
+                    await self.flow.drain()
         finally:
-            self.entrance.inside -= 1
-        if not self.transport.is_closing():
-            self.transport.write(self._told(response, keep=request.keep and not self._leaving))
-            if self.flow.write_paused:
-                await self.flow.drain()
+            # Here, because a callback of the task would take a turn of the loop.
+            self.tasks.discard(self._task)
         self._answering = False
         self._ended(keep=request.keep)
         self._advance()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controller.admission import AdmissionLimits, Pace
 
@@ -16,7 +16,7 @@ from controller.admission import AdmissionLimits, Pace
 _PACES = 20_000
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Flight:
     """One attempt of one request at one device. `landed` is told once how it ended, unless nobody waits any more."""
 
@@ -28,6 +28,8 @@ class Flight:
     artifact: str = ""
     blob: str = ""
     """Digest of its inputs, where they are too large for a message."""
+    pace: Pace = field(init=False)
+    """The device's for the model, once it has begun."""
     there: int = 0
     """How many requests for the model were at the device with it."""
 
@@ -69,7 +71,8 @@ class Flights:
     def begin(self, flight: Flight) -> None:
         self._flying[flight.id] = flight
         self._at[flight.device] += 1
-        flight.there = self.pace(flight.device, flight.model).sent()
+        flight.pace = self.pace(flight.device, flight.model)
+        flight.there = flight.pace.sent()
 
     def answered(self, attempt: str, device: str, now: float, spent: tuple[float, float] | None) -> Flight | None:
         """The attempt that this answers; None for one that is late, repeated or foreign. `spent`: milliseconds in the
@@ -77,7 +80,7 @@ class Flights:
         flight = self._flying.get(attempt)
         if flight is None or flight.device != device:
             return None
-        pace = self.pace(device, flight.model)
+        pace = flight.pace
         if spent is None:
             pace.gone()
         else:
@@ -89,7 +92,7 @@ class Flights:
     def end(self, flight: Flight) -> None:
         """Nothing will come of it any more. May run twice."""
         if self._flying.get(flight.id) is flight:
-            self.pace(flight.device, flight.model).gone()
+            flight.pace.gone()
             self._remove(flight)
 
     def lost(self, device: str) -> list[Flight]:

@@ -118,8 +118,7 @@ class Inference:
         caller calls `close`. `prepare_s`: how long of that to wait for a model that no device has; None: all of it."""
         if self.house.full:
             self._refuse(trace, FULL, self.house.drain_ms() / 1000)
-        trace.inputs, trace.rows = tensors, tensors[0].shape[0]
-        trace.step("user request", f"{sum(len(t.data) for t in tensors)} bytes of tensors")
+        trace.asks(tensors)
         deadline_s = min(deadline_s or self._limits.deadline_s, self._limits.deadline_s)
         until = time.monotonic() + deadline_s
         self._callers.enter(trace.caller)
@@ -241,7 +240,7 @@ class Inference:
         and once the oldest is given up."""
         newest, oldest = race.newest, race.oldest
         given_up = oldest.sent + self._limits.attempt_s + _SURELY_S
-        late_ms = self.flights.pace(newest.device, trace.model).late_ms()
+        late_ms = newest.pace.late_ms()
         if late_ms is None or trace.attempts >= self._limits.attempts:
             return given_up
         late_s = late_ms / 1000
@@ -335,7 +334,7 @@ class Inference:
         raise Busy(message, _LATER, retry_s=retry_s)
 
     def _message(self, attempt: str, route: Route, trace: Trace, tensors: tuple[Tensor, ...], left_s: float) -> Infer:
-        small = sum(len(t.data) for t in tensors) <= MAX_INLINE
+        small = trace.bytes <= MAX_INLINE
         return Infer(
             request=attempt,
             model=trace.model,

@@ -17,14 +17,13 @@ class Patience:
         self._until: dict[Wake, float] = {}
         self._alarm = Alarm(self._look)
 
-    async def wait(self, wake: Wake, until: float) -> None:
-        """Until somebody sets `wake`, or that moment of the loop's clock."""
+    def begin(self, wake: Wake, until: float) -> None:
+        """Somebody waits for `wake`: at that moment of the loop's clock it is set, unless the wait is `over` before."""
         self._until[wake] = until
         self._alarm.by(until)
-        try:
-            await wake
-        finally:
-            del self._until[wake]
+
+    def over(self, wake: Wake) -> None:
+        del self._until[wake]
 
     def _look(self, now: float) -> float:
         for wake, until in self._until.items():

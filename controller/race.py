@@ -40,10 +40,12 @@ class Race:
     async def next(self, until: float) -> tuple[Flight, Route, Landed] | None:
         """What came of an attempt; None if nothing did until then, in monotonic seconds as the event loop counts."""
         if not self._news:
-            self._wake = asyncio.get_running_loop().create_future()
+            self._wake = wake = asyncio.get_running_loop().create_future()
+            self.patience.begin(wake, until)
             try:
-                await self.patience.wait(self._wake, until)
+                await wake
             finally:
+                self.patience.over(wake)
                 self._wake = None
         if not self._news:
             return None

@@ -12,7 +12,7 @@ from controller import tracing
 STEPS = ("user request", "optimized?", "distribute", "compute", "result?", "response", "store")
 
 
-@dataclass
+@dataclass(slots=True)
 class Trace:
     """One request on its way; `steps` in the order of STEPS as (step, milliseconds, detail)."""
 
@@ -37,12 +37,15 @@ class Trace:
     only: int = 0
     """The one version that may answer; 0 for any."""
     rows: int = 0
+    bytes: int = 0
+    """Of its inputs."""
     queue_ms: float = 0.0
     service_ms: float = 0.0
     """On the device that answered."""
     steps: list[tuple[str, float, str]] = field(default_factory=list)
+    ms: float = 0.0
+    """Of all steps."""
     _mark: float = field(default_factory=time.perf_counter)
-
     _traceparent: str = ""
 
     @property
@@ -51,8 +54,17 @@ class Trace:
             self._traceparent = tracing.header(self.trace_id, self.id)
         return self._traceparent
 
+    def asks(self, tensors: tuple[Tensor, ...]) -> None:
+        """This is the request."""
+        self.inputs, self.rows = tensors, tensors[0].shape[0]
+        self.bytes = sum([len(tensor.data) for tensor in tensors])
+        self.step("user request", f"{self.bytes} bytes of tensors")
+
     def step(self, name: str, detail: str, ms: float | None = None) -> None:
         """Close a step: it took `ms`, by default the time since the last one was closed."""
         now = time.perf_counter()
-        self.steps.append((name, (now - self._mark) * 1000 if ms is None else ms, detail))
+        if ms is None:
+            ms = (now - self._mark) * 1000
+        self.steps.append((name, ms, detail))
+        self.ms += ms
         self._mark = now

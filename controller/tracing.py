@@ -11,7 +11,7 @@ _SPAN = re.compile("[0-9a-f]{16}")
 def parse(header: str | None) -> str | None:
     """The trace id that a caller sent; None where the header is missing or not valid. Later versions of the standard
     may append fields, version 00 has none."""
-    found = _HEADER.fullmatch(header or "")
+    found = _HEADER.fullmatch(header) if header else None
     if found is None:
         return None
     version, trace, parent, _, more = found.groups()

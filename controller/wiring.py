@@ -225,16 +225,15 @@ class _Directory:
 
 
 def _count(statistics: Statistics, trace: Trace) -> None:
-    whole_ms = sum([ms for _, ms, _ in trace.steps])
     if trace.state in ("failed", "refused"):
-        statistics.failed(trace.model, trace.version, trace.only, whole_ms)
+        statistics.failed(trace.model, trace.version, trace.only, trace.ms)
     elif trace.state == "answered":
         statistics.answered(
             trace.model,
             trace.version,
             rows=trace.rows,
-            at_ms=round((trace.received_at * 1000) + whole_ms),
-            whole_ms=whole_ms,
+            at_ms=round(trace.received_at * 1000 + trace.ms),
+            whole_ms=trace.ms,
             queue_ms=trace.queue_ms,
             service_ms=trace.service_ms,
         )

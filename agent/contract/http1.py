@@ -136,6 +136,21 @@ _read_again = lru_cache(256)(_read)
 """A caller's requests have the same head, byte by byte, one after the other."""
 
 
+def whole(data: bytes, most_body: int) -> Request | None:
+    """The request that this is, whole and nothing else, as nearly all come; None where a `Parser` has to say."""
+    end = data.find(_END, 0, _SHORT_HEAD)
+    if end < 0:
+        return None
+    try:
+        head = _read_again(data[:end])
+    except Refused:
+        return None
+    begin = end + len(_END)
+    if len(data) - begin != head.length or head.length > most_body:
+        return None
+    return Request(head.method, head.path, head.headers, data[begin:], head.keep)
+
+
 def _length(headers: Mapping[str, str]) -> int:
     if "transfer-encoding" in headers:
         raise Refused(501, "Transfer-Encoding is not read here: send the body whole, with Content-Length")

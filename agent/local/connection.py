@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from agent import frames
-from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request
+from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request, whole
 from agent.local import replies
 from agent.loop import Loop
 
@@ -40,7 +40,7 @@ class Connection:
         self._sock = sock
         self._handler = handler
         self._parser = Parser(most_body)
-        self._most = most_body + MAX_HEAD
+        self._most_body = most_body
         self._out = bytearray()
         self._waiting: _Waiting | None = None
         self._keep = True
@@ -107,10 +107,15 @@ class Connection:
         self._since = self._loop.now()
         if not self._keep:
             return  # Its answer is on the way out, and it was the last.
+        free = self._waiting is None and not self._out
+        request = whole(data, self._most_body) if free and not self._parser.begun else None
+        if request is not None:
+            self._take(request)
+            return
         self._parser.feed(data)
-        if self._waiting is None and not self._out:
+        if free:
             self._advance()
-        elif len(self._parser) > self._most:
+        elif len(self._parser) > self._most_body + MAX_HEAD:
             self.close()
 
     def _advance(self) -> None:
@@ -122,9 +127,12 @@ class Connection:
             request = self._next()
             if request is None:
                 break
-            self._keep, self._continued = request.keep, False
-            self._handler.handle(self, request)
+            self._take(request)
         self._advancing = False
+
+    def _take(self, request: Request) -> None:
+        self._keep, self._continued = request.keep, False
+        self._handler.handle(self, request)
 
     def _next(self) -> Request | None:
         try:

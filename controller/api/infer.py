@@ -59,7 +59,8 @@ async def answered(call: Call, model: str, only: int) -> Response:
     """The answer to a request of the protocol. `only`: the version that may answer, 0 for any. Raises LeptaError."""
     with Traced(call, model, only) as trace:
         decoded = oip.decode(await call.body(), call.headers.get(_HEADER_LENGTH))
-        await _check_stored(call.controller, trace, decoded)
+        if stored_numbers.possible(decoded.tensors):
+            await _check_stored(call.controller, trace, decoded)
         answer = await answer_of(call, trace, decoded.tensors, decoded.timeout_s)
         encoded, header = oip.encode(decoded, answer.outputs, _told(trace, decoded, answer))
         accepted = call.headers.get("accept-encoding", "")
@@ -111,12 +112,11 @@ async def answer_of(call: Call, trace: Trace, tensors: tuple[Tensor, ...], timeo
 
 
 async def _check_stored(controller: Controller, trace: Trace, decoded: oip.Request) -> None:
-    if stored_numbers.possible(decoded.tensors):
-        version = await find_version(controller, trace.model, str(trace.only or "serving"))
-        inputs = [specs_of(artifact, "inputs") for artifact in await artifacts_of(controller, version)]
-        fault = stored_numbers.fault(decoded.tensors, inputs, trace.only)
-        if fault:
-            raise oip.ProtocolError(fault)
+    version = await find_version(controller, trace.model, str(trace.only or "serving"))
+    inputs = [specs_of(artifact, "inputs") for artifact in await artifacts_of(controller, version)]
+    fault = stored_numbers.fault(decoded.tensors, inputs, trace.only)
+    if fault:
+        raise oip.ProtocolError(fault)
 
 
 def _told(trace: Trace, decoded: oip.Request, answer: Answer) -> dict[str, object]:

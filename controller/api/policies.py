@@ -60,11 +60,13 @@ async def prepare(request: Request, model: str) -> Response:
 def wait_of(prefer: str | None) -> float | None:
     """How long a caller wants to wait, by the header `Prefer` (RFC 7240): `respond-async`, `wait=SECONDS`; None where
     he does not say."""
-    for part in (prefer or "").split(","):
+    if not prefer:
+        return None
+    for part in prefer.split(","):
         word = part.strip().lower()
         if found := _WAIT.fullmatch(word):
             return float(found.group(1))
-        if word == "respond-async" and "wait=" not in (prefer or "").lower():
+        if word == "respond-async" and "wait=" not in prefer.lower():
             return 0.0
     return None
 

@@ -7,6 +7,7 @@ of moderate size, goes the usual way.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from urllib.parse import unquote
@@ -39,15 +40,15 @@ class ShortWay:
         """Is it an inference request of the plain kind?"""
         return (
             request.method == "POST"
-            and _PATH.fullmatch(request.path) is not None
+            and _model_in(request.path) is not None
             and "content-encoding" not in request.headers
         )
 
     async def answer(self, request: Request, peer: str) -> Response:
         """`peer`: address of the caller."""
         headers = request.headers
-        found = _PATH.fullmatch(request.path)
-        assert found is not None
+        model = _model_in(request.path)
+        assert model is not None
 
         async def body() -> bytes:
             return request.body
@@ -57,9 +58,16 @@ class ShortWay:
                 raise refusal
             caller = self._access.admit(peer, headers.get("authorization", ""), self._needs)
             call = Call(self._controller, caller, headers, body)
-            return await answered(call, unquote(found[1]), 0)
+            return await answered(call, model, 0)
         except LeptaError as error:
             return respond(error)
         except Exception:
             log.exception("POST %s broke", request.path)
             return broken()
+
+
+@functools.lru_cache(1024)
+def _model_in(path: str) -> str | None:
+    """Which model a path asks for an answer; None where it is another path."""
+    found = _PATH.fullmatch(path)
+    return unquote(found[1]) if found is not None else None

@@ -245,7 +245,8 @@ def test_answers_from_before_pages_are_kept_with_their_tensors(tmp_path: Path) -
 
 def _trace(number: int, state: str = "answered", attempts: int = 1) -> Trace:
     made = Trace(f"q{number}", "t", "digits", 1.0, state=state, attempts=attempts, device="pi-1")
-    made.inputs, made.outputs = ROW, SCORES
+    made.asks(ROW)
+    made.outputs = SCORES
     return made
 
 
