@@ -93,20 +93,19 @@ class Bus:
         qos: int,
         retain: bool = False,
         on_acked: Callable[[], None] | None = None,
+        now: bool = False,
     ) -> bool:
-        """Send now or not at all: False without a connection, or while too much is on its way.
+        """Send or not at all: False without a connection, or while too much is on its way. It is written with all else
+        of this turn of the loop, or `now`.
 
         `on_acked` is called when the broker has the message (QoS 1) or when it left (QoS 0); never after a loss.
         """
         connection = self._connection
-        sent = connection is not None and connection.publish(topic, payload, qos=qos, retain=retain, on_acked=on_acked)
+        sent = connection is not None and connection.publish(
+            topic, payload, qos=qos, retain=retain, on_acked=on_acked, now=now
+        )
         self.refused += not sent
         return sent
-
-    def flush(self) -> None:
-        """Write what was published in this turn of the loop now, and not at its end."""
-        if self._connection is not None:
-            self._connection.flush()
 
     async def _keep(self, connection: Connection) -> None:
         while True:
@@ -146,7 +145,7 @@ class Bus:
 
     def _announce(self, connection: Connection, *, online: bool) -> None:
         status = self._status(online)
-        connection.publish(topics.CONTROLLER_STATUS, status, qos=1, retain=True, on_acked=None)
+        connection.publish(topics.CONTROLLER_STATUS, status, qos=1, retain=True)
 
     def _login(self) -> Login:
         broker = self._broker

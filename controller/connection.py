@@ -102,13 +102,20 @@ class Connection:
             raise self._failed(error.strerror or str(error)) from error
 
     def publish(
-        self, topic: str, payload: bytes, *, qos: int, retain: bool, on_acked: Callable[[], None] | None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool = False,
+        on_acked: Callable[[], None] | None = None,
+        now: bool = False,
     ) -> bool:
         """Hand a message over; False if the connection is gone or too much waits already."""
         full = len(self._pending) >= self._limits.bus_in_flight
         if self.lost.done() or full or self._pending_bytes + len(payload) > self._limits.bus_out_bytes:
             return False
-        if qos == 0 and not retain and on_acked is None and self._send_short(topic, payload):
+        if qos == 0 and not retain and on_acked is None and self._send_short(topic, payload, now):
             return True
         info = self._client.publish(topic, payload, qos, retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -118,11 +125,14 @@ class Connection:
         self._idle.clear()
         return True
 
-    def _send_short(self, topic: str, payload: bytes) -> bool:
+    def _send_short(self, topic: str, payload: bytes, now: bool) -> bool:
         """Past paho, unless something waits in it that was to be sent before."""
         if self._socket is None or self._client.want_write() or not self._socket.publish(topic, payload):
             return False
-        self._flush_soon()
+        if now:
+            self._flush_lean()
+        else:
+            self._flush_soon()
         return True
 
     def _flush_soon(self) -> None:
@@ -132,9 +142,9 @@ class Connection:
 
     def _flush_short(self) -> None:
         self._flushing = False
-        self.flush()
+        self._flush_lean()
 
-    def flush(self) -> None:
+    def _flush_lean(self) -> None:
         """Write all that was published, or is acknowledged, in this turn of the loop."""
         if self._socket is not None:
             self._socket.flush()

@@ -35,11 +35,8 @@ _LATER = "wait as long as Retry-After says, or add devices"
 class Bus(Protocol):
     """What inference needs of the bus."""
 
-    def publish(self, topic: str, message: Message) -> bool:
-        """Publish with QoS 0, at the end of the loop's turn; False while there is no connection."""
-
-    def flush(self) -> None:
-        """Write what was published in this turn now."""
+    def publish(self, topic: str, message: Message, *, now: bool) -> bool:
+        """Publish with QoS 0, `now` or at the end of the loop's turn; False while there is no connection."""
 
 
 class Directory(Protocol):
@@ -221,12 +218,11 @@ class Inference:
 
     def _leave(self, device: str, requests: list[Infer]) -> None:
         """Send them in as few messages as they fit into."""
+        several = len(requests) > 1  # The device begins while others are read.
         for message in together(requests, MAX_INLINE):
-            if not self._bus.publish(topics.agent(device, "infer"), message):
+            if not self._bus.publish(topics.agent(device, "infer"), message, now=several):
                 for request in message.each():
                     self._failed_to_leave(request.request)
-        if len(requests) > 1:
-            self._bus.flush()  # The device begins while others are read.
 
     def _failed_to_leave(self, attempt: str) -> None:
         flight = self.flights.of(attempt)

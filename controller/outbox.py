@@ -17,13 +17,9 @@ class Outbox:
         self._stamper = stamper
         self._key = key
 
-    def publish(self, topic: str, message: Message) -> bool:
-        """QoS 0: requests, which are tried again when they get lost."""
-        return self._bus.publish(topic, self._stamper.encode(message), qos=0)
-
-    def flush(self) -> None:
-        """Write what was published in this turn of the loop now."""
-        self._bus.flush()
+    def publish(self, topic: str, message: Message, *, now: bool) -> bool:
+        """QoS 0: requests, which are tried again when they get lost. `now`: as in `Bus.publish`."""
+        return self._bus.publish(topic, self._stamper.encode(message), qos=0, now=now)
 
     def send(self, topic: str, message: Message, *, on_acked: Callable[[], None] | None = None) -> bool:
         """QoS 1; `on_acked` is called when the broker has it."""

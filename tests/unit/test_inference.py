@@ -91,7 +91,7 @@ class Devices:
     async def prepare(self, model: str, wait_s: float, why_not: Busy) -> str:
         raise why_not
 
-    def publish(self, topic: str, message: Message) -> bool:
+    def publish(self, topic: str, message: Message, *, now: bool) -> bool:
         assert isinstance(message, Infer)
         device = topic.split("/")[3]
         self.sent.append((device, message))
@@ -102,9 +102,6 @@ class Devices:
             if self.connected and answer is not None:
                 asyncio.get_running_loop().call_soon(self.inference.answered, device, answer)
         return self.connected
-
-    def flush(self) -> None:
-        """What is published here is there at once."""
 
     def keep(self, content: bytes) -> FileRef:
         self.blobs["b" * 64] = content
