@@ -29,9 +29,8 @@ from agent.contract.messages import (
     Result,
     decode,
 )
-from agent.contract.oip_stats import Statistics
 from agent.contract.topics import Topic
-from controller.answers import Answers
+from controller.books import Books
 from controller.candidates import Candidates, Traffic
 from controller.delivery import Delivery
 from controller.devices import Devices
@@ -42,7 +41,6 @@ from controller.jobs import Broken, Jobs, Reduced
 from controller.policies import Policies
 from controller.recorder import Recorder
 from controller.releases import Releases
-from controller.request_log import RequestLog
 from controller.routing import Candidate
 from controller.runs import Built, Failed, Runs
 from controller.settings import Limits
@@ -70,7 +68,7 @@ class Fleet:
         inference: Inference,
         delivery: Delivery,
         policies: Policies,
-        answers: Answers,
+        books: Books,
         drains: Drains,
         recorder: Recorder,
         limits: Limits,
@@ -86,7 +84,7 @@ class Fleet:
         self.inference = inference
         self.delivery = delivery
         self.policies = policies
-        self.answers = answers
+        self.books = books
         self._candidates = Candidates(devices, self._traffic)
         self.drains = drains
         self._recorder = recorder
@@ -95,10 +93,8 @@ class Fleet:
         self._on_user_request = on_user_request
         self._inbox: list[tuple[Handler, asyncio.Future[Any] | None]] = []
         self._wake = asyncio.Event()
-        self.request_log = RequestLog(limits)
         self._flushed_at = 0.0
         self._loop: asyncio.Task[None] | None = None
-        self.statistics = Statistics()
         self.refused = 0
         """Messages dropped: garbage, repeats, strangers, overflow."""
 
@@ -274,8 +270,7 @@ class Fleet:
         self.drains.tick(tick)
         if tick.now - self._flushed_at >= self._limits.requests_flush_s:
             self._flushed_at = tick.now
-            self.answers.flush(tick)
-            self.request_log.flush(tick)
+            self.books.flush(tick)
 
     async def _commit(self, tick: Tick) -> None:
         if tick.files:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from agent.contract.messages import Stamper
-from agent.contract.oip_stats import Statistics
 from controller import reads, records, work
 from controller.admission import AdmissionLimits
 from controller.answers import Answers
 from controller.artifacts import Signer
+from controller.books import Books
 from controller.bus import Bus
 from controller.catalog import Catalog
 from controller.delivery import Delivery
@@ -32,6 +32,7 @@ from controller.outbox import Outbox
 from controller.policies import Policies
 from controller.recorder import Recorder, from_environment
 from controller.releases import Releases
+from controller.request_log import RequestLog
 from controller.restoring import restore
 from controller.routing import Candidate
 from controller.run_inputs import RunInputs
@@ -39,7 +40,6 @@ from controller.runs import Runs
 from controller.settings import Settings
 from controller.store import Store
 from controller.tick import Tick
-from controller.trace import Trace
 from controller.user_requests import UserRequests
 from firmware_profiles.profile import Profile
 
@@ -94,7 +94,8 @@ def build(ground: Ground) -> Built:
     policies = Policies(ground.settings.policy)
     runs = _runs(ground, late, signer, releases)
     on_demand = OnDemand(late, store, devices, releases, runs, policies, ground.profiles, limits)
-    inference = _inference(ground, late, devices, outbox, on_demand)
+    books = Books(Answers(policies, limits, random.random), RequestLog(limits), devices.note_service)
+    inference = _inference(ground, late, devices, outbox, on_demand, books)
     jobs = _jobs(ground, late, devices, outbox, recorder)
     delivery = Delivery(outbox, catalog, window=limits.chunk_window, most_blobs=limits.blobs_at_once)
     delivery.on_sent = jobs.sent
@@ -107,7 +108,7 @@ def build(ground: Ground) -> Built:
         inference=inference,
         delivery=delivery,
         policies=policies,
-        answers=Answers(policies, limits, random.random),
+        books=books,
         drains=_drains(devices, inference, jobs, recorder, limits.watchers),
         recorder=recorder,
         limits=limits,
@@ -178,7 +179,9 @@ def _drains(devices: Devices, inference: Inference, jobs: Jobs, recorder: Record
     return Drains(devices, held, jobs.move_away, recorder, watchers)
 
 
-def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on_demand: OnDemand) -> Inference:
+def _inference(
+    ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on_demand: OnDemand, books: Books
+) -> Inference:
     limits = ground.settings.limits
     inference = Inference(
         _Directory(ground.store, late, on_demand),
@@ -195,7 +198,7 @@ def _inference(ground: Ground, late: _Late, devices: Devices, outbox: Outbox, on
         draw=random.random,
         keep_blob=ground.catalog.keep,
         blob_used=ground.catalog.used,
-        finished=lambda trace: _finished(late.fleet, trace),
+        finished=books.add,
     )
     devices.on_lost.append(lambda _, name: inference.lost(name))
     return inference
@@ -222,27 +225,3 @@ class _Directory:
         if not self._on_demand.may(model):
             raise why_not
         return await self._on_demand.ready(model, wait_s)
-
-
-def _count(statistics: Statistics, trace: Trace) -> None:
-    if trace.state in ("failed", "refused"):
-        statistics.failed(trace.model, trace.version, trace.only, trace.ms)
-    elif trace.state == "answered":
-        statistics.answered(
-            trace.model,
-            trace.version,
-            rows=trace.rows,
-            at_ms=round(trace.received_at * 1000 + trace.ms),
-            whole_ms=trace.ms,
-            queue_ms=trace.queue_ms,
-            service_ms=trace.service_ms,
-        )
-
-
-def _finished(fleet: Fleet, trace: Trace) -> None:
-    """A request is over: log it, and let routing learn how long its device took."""
-    compute = trace.queue_ms + trace.service_ms
-    if trace.artifact and compute:
-        fleet.devices.note_service(trace.device, trace.artifact, compute)
-    _count(fleet.statistics, trace)
-    fleet.request_log.add(trace, fleet.answers.offer(trace), time.monotonic())

@@ -45,7 +45,7 @@ async def list_answers(
     page = found[:most]
     behind = _token(page[-1]) if len(found) > most else None
     answers = tuple(_reply(answer) for answer in page)
-    return reply(AnswerPage(answers=answers, next=behind, dropped=controller.fleet.answers.dropped))
+    return reply(AnswerPage(answers=answers, next=behind, dropped=controller.fleet.books.dropped))
 
 
 @router.get("/answers/{answer_id}", dependencies=READ)

@@ -41,7 +41,7 @@ async def ready(request: Request) -> Response:
 async def all_stats(request: Request) -> Response:
     """Of every model that a device serves, or that was asked since the controller began."""
     controller = controller_of(request)
-    counted = controller.fleet.statistics
+    counted = controller.fleet.books.statistics
     held = {m.model for known in controller.fleet.devices.all() for m in known.record.reported}
     listed = [
         stats for model in sorted(counted.models() | held) for stats in counted.of(model, _served(request, model))
@@ -85,7 +85,7 @@ async def version_ready(request: Request, model: str, version: str) -> Response:
 async def model_stats(request: Request, model: str) -> Response:
     """Of each version that a device serves, or that was asked since the controller began."""
     await controller_of(request).store.read(reads.latest_version(model))
-    listed = controller_of(request).fleet.statistics.of(model, _served(request, model))
+    listed = controller_of(request).fleet.books.statistics.of(model, _served(request, model))
     return reply({"model_stats": listed})
 
 
@@ -93,7 +93,7 @@ async def model_stats(request: Request, model: str) -> Response:
 async def version_stats(request: Request, model: str, version: str) -> Response:
     controller = controller_of(request)
     number = (await find_version(controller, model, str(version_number(version)))).version
-    listed = controller.fleet.statistics.of(model, {number})
+    listed = controller.fleet.books.statistics.of(model, {number})
     return reply({"model_stats": [stats for stats in listed if stats.version == str(number)]})
 
 

@@ -33,7 +33,7 @@ async def show_request(request: Request, request_id: str) -> Response:
     controller = controller_of(request)
     found = await controller.store.read(request_rows.find(request_id))
     for _ in range(_PATIENCE):
-        if found is not None or request_id not in controller.fleet.request_log:
+        if found is not None or not controller.fleet.books.may_hold(request_id):
             break
         await asyncio.sleep(0.1)
         found = await controller.store.read(request_rows.find(request_id))
