@@ -201,6 +201,7 @@ def _length(data: bytes, at: int) -> int:
     return length
 
 
+_NO_LENGTH = bytes(_LENGTH.size)
 _ENCODER = msgspec.msgpack.Encoder()
 _TO_WORKER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(Start | Probe | Compute | Compare | Measure)
 _FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(
@@ -208,12 +209,19 @@ _FROM_WORKER: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(
 )
 
 
-def encode(frame: ToWorker | FromWorker) -> bytes:
-    """The frame with its length in front."""
-    content = bytearray(_LENGTH.size)
-    _ENCODER.encode_into(frame, content, _LENGTH.size)
-    _LENGTH.pack_into(content, 0, len(content) - _LENGTH.size)
-    return bytes(content)
+def add(content: bytearray, frame: ToWorker | FromWorker) -> None:
+    """Put the frame behind what is there, with its length in front."""
+    begin = len(content) + _LENGTH.size
+    content += _NO_LENGTH
+    _ENCODER.encode_into(frame, content, begin)
+    _LENGTH.pack_into(content, begin - _LENGTH.size, len(content) - begin)
+
+
+def encode(*frames: ToWorker | FromWorker) -> bytearray:
+    content = bytearray()
+    for frame in frames:
+        add(content, frame)
+    return content
 
 
 def decode_to_worker(content: bytes) -> ToWorker:
@@ -260,4 +268,4 @@ class Pipe:
 
     def send(self, *answers: FromWorker) -> None:
         """All of them in one write."""
-        self._sock.sendall(b"".join([encode(frame) for frame in answers]))
+        self._sock.sendall(encode(*answers))

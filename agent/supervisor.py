@@ -100,6 +100,7 @@ class Supervisor:
         self._fetcher = Fetcher(loop, blobs, sources, settings.limits, self._pinned)
         self._ground = self._shared_by_slots(settings)
         self._slots: dict[str, Slot] = {}
+        self.servings: dict[str, Serving] = {}  # Who serves each model.
         self._intake = Intake(self._ground, self._slots.get, self.answered)
         self._bindings = Bindings(self._ground, link, self._stamper, identity.agent, self._intake, self._slots.get)
         self._commands = Commands(identity, settings.limits, lambda: self._controller_key, self._slots.get, self._reply)
@@ -144,11 +145,6 @@ class Supervisor:
     @property
     def connected(self) -> bool:
         return self._link.connected
-
-    @property
-    def servings(self) -> dict[str, Serving]:
-        """Who serves each model."""
-        return {model: slot.serving for model, slot in self._slots.items()}
 
     def _wait_idle(self, deadline: float) -> None:
         idle = not self._keeper.busy and all(slot.idle for slot in self._slots.values())
@@ -296,7 +292,7 @@ class Supervisor:
         for model, slot in list(self._slots.items()):
             if model not in wanted and pointers.generation:
                 slot.leave()
-                del self._slots[model]
+                del self._slots[model], self.servings[model]
         for model, desired in wanted.items():
             self._slot_for(model).want(desired)
         self._bindings.apply(pointers.bindings)
@@ -377,7 +373,8 @@ class Supervisor:
 
     def _slot_for(self, model: str) -> Slot:
         if model not in self._slots:
-            self._slots[model] = Slot(model, self._ground, self)
+            slot = self._slots[model] = Slot(model, self._ground, self)
+            self.servings[model] = slot.serving
         return self._slots[model]
 
     def _shared_by_slots(self, settings: AgentSettings) -> Ground:

@@ -218,7 +218,7 @@ class _ForkedWorker:
             return  # As in `send`.
         if not self._out:
             self._loop.defer(self._flush_deferred)
-        self._out += frames.encode(order)
+        frames.add(self._out, order)
 
     def promote(self) -> None:
         if self._behind is not None:
@@ -258,7 +258,7 @@ class _ForkedWorker:
     def send(self, frame: frames.ToWorker) -> None:
         if self._sock is None:
             return  # Its end has been noticed; Exited tells the supervisor.
-        self._out += frames.encode(frame)
+        frames.add(self._out, frame)
         self._flush()
 
     def born(self, pid: int) -> None:
