@@ -54,7 +54,7 @@ class Member:
         self.timer: Timer | None = None
 
     def spawn(self, workers: Workers, behind_s: float = 0.0) -> None:
-        self.worker = workers.spawn(self.start, lambda _, event: self._event(event), behind_s)
+        self.worker = workers.spawn(self.start, self._event, behind_s)
 
     def end(self) -> None:
         """Now, without an event to anybody."""
@@ -68,7 +68,7 @@ class Member:
             self.timer.cancel()
             self.timer = None
 
-    def _event(self, event: Event) -> None:
+    def _event(self, _worker: Worker, event: Event) -> None:
         if isinstance(event, frames.Ready):
             self.ready = event
             self.state = "ready"

@@ -17,10 +17,12 @@ class Patience:
         self._until: dict[Wake, float] = {}
         self._alarm = Alarm(self._look)
 
-    def begin(self, wake: Wake, until: float) -> None:
-        """Somebody waits for `wake`: at that moment of the loop's clock it is set, unless the wait is `over` before."""
+    def begin(self, until: float) -> Wake:
+        """What somebody waits for: it is set at that moment of the loop's clock, unless the wait is `over` before."""
+        wake: Wake = asyncio.get_running_loop().create_future()
         self._until[wake] = until
         self._alarm.by(until)
+        return wake
 
     def over(self, wake: Wake) -> None:
         del self._until[wake]

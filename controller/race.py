@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
 from agent.contract.messages import Answer
@@ -40,8 +39,7 @@ class Race:
     async def next(self, until: float) -> tuple[Flight, Route, Landed] | None:
         """What came of an attempt; None if nothing did until then, in monotonic seconds as the event loop counts."""
         if not self._news:
-            self._wake = wake = asyncio.get_running_loop().create_future()
-            self.patience.begin(wake, until)
+            self._wake = wake = self.patience.begin(until)
             try:
                 await wake
             finally:

@@ -95,7 +95,7 @@ def decode(body: bytes, header_length: str | None) -> Request:
     else:
         told = _read(memoryview(body)[:size])
     if told.raw and len(body) - size == told.raw[-1].end:
-        whole = tuple(Tensor(r.name, r.dtype, r.shape, body[size + r.start : size + r.end]) for r in told.raw)
+        whole = tuple([Tensor(r.name, r.dtype, r.shape, body[size + r.start : size + r.end]) for r in told.raw])
         return Request(told.id, whole, told.outputs, told.binary, told.binary_by_default, told.timeout_s)
     raw = memoryview(body)[size:]
     tensors = []
@@ -224,9 +224,10 @@ def _timeout_s(parameters: dict[str, Any]) -> float | None:
 def _header_size(body: bytes, header_length: str | None) -> int:
     if header_length is None:
         return len(body)
-    if not header_length.isdecimal() or len(header_length) > 15 or int(header_length) > len(body):
+    size = int(header_length) if header_length.isdecimal() and len(header_length) <= 15 else len(body) + 1
+    if size > len(body):
         raise ProtocolError(f"{HEADER_LENGTH}: {header_length[:20]!r} does not fit a body of {len(body)} bytes")
-    return int(header_length)
+    return size
 
 
 def _take(item: _InputHeader, raw: memoryview) -> tuple[Tensor, memoryview]:

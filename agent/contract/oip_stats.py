@@ -81,10 +81,11 @@ class Statistics:
         sums, batch = stats.inference_stats, _batch(stats, rows)
         sums.success.add(whole_ms)
         sums.queue.add(queue_ms)
-        for measured in (sums, batch) if batch is not None else (sums,):
-            measured.compute_input.count += 1
-            measured.compute_infer.add(service_ms)
-            measured.compute_output.count += 1
+        for measured in (sums, batch):
+            if measured is not None:
+                measured.compute_input.count += 1
+                measured.compute_infer.add(service_ms)
+                measured.compute_output.count += 1
 
     def failed(self, model: str, version: int, asked: int, whole_ms: float) -> None:
         """`version`: the one that failed it, 0 where none had it. Then it counts for the one that was `asked` for, if

@@ -10,9 +10,7 @@ from controller.patience import Patience, end
 
 
 async def wait(patience: Patience, wait_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    wake = loop.create_future()
-    patience.begin(wake, loop.time() + wait_s)
+    wake = patience.begin(asyncio.get_running_loop().time() + wait_s)
     try:
         await wake
     finally:
@@ -33,8 +31,8 @@ def test_a_wait_that_nobody_ends_is_over_in_time(wait_s: float) -> None:
 def test_a_wait_ends_at_once_when_it_is_told_to() -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        patience, wake = Patience(), loop.create_future()
-        patience.begin(wake, loop.time() + 60.0)
+        patience = Patience()
+        wake = patience.begin(loop.time() + 60.0)
         loop.call_soon(end, wake)
         await asyncio.wait_for(wake, 5)
         patience.over(wake)
