@@ -55,8 +55,6 @@ def run(options: argparse.Namespace) -> int:
     settings = settings_from(options)
     _log_somewhere(settings)
     heap.keep(HEAP_BYTES)
-    # Disk and downloads are on threads: by Python's default, a request would wait 5 ms for each of their turns.
-    sys.setswitchinterval(_SWITCH_S)
     with own_folder(settings.folder):
         here = facts_of(settings)
         loop = Loop()
@@ -84,11 +82,7 @@ def run(options: argparse.Namespace) -> int:
         if endpoint is not None:
             endpoint.start()
         renewal = _renewal(loop, settings, identity, clock) if identity.broker.tls else None
-        # What is there now stays for good: no collection need walk it again, while requests wait.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_COLLECT)
-        trim()
+        _settle()
         status = _turn(loop, lambda: supervisor.stopped)
         boots.stop()
         if renewal is not None:
@@ -98,6 +92,16 @@ def run(options: argparse.Namespace) -> int:
         presence.close()
         loop.close()
     return status
+
+
+def _settle() -> None:
+    """What the start has made stays for good; from now on, nothing of the interpreter's own keeps a request waiting."""
+    # Disk and downloads are on threads: by Python's default, a request would wait 5 ms for each of their turns.
+    sys.setswitchinterval(_SWITCH_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+    trim()
 
 
 def _turn(loop: Loop, over: Callable[[], bool]) -> int:

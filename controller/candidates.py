@@ -65,7 +65,7 @@ def _candidate(known: Known, model: str, traffic: Traffic) -> Candidate:
     service_ms = believed_ms or (known.row_ms(state.artifact) if state else 0.0)
     return Candidate(
         device=known.name,
-        online=known.online,
+        online=known.online and not known.gone,
         artifact=state.artifact if state else None,
         outstanding=traffic.requests,
         # Shards wait behind requests on the device.

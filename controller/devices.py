@@ -197,7 +197,7 @@ class Devices:
         if known.online and known.record.session not in ("", hello.session):
             # It restarted before anybody saw it go: what it held is gone.
             self._lose(tick, known)
-        known.online, known.boot, known.seen_at = True, hello.boot, tick.now
+        known.online, known.gone, known.boot, known.seen_at = True, False, hello.boot, tick.now
         known.root, known.packings, known.stored = hello.root, hello.packings, hello.stored
         known.together = hello.together
         generation = known.record.desired_generation
@@ -245,14 +245,19 @@ class Devices:
             known.online = True
             self._changed(tick, name)
 
-    def offline(self, tick: Tick, name: str, status: AgentStatus) -> None:
-        """It said goodbye, or the broker did for it. The will of an earlier process says nothing about this one."""
+    def goodbye(self, name: str, status: AgentStatus) -> bool:
+        """Did it say goodbye, or the broker for it? Then no request goes there from now on, before a turn sees to the
+        rest in `offline`. The will of an earlier process says nothing about this one."""
         known = self._known.get(name)
         if known is None or not known.online or status.boot != known.boot:
-            return
+            return False
         # A will was written before its connection had a session.
-        if status.session in ("", known.record.session):
-            self._lose(tick, known)
+        known.gone = status.session in ("", known.record.session)
+        return known.gone
+
+    def offline(self, tick: Tick, name: str, status: AgentStatus) -> None:
+        if self.goodbye(name, status):
+            self._lose(tick, self._known[name])
 
     def check_silence(self, tick: Tick) -> None:
         for known in self._known.values():
@@ -346,7 +351,7 @@ class Devices:
         tick.save(writes.put(known.record))
 
     def _lose(self, tick: Tick, known: Known) -> None:
-        known.online = False
+        known.online = known.gone = False
         known.load = None
         log.info("%s is offline", known.name)
         for callback in self.on_lost:

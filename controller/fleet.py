@@ -197,6 +197,8 @@ class Fleet:
             case Result():
                 self._put(lambda tick: self.jobs.result(tick, device, message))
             case AgentStatus(online=False):
+                if self.devices.goodbye(device, message):
+                    self.inference.lost(device)  # A turn may be far off, and callers wait.
                 self._put(lambda tick: self.devices.offline(tick, device, message))
 
     def _put(self, handler: Handler, future: asyncio.Future[Any] | None = None) -> None:

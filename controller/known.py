@@ -17,6 +17,8 @@ class Known:
 
     record: records.Device
     online: bool = False
+    gone: bool = False
+    """It said goodbye, and the next turn has still to see to that."""
     boot: str = ""
     """Boot id of the agent's process that said hello last."""
     seen_at: float = float("-inf")

@@ -303,6 +303,23 @@ def test_only_what_serves_is_a_candidate_for_requests() -> None:
     assert found == {"a": "1" * 64, "b": None}
 
 
+def test_a_device_that_said_goodbye_gets_no_request_before_a_turn_sees_to_the_rest() -> None:
+    world = World("a")
+    world.hello("a", models=(serving(1),), session="s2")
+
+    def online() -> list[bool]:
+        return [c.online for c in world.candidates("digits")]
+
+    assert not world.devices.goodbye("a", AgentStatus(online=False, session="s1", boot="b"))
+    assert not world.devices.goodbye("a", AgentStatus(online=False, session="s2", boot="older"))
+    assert online() == [True]
+    assert world.devices.goodbye("a", AgentStatus(online=False, boot="b"))
+    assert online() == [False]
+    assert world.devices.online() == {"a"}
+    world.hello("a", models=(serving(1),), session="s3", boot="b2")
+    assert online() == [True]
+
+
 # -- who belongs to the fleet
 
 
