@@ -186,9 +186,12 @@ class Devices:
     # -- what devices say
 
     def is_new(self, name: str, message: Message) -> bool:
-        """False for repeats, and for devices that never enrolled or are not approved."""
+        """False for repeats, and for devices that never enrolled or are not approved. What a device says of being here
+        is never a repeat: its will was numbered when the connection began, thousands of messages ago."""
         known = self._known.get(name)
-        return known is not None and known.approved and known.window.is_new(message)
+        if known is None or not known.approved:
+            return False
+        return isinstance(message, AgentStatus) or known.window.is_new(message)
 
     def hello(self, tick: Tick, hello: Hello) -> None:
         known = self._heard(hello.agent)

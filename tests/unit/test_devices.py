@@ -320,6 +320,18 @@ def test_a_device_that_said_goodbye_gets_no_request_before_a_turn_sees_to_the_re
     assert online() == [True]
 
 
+def test_a_will_counts_however_much_was_said_since_it_was_written() -> None:
+    world = World("a")
+    world.hello("a")
+    will = AgentStatus(online=False, boot="b", seq=1)
+    for seq in range(2, 20_000):
+        assert world.devices.is_new("a", Load(cpu=0.0, memory=0.0, queue=0, boot="b", seq=seq))
+    assert world.devices.is_new("a", will)
+    assert not world.devices.is_new("b", will)
+    world.turn(lambda tick: world.devices.offline(tick, "a", will))
+    assert world.devices.online() == frozenset()
+
+
 # -- who belongs to the fleet
 
 
