@@ -1,7 +1,7 @@
 """What is written down of finished requests: statistics, the log, and answers by policy.
 
-They are entered some at a time. One after the other, each costs a third of what it would between the requests that are
-under way, whose code and data push those of this out of the processor's caches.
+They are entered some at a time. One after the other, each costs less than between the requests that are under way,
+whose code and data push those of this out of the processor's caches.
 """
 
 from __future__ import annotations
