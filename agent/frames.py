@@ -218,6 +218,7 @@ def add(content: bytearray, frame: ToWorker | FromWorker) -> None:
 
 
 def encode(*frames: ToWorker | FromWorker) -> bytearray:
+    """One behind the other, as `Buffer` cuts them."""
     content = bytearray()
     for frame in frames:
         add(content, frame)

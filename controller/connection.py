@@ -111,7 +111,7 @@ class Connection:
         on_acked: Callable[[], None] | None = None,
         now: bool = False,
     ) -> bool:
-        """Hand a message over; False if the connection is gone or too much waits already."""
+        """Hand a message over, as `Bus.publish` says; False if the connection is gone or too much waits already."""
         full = len(self._pending) >= self._limits.bus_in_flight
         if self.lost.done() or full or self._pending_bytes + len(payload) > self._limits.bus_out_bytes:
             return False

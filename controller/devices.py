@@ -259,6 +259,7 @@ class Devices:
         return known.gone
 
     def offline(self, tick: Tick, name: str, status: AgentStatus) -> None:
+        """What a goodbye means beyond requests."""
         if self.goodbye(name, status):
             self._lose(tick, self._known[name])
 
