@@ -32,6 +32,7 @@ class Broker(msgspec.Struct, frozen=True):
     port: int
     username: str = ""
     password: str = ""
+    path: str = ""  # Of a Unix socket; where that cannot be opened, TCP will do.
     tls: bool = False
     """Speak TLS, trust the controller's CA only, and show the agent's certificate."""
     public: bool = False

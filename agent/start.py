@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import time
 import urllib.parse
@@ -23,7 +24,7 @@ from agent.blobs import Blobs
 from agent.boots import BootCount
 from agent.cli import DATA, OK, REFUSED, UNREACHABLE, USAGE, CliError
 from agent.clock import Clock
-from agent.contract import heap
+from agent.contract import heap, wire
 from agent.disk import RealDisk
 from agent.keeper import Keeper
 from agent.link import Link
@@ -176,7 +177,7 @@ def link_to(loop: Loop, settings: AgentSettings, identity: enroll.Identity, cloc
         host = urllib.parse.urlsplit(identity.controller).hostname or ""
         broker = msgspec.structs.replace(broker, host=host)
     if not broker.tls:
-        return Link(loop, broker, identity.agent, settings.limits)
+        return Link(loop, broker, identity.agent, settings.limits, connect=partial(dial, broker.path))
     from agent.trust import Door  # Here, as without TLS it is never needed.
 
     clock = clock or Clock(folder)
@@ -186,6 +187,11 @@ def link_to(loop: Loop, settings: AgentSettings, identity: enroll.Identity, cloc
     clock.at_least(identity.not_before)
     door = Door(identity.ca, clock, (folder / enroll.CERTIFICATE, folder / enroll.KEY))
     return Link(loop, broker, identity.agent, settings.limits, connect=door.connect)
+
+
+def dial(path: str, address: tuple[str, int], timeout: float) -> socket.socket:
+    """The broker's Unix socket at `path`, or its address where that cannot be opened. Raises OSError."""
+    return wire.near(path, timeout) or socket.create_connection(address, timeout)
 
 
 def show_facts(options: argparse.Namespace) -> int:

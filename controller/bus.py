@@ -154,6 +154,7 @@ class Bus:
             port=broker.port,
             username=broker.username,
             password=broker.password,
+            path=broker.path,
             client_id=self._client_id,
             will_topic=topics.CONTROLLER_STATUS,
             will=self._status(False),

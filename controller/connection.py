@@ -45,6 +45,8 @@ class Login:
     client_id: str
     will_topic: str
     will: bytes
+    path: str = ""
+    """Of a Unix socket; where that cannot be opened, TCP will do."""
     tls: bool = False
     """Trust whom this machine trusts."""
     acknowledge: bool = True
@@ -166,6 +168,7 @@ class Connection:
     def _make_client(self, at_once: int) -> paho.Client:
         login = self._login
         client = _Client(CallbackAPIVersion.VERSION2, client_id=login.client_id, protocol=paho.MQTTv5)
+        client.path = login.path
         client.connect_timeout = self._limits.connect_s
         client.max_inflight_messages_set(at_once)
         client.will_set(login.will_topic, login.will, qos=1, retain=True)
@@ -334,5 +337,7 @@ class Connection:
 class _Client(paho.Client):
     """paho over a socket that knows a short way for requests and answers."""
 
+    path = ""
+
     def _create_socket(self) -> Any:
-        return LeanSocket(super()._create_socket())
+        return LeanSocket(wire.near(self.path, self.connect_timeout) or super()._create_socket())

@@ -206,6 +206,8 @@ class DeviceBroker(Reply, frozen=True, kw_only=True):
     port: int = 0
     username: str = ""
     password: str = ""
+    path: str = ""
+    """A Unix socket of it, where the device is this machine and may open it; TCP else."""
     tls: bool = False
     public: bool = False
     at_once: bool = False

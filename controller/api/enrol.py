@@ -166,6 +166,7 @@ def _broker(controller: Controller) -> replies.DeviceBroker:
         port=broker.port,
         username=broker.username,
         password=broker.password,
+        path=broker.path,
         tls=broker.tls,
         public=broker.tls,
         at_once=sends_at_once(broker.kind),

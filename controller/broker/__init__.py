@@ -11,10 +11,11 @@ import secrets
 import shutil
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from agent.contract import children
+from agent.contract import children, wire
 from agent.contract.signing import write_secret
 from controller.broker import config, guard
 from controller.broker.config import Lan, Listen
@@ -29,6 +30,7 @@ _KINDS = "auto, embedded, mosquitto, or mqtt[s]://[USER:PASSWORD@]HOST[:PORT]"
 _EVERYWHERE = ("", "::")
 # mosquitto reads no longer salt.
 _SALT_BYTES = 12
+_SOCKET = "mosquitto.sock"
 _INSTALL = "apt install mosquitto"
 _PLAIN, _TLS = ("mqtt", 1883), ("mqtts", 8883)
 
@@ -64,6 +66,9 @@ def create(
         if program is None:
             raise _not_installed(settings)
         listen, lan = _listen(settings, password, find), _lan(settings, server, ca)
+        near = str((settings.data / "broker" / _SOCKET).resolve())
+        if wire.path_fits(near):
+            listen = replace(listen, path=near)
         return Spawned("mosquitto", _Mosquitto(settings, program), listen, lan, settings)
     return external(kind, settings.limits)
 
@@ -86,6 +91,7 @@ class External:
     """Somebody else's broker: checked at the start, never stopped."""
 
     kind: Kind = "external"
+    path = ""
     agents_port = clients_port = 0
 
     def __init__(

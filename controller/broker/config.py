@@ -33,6 +33,8 @@ class Listen:
     port: int
     username: str
     password: str
+    path: str = ""
+    """Of a Unix socket beside that, which only mosquitto can have."""
 
 
 def rumqttd(listen: Listen, limits: Limits) -> str:
@@ -76,6 +78,8 @@ class Lan:
 
 def mosquitto(listen: Listen, lan: Lan | None, limits: Limits, folder: Path, user: str) -> str:
     """mosquitto.conf; `folder` takes its database, `user` is who runs it (as root it would become another user)."""
+    near = _near(listen, limits, folder) if listen.path else ""
+    others = _agents(lan, limits, folder) + _clients(lan, limits, folder) if lan else ""
     return f"""user {user}
 per_listener_settings true
 set_tcp_nodelay true
@@ -93,10 +97,22 @@ log_type error
 log_type warning
 
 listener {listen.port} {listen.host}
-allow_anonymous false
+{_controllers(limits, folder)}
+{near}{others}"""
+
+
+def _near(listen: Listen, limits: Limits, folder: Path) -> str:
+    """The folder that it lies in keeps others out, and they would lack the password."""
+    return f"""
+listener 0 {listen.path}
+{_controllers(limits, folder)}
+"""
+
+
+def _controllers(limits: Limits, folder: Path) -> str:
+    return f"""allow_anonymous false
 password_file {folder / PASSWORD_FILE}
-max_connections {limits.broker_connections}
-{_agents(lan, limits, folder) + _clients(lan, limits, folder) if lan else ""}"""
+max_connections {limits.broker_connections}"""
 
 
 def _agents(lan: Lan, limits: Limits, folder: Path) -> str:

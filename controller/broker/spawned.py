@@ -47,6 +47,7 @@ class Spawned:
         """Ports that are 0 take free ones. `lan`: who listens for other machines needs to be told who may `admit`."""
         self.kind = kind
         self.host, self.port, self.username, self.password = listen.host, listen.port, listen.username, listen.password
+        self.path = listen.path
         self._lan = lan
         self.agents_port, self.clients_port = (lan.agents_port, lan.clients_port) if lan else (0, 0)
         self._admitted = lan is None
@@ -130,7 +131,8 @@ class Spawned:
     async def _launch(self) -> None:
         self._stale = False
         lan = self._lan and replace(self._lan, agents_port=self.agents_port, clients_port=self.clients_port)
-        command, line = self._program.prepare(Listen(self.host, self.port, self.username, self.password), lan)
+        listen = Listen(self.host, self.port, self.username, self.password, self.path)
+        command, line = self._program.prepare(listen, lan)
         with self._log_file.open("ab") as output:
             # A process group of its own: Ctrl-C in a terminal must not end the broker before we said goodbye.
             self._process = await asyncio.create_subprocess_exec(

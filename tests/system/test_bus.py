@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import stat
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -127,6 +128,27 @@ async def _peer(to: Broker, *filters: str) -> AsyncIterator[Peer]:
         yield peer
     finally:
         await asyncio.to_thread(peer.close)
+
+
+@pytest.mark.debian
+@pytest.mark.parametrize("there", [True, False])
+def test_mosquitto_is_spoken_to_through_its_unix_socket_or_by_tcp_where_that_is_gone(
+    tmp_path: Path, there: bool
+) -> None:
+    async def act(made: Spawned, bus: Bus, ear: Ear) -> None:
+        assert stat.S_ISSOCK(os.stat(made.path).st_mode)
+        if not there:
+            os.unlink(made.path)
+            await bus.stop()
+            await bus.start()
+        ours = [c.laddr[1] for c in psutil.Process().net_connections("tcp") if c.raddr == (made.host, made.port)]
+        assert bool(ours) is not there
+        async with _peer(made, topics.CONTROLLER_STATUS) as peer:
+            assert await _until(lambda: peer.got)
+            peer.send(topics.agent("pi-1", "load"), b"x")
+            assert await _until(lambda: ear.messages)
+
+    _scene(Settings(data=tmp_path, broker="mosquitto", limits=LIMITS), act)
 
 
 def test_every_message_for_the_controller_arrives_and_no_other(settings: Settings) -> None:

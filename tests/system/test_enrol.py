@@ -194,6 +194,7 @@ def test_with_lan_a_device_gets_a_certificate_in_its_name_and_no_password(lan: L
         "port": lan.agents_port,
         "username": "",
         "password": "",
+        "path": "",
         "tls": True,
         "public": False,
         "at_once": True,

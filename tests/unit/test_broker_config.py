@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,22 @@ def _create(tmp_path: Path, *, there: bool, **settings: object) -> Broker:
 def test_without_lan_there_is_one_listener_and_it_is_on_loopback() -> None:
     _, *listeners = _sections(None)
     assert [listener.splitlines()[0] for listener in listeners] == ["1883 127.0.0.1"]
+
+
+def test_a_unix_socket_is_one_listener_more_for_the_same_users() -> None:
+    listen = replace(LISTEN, path="/data/broker/mosquitto.sock")
+    text = broker_config.mosquitto(listen, None, Limits(), Path("/data/broker"), "me")
+    _, tcp, near = text.split("\nlistener ")
+    assert near.splitlines()[0] == "0 /data/broker/mosquitto.sock"
+    assert [line for line in near.splitlines() if line][1:] == [line for line in tcp.splitlines() if line][1:]
+    assert "allow_anonymous false" in near
+
+
+def test_only_mosquitto_has_a_unix_socket_and_only_where_its_path_is_short_enough(tmp_path: Path) -> None:
+    assert _create(tmp_path, there=True).path == str(tmp_path / "broker" / "mosquitto.sock")
+    assert _create(tmp_path / ("x" * 100), there=True).path == ""
+    assert _create(tmp_path, there=True, broker="embedded").path == ""
+    assert _create(tmp_path, there=True, broker="mqtt://127.0.0.1").path == ""
 
 
 def test_every_listener_refuses_strangers_and_bounds_its_connections() -> None:

@@ -30,6 +30,7 @@ class RecordingBroker:
 
     kind: Kind = "mosquitto"
     host, port, username, password, tls = "127.0.0.1", 1, "lepta", "", False
+    path = ""
     agents_port, clients_port = 8883, 8884
     alive = True
 
