@@ -148,6 +148,9 @@ class Spawned:
         try:
             stdin.write(line.encode() + b"\n")
             await self._ready(self._process)
+            if self.path:
+                with contextlib.suppress(OSError):  # mosquitto lets its group in.
+                    os.chmod(self.path, 0o600)
             self._serving = True
         except BaseException:
             await self._end()

@@ -98,8 +98,7 @@ def test_a_device_that_waits_for_approval_gets_nothing_until_it_has_it(world: Wo
     first = _ask(world, application(world.client.claim(approve=False).token, key, "waits"))
     told = first.json()
     assert (first.status_code, told["state"]) == (202, "pending")
-    nowhere = {"host": "", "port": 0, "username": "", "password": "", "tls": False, "public": False, "at_once": False}
-    assert told["broker"] == nowhere
+    assert not any(told["broker"].values())
     assert (world.client.broker().password or "no password") not in first.text
     assert _as_device(world, told, key).status_code == 202
     digest = world.http.put("/api/v1/files", content=b"content").json()["digest"]
