@@ -5,10 +5,10 @@ The same request and load generator as `peers`, so that the sums are those of it
 
 from __future__ import annotations
 
+import secrets
 import statistics
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from controller import replies
 from tests.benchmarks import measure
@@ -22,14 +22,6 @@ from tests.builders import dscnn
 MODEL, DEVICE = "keywords", "pi"
 CALLERS = (1, 4, 16)
 ROUNDS, SECONDS, QUICK_SECONDS = 3, 4.0, 1.0
-_TRACES = 100
-
-
-class _Spent(NamedTuple):
-    """Of one request: microseconds of processor by process, milliseconds until the caller has its answer."""
-
-    us: dict[str, float]
-    p50_ms: float
 
 
 def figures(folder: Path, quick: bool) -> list[Figure]:
@@ -42,17 +34,17 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
         wrk.load(target, max(CALLERS), 1, folder)
         found: list[Figure] = []
         for callers in CALLERS:
-            spent = _spent(pids, target, callers, quick, folder)
-            found += _budget(callers, spent)
+            found += _budget(callers, _spent(pids, target, callers, quick, folder))
             if callers == 1:
-                found += _stations(fleet, content, spent)
+                found += _stations(fleet, target, quick, folder)
     return found
 
 
-def _spent(pids: dict[str, list[int]], target: Target, callers: int, quick: bool, folder: Path) -> _Spent:
-    """Medians of some rounds."""
+def _spent(
+    pids: dict[str, list[int]], target: Target, callers: int, quick: bool, folder: Path
+) -> dict[str, float]:
+    """Microseconds of processor of one request by process: medians of some rounds."""
     turns: dict[str, list[float]] = {hop: [] for hop in pids}
-    p50s = []
     for _ in range(1 if quick else ROUNDS):
         before = {hop: measure.cpu_s(each) for hop, each in pids.items()}
         load = wrk.load(target, callers, QUICK_SECONDS if quick else SECONDS, folder)
@@ -60,30 +52,30 @@ def _spent(pids: dict[str, list[int]], target: Target, callers: int, quick: bool
             raise RuntimeError(f"{load.failed} of {load.requests} requests of {callers} callers failed")
         for hop, each in pids.items():
             turns[hop].append((measure.cpu_s(each) - before[hop]) / load.requests * 1e6)
-        p50s.append(load.p50)
-    return _Spent({hop: statistics.median(turn) for hop, turn in turns.items()}, statistics.median(p50s))
+    return {hop: statistics.median(turn) for hop, turn in turns.items()}
 
 
-def _budget(callers: int, spent: _Spent) -> list[Figure]:
-    whole = sum(spent.us.values())
+def _budget(callers: int, spent: dict[str, float]) -> list[Figure]:
+    whole = sum(spent.values())
     return [
         Figure(f"hops_c{callers}_us", whole, "us", note=f"of processor a request, {callers} callers"),
-        *(Figure(f"hop_{hop}_c{callers}_us", us, "us", note=f"{us / whole:.0%}") for hop, us in spent.us.items()),
+        *(Figure(f"hop_{hop}_c{callers}_us", us, "us", note=f"{us / whole:.0%}") for hop, us in spent.items()),
     ]
 
 
-def _stations(fleet: Fleet, content: bytes, spent: _Spent) -> list[Figure]:
-    """How long a request alone is where, by the traces that the controller kept."""
-    row = {"x": peers.real_row(content)}
-    asked = [fleet.client.infer(MODEL, row).id for _ in range(_TRACES)]
-    time.sleep(1)  # They are written in batches.
-    traces = [fleet.client.request(each) for each in asked]
+def _stations(fleet: Fleet, target: Target, quick: bool, folder: Path) -> list[Figure]:
+    """How long a request alone is where, by the controller's traces of the last requests of one load."""
+    trace_id = secrets.token_hex(16)
+    traced = target._replace(headers=target.headers | {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01"})
+    load = wrk.load(traced, 1, QUICK_SECONDS if quick else SECONDS, folder)
+    time.sleep(2)  # They are written in batches.
+    traces = fleet.client.requests_of(trace_id)
     took = {step: statistics.median(_ms(trace, step) for trace in traces) for step, _ in _TOLD}
-    inside = sum(took.values())
+    inside = statistics.median(sum(_ms(trace, step) for step, _ in _TOLD) for trace in traces)
     return [
         *(Figure(f"station_{key}_ms", took[step], "ms", note=f"step `{step}` of its trace") for step, key in _TOLD),
-        Figure("station_http_ms", max(0.0, spent.p50_ms - inside), "ms", note="the rest, to the caller and back"),
-        Figure("station_whole_ms", spent.p50_ms, "ms", note="as the caller sees it, p50"),
+        Figure("station_http_ms", load.p50 - inside, "ms", note="the rest, to the caller and back"),
+        Figure("station_whole_ms", load.p50, "ms", note="as the caller sees it, p50"),
     ]
 
 
