@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from agent.local.questions import Desk
 _SEEN_ROWS = 16
 _MOST_ROWS = 64
 """Of requests that are computed as one: more gain nothing by it."""
+Character = tuple[tuple[int, ...], float | None]
 _NAMES = {np.dtype(name): name for name in DTYPES}
 _FAULTY = (TensorError, MessageError, ProtocolError, runtime.ModelError, Damaged, OSError)
 
@@ -77,13 +79,17 @@ class Answering:
             if inputs is None:
                 return None
             found = self._run(inputs)
-            mine = list(_parts(found, orders, [each.rows for each in read]))
+            counts = [each.rows for each in read]
+            mine = list(_parts(found, orders, counts))
+            seen = _characters(next(iter(found.reals.values())), counts)
             written = [self._write(order, each, part) for order, each, part in zip(orders, read, mine, strict=True)]
         except _FAULTY:
             return None
         row_ms = (time.perf_counter() - began) * 1000 / rows
-        each_in_turn = zip(orders, read, mine, written, strict=True)
-        return [self._computed(order, each, part, out, each.rows * row_ms) for order, each, part, out in each_in_turn]
+        in_turn = zip(orders, read, mine, written, seen, strict=True)
+        return [
+            self._computed(order, each, part, out, of, each.rows * row_ms) for order, each, part, out, of in in_turn
+        ]
 
     def _alone(self, order: frames.Compute) -> frames.Computed:
         began = time.perf_counter()
@@ -98,7 +104,8 @@ class Answering:
         except (Damaged, OSError) as error:
             damaged = error.digest if isinstance(error, Damaged) else ""
             return frames.Computed(id=order.id, fault=Fault(who="device", message=str(error)), damaged=damaged)
-        return self._computed(order, read, found, written, (time.perf_counter() - began) * 1000)
+        seen = character(next(iter(found.reals.values())))
+        return self._computed(order, read, found, written, seen, (time.perf_counter() - began) * 1000)
 
     def _read(self, order: frames.Compute) -> _Read:
         question = order.question
@@ -121,9 +128,9 @@ class Answering:
         return _Written(tensors, body, header_length)
 
     def _computed(
-        self, order: frames.Compute, read: _Read, found: _Found, written: _Written, took_ms: float
+        self, order: frames.Compute, read: _Read, found: _Found, written: _Written, seen: Character, took_ms: float
     ) -> frames.Computed:
-        classes, level = character(next(iter(found.reals.values())))
+        classes, level = seen
         nonsense = bool(self._may_be_nan) and self._nonsense(read.inputs, found.reals)
         top, scores = ((), ()) if order.feed is None else self._best(order.feed, found.reals)
         return frames.Computed(
@@ -149,8 +156,15 @@ def _stacked(requests: Sequence[tuple[Tensor, ...]]) -> dict[str, Array] | None:
     for other in requests[1:]:
         if [(tensor.name, tensor.dtype, tensor.shape[1:]) for tensor in other] != alike:
             return None
-    columns = zip(*requests, strict=True)
-    return {tensors[0].name: np.concatenate([to_array(tensor) for tensor in tensors]) for tensors in columns}
+    return {tensors[0].name: _joined(tensors) for tensors in zip(*requests, strict=True)}
+
+
+def _joined(tensors: Sequence[Tensor]) -> Array:
+    """Their rows in one array, by one copy of their bytes."""
+    first = tensors[0]
+    rows = sum([tensor.shape[0] for tensor in tensors])
+    joined = np.frombuffer(b"".join([tensor.data for tensor in tensors]), dtype=first.dtype)
+    return joined.reshape((rows, *first.shape[1:]))
 
 
 def _parts(found: _Found, orders: Sequence[frames.Compute], rows: Sequence[int]) -> Iterator[_Found]:
@@ -163,11 +177,25 @@ def _parts(found: _Found, orders: Sequence[frames.Compute], rows: Sequence[int])
         yield _Found(stored, {name: array[mine] for name, array in found.reals.items()})
 
 
-def character(output: Array) -> tuple[tuple[int, ...], float | None]:
+def character(output: Array) -> Character:
     """What a watch compares of an answer: the classes of its first rows, or its mean where it has no classes."""
-    if output.ndim == 2 and output.shape[1] > 1:
+    if _has_classes(output):
         return tuple(output[:_SEEN_ROWS].argmax(1).tolist()), None
     return (), float(output[:_SEEN_ROWS].mean())
+
+
+def _characters(output: Array, rows: Sequence[int]) -> list[Character]:
+    """The same for each request, by its share of the rows."""
+    ends = list(itertools.accumulate(rows))
+    if not _has_classes(output):
+        return [character(output[end - count : end]) for count, end in zip(rows, ends, strict=True)]
+    classes = output.argmax(1).tolist()
+    each = zip(rows, ends, strict=True)
+    return [(tuple(classes[end - count : end][:_SEEN_ROWS]), None) for count, end in each]
+
+
+def _has_classes(output: Array) -> bool:
+    return output.ndim == 2 and output.shape[1] > 1
 
 
 def to_array(tensor: Tensor) -> Array:

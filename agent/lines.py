@@ -67,16 +67,16 @@ class Line:
 
     def __init__(self, requests: int, shards: int) -> None:
         self._limits = (requests, shards)
-        self._requests: deque[Waiting] = deque()
-        self._shards: deque[Waiting] = deque()
+        self.requests: deque[Waiting] = deque()
+        self.shards: deque[Waiting] = deque()
         self.expired = 0
 
     def __len__(self) -> int:
-        return len(self._requests) + len(self._shards)
+        return len(self.requests) + len(self.shards)
 
     def offer(self, item: Waiting) -> bool:
         """Put at the end; False if there is no room."""
-        queue, limit = (self._shards, self._limits[1]) if item.is_shard else (self._requests, self._limits[0])
+        queue, limit = (self.shards, self._limits[1]) if item.is_shard else (self.requests, self._limits[0])
         if len(queue) >= limit:
             return False
         queue.append(item)
@@ -85,16 +85,16 @@ class Line:
     def give_back(self, items: list[Waiting]) -> None:
         """Put what a dead worker held in front again, in its old order; these always find room."""
         for item in reversed(items):
-            (self._shards if item.is_shard else self._requests).appendleft(item)
+            (self.shards if item.is_shard else self.requests).appendleft(item)
 
     @property
     def suspect(self) -> bool:
         """Was the next request in a worker that ended?"""
-        return bool(self._requests) and self._requests[0].retried
+        return bool(self.requests) and self.requests[0].retried
 
     def take(self, now: float, *, shards: bool) -> Waiting | None:
         """The next one that has not expired; a shard only if `shards` and no request waits."""
-        for queue in (self._requests, self._shards) if shards else (self._requests,):
+        for queue in (self.requests, self.shards) if shards else (self.requests,):
             while queue:
                 item = queue.popleft()
                 if item.expires > now:
@@ -104,18 +104,18 @@ class Line:
 
     def blobs(self) -> set[str]:
         """Digests of the inputs of what waits: they must stay on disk."""
-        return {digest for item in (*self._requests, *self._shards) for digest in blob_of(item)}
+        return {digest for item in (*self.requests, *self.shards) for digest in blob_of(item)}
 
     def drop_shard(self, key: tuple[str, int, int]) -> None:
         """Forget a shard that waits."""
-        kept = [item for item in self._shards if shard_key(item) != key]
-        self._shards = deque(kept)
+        kept = [item for item in self.shards if shard_key(item) != key]
+        self.shards = deque(kept)
 
     def clear(self) -> list[Waiting]:
         """Empty the line and return what was in it."""
-        items = [*self._requests, *self._shards]
-        self._requests.clear()
-        self._shards.clear()
+        items = [*self.requests, *self.shards]
+        self.requests.clear()
+        self.shards.clear()
         return items
 
 

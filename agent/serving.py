@@ -303,11 +303,13 @@ class Serving:
     def _pump(self) -> None:
         """Keep the worker's pipe filled; but a shard goes in alone, so that a request never waits for two."""
         line = self._line
-        if not line:
+        if not line.requests and not line.shards:
             return  # As after most answers.
         member, now, limits = self.member, self._loop.now(), self._limits
         most = batching.depth(self.service.ms, limits.batch_wait_ms, limits.pipeline, limits.batch)
         while member is not None and member.state == "ready" and len(member.holding) < most:
+            if not line.requests and not line.shards:
+                return
             if member.holding and (line.suspect or next(iter(member.holding.values())).retried):
                 return  # One that a dead worker held goes in alone, so that it takes no other with it again.
             item = line.take(now, shards=not member.holding)

@@ -40,9 +40,7 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
     return found
 
 
-def _spent(
-    pids: dict[str, list[int]], target: Target, callers: int, quick: bool, folder: Path
-) -> dict[str, float]:
+def _spent(pids: dict[str, list[int]], target: Target, callers: int, quick: bool, folder: Path) -> dict[str, float]:
     """Microseconds of processor of one request by process: medians of some rounds."""
     turns: dict[str, list[float]] = {hop: [] for hop in pids}
     for _ in range(1 if quick else ROUNDS):
