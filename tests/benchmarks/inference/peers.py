@@ -10,6 +10,8 @@ they do not know which device's scale will be theirs.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,10 +31,13 @@ from tests.builders import RUNTIMES, dscnn
 MODEL, DEVICE = "keywords", "pi"
 AS_STARTED = ("--broker", "auto")
 CALLERS = (4, 16)
-ROUNDS, SECONDS = 5, 6.0
+ROUNDS, SECONDS = 10, 3.0
+"""Many short turns: what else the machine has to do changes within seconds, and is to meet neighbours alike."""
 QUICK_SECONDS = 1.0
 BARE = 4000
 OUR = ("gateway", "embedded", "local")
+_ORDER = ("fastapi", "litserve", "embedded", "gateway", "mlserver", "local")
+"""Who is held against MLServer has its turn beside it."""
 _EMBEDDED = ("--broker", "embedded")
 
 
@@ -67,13 +72,15 @@ def figures(folder: Path, quick: bool) -> list[Figure]:
             trees["gateway"] = fleet.controller.pids + agents[fleet].pids
             trees["embedded"] = other.controller.pids + agents[other].pids
             trees["local"] = agents[fleet].pids
-            turns = _measure(targets, trees, folder, 1 if quick else ROUNDS, QUICK_SECONDS if quick else SECONDS)
+            bare = partial(_bare_us, model, row, folder, BARE // (4 if quick else 1))
+            rounds, seconds = (1, QUICK_SECONDS) if quick else (ROUNDS, SECONDS)
+            turns, raw_us = _measure(targets, trees, bare, folder, rounds, seconds)
         finally:
             for server in servers.values():
                 server.stop()
         there = fleet.client.info().broker
         broker = there.kind if there is not None else "unknown"
-    return _evaluate(turns, _bare_us(model, row, folder, BARE // (4 if quick else 1)), broker)
+    return _evaluate(turns, raw_us, broker)
 
 
 def _row(content: bytes) -> Array:
@@ -126,9 +133,16 @@ def _header(raw: bytes, least: int) -> int:
 
 
 def _measure(
-    targets: dict[str, Target], trees: dict[str, list[int]], folder: Path, rounds: int, seconds: float
-) -> Turns:
-    turns: Turns = {(name, callers): [] for name in targets for callers in CALLERS}
+    targets: dict[str, Target],
+    trees: dict[str, list[int]],
+    bare: Callable[[], float],
+    folder: Path,
+    rounds: int,
+    seconds: float,
+) -> tuple[Turns, list[float]]:
+    """Turns of all servers, those of as many callers after each other, and what `bare` gave in each round."""
+    turns: Turns = {(name, callers): [] for callers in CALLERS for name in sorted(targets, key=_ORDER.index)}
+    raw_us: list[float] = []
     for target in targets.values():
         wrk.load(target, max(CALLERS), 1, folder)
     for _ in range(rounds):
@@ -139,7 +153,9 @@ def _measure(
             if load.failed:
                 raise RuntimeError(f"{name} failed {load.failed} of {load.requests} requests of {callers} callers")
             turns[name, callers].append(Turn(load, spent / load.requests * 1e6))
-    return turns
+            if (name, callers) == ("local", min(CALLERS)):
+                raw_us.append(bare())
+    return turns, raw_us
 
 
 def _bare_us(model: Path, row: Array, folder: Path, count: int) -> float:
@@ -148,7 +164,7 @@ def _bare_us(model: Path, row: Array, folder: Path, count: int) -> float:
     return bare_work(model, rows, count, processes=1).cpu_s / count * 1e6
 
 
-def _evaluate(turns: Turns, raw_us: float, broker: str) -> list[Figure]:
+def _evaluate(turns: Turns, raws_us: list[float], broker: str) -> list[Figure]:
     def over(name: str, other: str, callers: int, what: str) -> float:
         """Median of the ratios of neighbouring turns."""
         pairs = zip(turns[name, callers], turns[other, callers], strict=True)
@@ -158,7 +174,8 @@ def _evaluate(turns: Turns, raw_us: float, broker: str) -> list[Figure]:
     cpu = over("gateway", "mlserver", 4, "cpu_us")
     rate = over("gateway", "mlserver", 16, "rate")
     local_rate = over("local", "mlserver", 16, "rate")
-    local_cpu = statistics.median(turn.cpu_us for turn in turns["local", 4]) / raw_us
+    raw_us = statistics.median(raws_us)
+    local_cpu = statistics.median(turn.cpu_us / raw for turn, raw in zip(turns["local", 4], raws_us, strict=True))
     names = sorted({name for name, _ in turns}, key=lambda name: (name not in OUR, name))
     return [
         at_most("gateway_cpu_over_mlserver", cpu, 1.3, note=f"4 callers; broker: {broker}"),
