@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import random
 import re
 from asyncio import Transport
 from collections.abc import Callable
@@ -30,9 +31,9 @@ _MOST_BODY = 1 << 20
 """Larger ones are rare, and pay for the usual way."""
 _READ = 1 << 16
 """Bytes of one read. asyncio's own is four times that: more than the allocator keeps, so that it maps memory anew."""
-_REFUSAL_S = 0.05
-"""After which a refusal is told. Most callers who are refused ask again at once, whatever Retry-After says: to refuse
-them a thousand times a second would cost those who were let in."""
+_REFUSAL_S = 0.025, 0.075
+"""Between these a refusal is told. Most callers who are refused ask again at once, whatever Retry-After says: to refuse
+them a thousand times a second would cost those who were let in, and so would crowds that come back all at once."""
 _PLAIN = re.compile(rb"POST /v2/models/[^/ ]+/infer HTTP/1\.1\r\n")
 _FRAMING = re.compile(rb"\r\n(content-length|transfer-encoding|expect|connection)[ \t]*:[ \t]*([^\r\n]*)", re.I)
 TurnAway = Callable[[int, int], Busy | None]
@@ -199,7 +200,7 @@ class Door(HttpToolsProtocol):
 
     def _refuse(self, full: Busy, *, keep: bool) -> None:
         self._answering = True
-        self.loop.call_later(_REFUSAL_S, self._tell_refusal, refusal(full), keep)
+        self.loop.call_later(random.uniform(*_REFUSAL_S), self._tell_refusal, refusal(full), keep)
 
     def _tell_refusal(self, said: bytes, keep: bool) -> None:
         if not self.transport.is_closing():
