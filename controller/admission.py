@@ -27,8 +27,6 @@ _WEIGHT = 0.1
 _QUEUE = 3
 # In a crowd a request waits for this share of the time that is tolerable else.
 _CROWD_SHARE = 0.0625
-# Who asked within this time counts to the crowd, in seconds.
-_LATELY_S = 1.0
 # From this share of all room on, who holds more than others is refused, so that these still find some.
 _CROWDED = 0.75
 
@@ -135,8 +133,8 @@ class House:
         return self.held >= self.window
 
     def room(self, callers: int) -> int:
-        """Requests that may be in it while so many callers ask. If all of them fit, each waits a little; if not, some
-        are refused in any case, and those that are let in shall not wait for it too."""
+        """Requests that may be in it while so many callers wait, for an answer or a refusal. If all of them fit, each
+        waits a little; if not, some are refused in any case, and those that are let in shall not wait for it too."""
         return self.window if callers <= self.window else self._crowded
 
     def enter(self, now: float) -> None:
@@ -171,38 +169,6 @@ class House:
     def _fits(self, wait_ms: float) -> int:
         wanted = math.ceil((wait_ms + sum(self._compute) / len(self._compute)) / self._gap_ms)
         return max(self._least, min(self._most, wanted))
-
-
-class Crowd:
-    """How many callers there are: connections that asked lately and are still open."""
-
-    def __init__(self) -> None:
-        self._stretch = 0
-        self._ends = 0.0
-        self._now = self._before = 0
-
-    @property
-    def size(self) -> int:
-        return max(self._now, self._before)
-
-    def asks(self, last: int, now: float) -> int:
-        """A connection asks. Returns when, for its next call; `last` is what the one before returned, 0 at first."""
-        if now >= self._ends:
-            self._before = self._now if now < self._ends + _LATELY_S else 0
-            self._now, self._ends = 0, now + _LATELY_S
-            self._stretch += 1
-        if last != self._stretch:
-            self._now += 1
-        return self._stretch
-
-    def leaves(self, last: int) -> None:
-        """A connection is closed."""
-        if last == 0:
-            return
-        if last == self._stretch:
-            self._now -= 1
-        elif last == self._stretch - 1 and self._before > 0:
-            self._before -= 1
 
 
 @dataclass(frozen=True)

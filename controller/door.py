@@ -22,7 +22,6 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request, whole
-from controller.admission import Crowd
 from controller.api.errors import error_body
 from controller.errors import Busy
 
@@ -86,11 +85,12 @@ class Entrance:
     def __init__(self, way: Way, turn_away: TurnAway) -> None:
         self.way = way
         self.inside = 0
-        self.crowd = Crowd()
+        self.refused = 0
+        """Requests whose callers wait to be told that."""
         self._turn_away = turn_away
 
     def full(self) -> Busy | None:
-        return self._turn_away(self.inside, self.crowd.size)
+        return self._turn_away(self.inside, self.inside + self.refused)
 
 
 class Door(HttpToolsProtocol):
@@ -108,8 +108,6 @@ class Door(HttpToolsProtocol):
     """The connection is closed after the answer at hand."""
     _lacks = 1
     """So many more bytes are worth a look."""
-    _asked = 0
-    """When, as the crowd counts it."""
     _idle_since = 0.0
     """When the last of our answers went out, by the loop's clock."""
 
@@ -124,16 +122,12 @@ class Door(HttpToolsProtocol):
         super().connection_made(transport)
         transport.max_size = _READ  # type: ignore[attr-defined]
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.entrance.crowd.leaves(self._asked)
-        super().connection_lost(exc)
-
     def data_received(self, data: bytes) -> None:
         if self._begun or self._reading:
             super().data_received(data)
             return
         first = not self._held and not self._answering
-        full = self._full() if first else None
+        full = self.entrance.full() if first else None
         if full is not None and plainly_one(data):
             # In an overload most requests are refused: what that costs is taken from those that were let in.
             self._refuse(full, keep=True)
@@ -187,22 +181,20 @@ class Door(HttpToolsProtocol):
             request = self._take()
             if request is None:
                 return
-            full = None if looked else self._full()
+            full = None if looked else self.entrance.full()
             looked = False
             if full is None:
                 self._begin(request)
             else:
                 self._refuse(full, keep=request.keep)
 
-    def _full(self) -> Busy | None:
-        self._asked = self.entrance.crowd.asks(self._asked, self.loop.time())
-        return self.entrance.full()
-
     def _refuse(self, full: Busy, *, keep: bool) -> None:
         self._answering = True
+        self.entrance.refused += 1
         self.loop.call_later(random.uniform(*_REFUSAL_S), self._tell_refusal, refusal(full), keep)
 
     def _tell_refusal(self, said: bytes, keep: bool) -> None:
+        self.entrance.refused -= 1
         if not self.transport.is_closing():
             self.transport.write(said)
             if self.flow.write_paused:  # It asks, and does not read the answers.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.admission import AdmissionLimits, Crowd, House, Pace, Room, Spare, over_share
+from controller.admission import AdmissionLimits, House, Pace, Room, Spare, over_share
 
 LIMITS = AdmissionLimits()
 
@@ -98,38 +98,6 @@ def test_in_a_crowd_the_house_takes_fewer_so_that_those_wait_less() -> None:
     house = kept_full(gap_s=0.001)
     assert house.room(house.window) == house.window
     assert house.room(house.window + 1) == max(LIMITS.house_least, math.ceil(LIMITS.wait_ms / 16 + 0.5))
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from(["one asks", "new one asks", "one leaves"]), st.floats(0, 0.7)), max_size=200)
-)
-def test_a_crowd_is_never_less_than_who_asks_nor_more_than_who_asked_lately(events: list[tuple[str, float]]) -> None:
-    crowd, now, there, asked = Crowd(), 5.0, list[int](), list[float]()
-    for what, later in events:
-        now += later
-        if what == "one leaves":
-            if there:
-                crowd.leaves(there.pop())
-        else:
-            there.append(crowd.asks(there.pop(0) if there and what == "one asks" else 0, now))
-            asked.append(now)
-            assert crowd.size >= 1
-        assert 0 <= crowd.size <= sum(now - moment <= 2.8 for moment in asked)
-
-
-def test_a_crowd_is_counted_at_once_and_forgotten_after_two_seconds() -> None:
-    crowd = Crowd()
-    for _ in range(50):
-        crowd.asks(0, 10.0)
-    assert crowd.size == 50
-    mine = crowd.asks(0, 11.2)
-    assert crowd.size == 50
-    mine = crowd.asks(mine, 12.4)
-    assert crowd.size == 1
-    crowd.leaves(mine)
-    assert crowd.size == 1  # Who asked in the second before.
-    crowd.asks(0, 20.0)
-    assert crowd.size == 1
 
 
 def test_late_is_measured_by_what_answers_take() -> None:

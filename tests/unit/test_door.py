@@ -28,6 +28,8 @@ class Way:
         self.go = asyncio.Event()
         self.go.set()
         self.most = 100
+        self.waited: list[int] = []
+        """How many callers did, at each look."""
 
     def takes(self, request: Request) -> bool:
         return request.path == "/v2/models/m/infer"
@@ -38,6 +40,7 @@ class Way:
         return Response(b"short " + request.body, 200, {"X": "1"})
 
     def turn_away(self, inside: int, callers: int) -> Busy | None:
+        self.waited.append(callers)
         return Busy("full", retry_s=2.0) if inside >= self.most else None
 
 
@@ -226,6 +229,26 @@ def test_a_last_request_is_answered_before_its_connection_ends() -> None:
         way.go.set()
         assert (await other.answer())[2] == b"short stop"
         assert await other.ended()
+
+    talk(play)
+
+
+def test_a_caller_counts_while_he_waits_for_an_answer_or_a_refusal_and_not_before_or_after() -> None:
+    async def play(way: Way, caller: Callable[[], Awaitable[Caller]], _server: uvicorn.Server) -> None:
+        way.most = 1
+        way.go.clear()
+        one, others = await caller(), [await caller() for _ in range(5)]
+        await one.send(infer(b"in"))
+        await asyncio.gather(*(other.send(infer(b"out")) for other in others))
+        assert [(await other.answer())[0] for other in others] == [503] * 5
+        assert way.waited == [0, 1, 2, 3, 4, 5]
+        await others[0].send(infer(b"out"))
+        assert (await others[0].answer())[0] == 503
+        way.go.set()
+        assert (await one.answer())[0] == 200
+        await one.send(infer(b"in"))
+        assert (await one.answer())[0] == 200
+        assert way.waited[6:] == [1, 0], "who was told does not wait"
 
     talk(play)
 
