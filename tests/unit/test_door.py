@@ -233,7 +233,11 @@ def test_a_last_request_is_answered_before_its_connection_ends() -> None:
     talk(play)
 
 
-def test_a_caller_counts_while_he_waits_for_an_answer_or_a_refusal_and_not_before_or_after() -> None:
+def test_a_caller_counts_while_he_waits_for_an_answer_or_a_refusal_and_not_before_or_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("controller.door._REFUSAL_S", (0.5, 0.5))  # Nobody is told before all have asked.
+
     async def play(way: Way, caller: Callable[[], Awaitable[Caller]], _server: uvicorn.Server) -> None:
         way.most = 1
         way.go.clear()
