@@ -27,6 +27,8 @@ _WEIGHT = 0.1
 _QUEUE = 3
 # In a crowd a request waits for this share of the time that is tolerable else.
 _CROWD_SHARE = 0.0625
+# A crowd is remembered for so long at least, in seconds.
+_LATELY_S = 1.0
 # From this share of all room on, who holds more than others is refused, so that these still find some.
 _CROWDED = 0.75
 
@@ -133,8 +135,7 @@ class House:
         return self.held >= self.window
 
     def room(self, callers: int) -> int:
-        """Requests that may be in it while so many callers wait, for an answer or a refusal. If all of them fit, each
-        waits a little; if not, some are refused in any case, and those that are let in shall not wait for it too."""
+        """Requests that may be in it while so many callers wait, now or of late. If all of them fit, each waits a little; if not, some are refused in any case, and those that are let in shall not wait for it too."""
         return self.window if callers <= self.window else self._crowded
 
     def enter(self, now: float) -> None:
@@ -169,6 +170,23 @@ class House:
     def _fits(self, wait_ms: float) -> int:
         wanted = math.ceil((wait_ms + sum(self._compute) / len(self._compute)) / self._gap_ms)
         return max(self._least, min(self._most, wanted))
+
+
+class Crowd:
+    """The most callers who waited at once, for an answer or a refusal, within the last one to two seconds. Some of a
+    crowd are always on their way to ask again; but connections that take turns are none, however many they are."""
+
+    def __init__(self) -> None:
+        self._ends = 0.0
+        self._now = self._before = 0
+
+    def size(self, waiting: int, now: float) -> int:
+        """`waiting`: how many do at this moment."""
+        if now >= self._ends:
+            self._before = self._now if now < self._ends + _LATELY_S else 0
+            self._now, self._ends = 0, now + _LATELY_S
+        self._now = max(self._now, waiting)
+        return max(self._now, self._before)
 
 
 @dataclass(frozen=True)

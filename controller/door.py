@@ -22,6 +22,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agent.contract.http1 import MAX_HEAD, Parser, Refused, Request, whole
+from controller.admission import Crowd
 from controller.api.errors import error_body
 from controller.errors import Busy
 
@@ -87,10 +88,12 @@ class Entrance:
         self.inside = 0
         self.refused = 0
         """Requests whose callers wait to be told that."""
+        self._crowd = Crowd()
         self._turn_away = turn_away
 
-    def full(self) -> Busy | None:
-        return self._turn_away(self.inside, self.inside + self.refused)
+    def full(self, now: float) -> Busy | None:
+        """Why there is no room at this moment of the loop's clock."""
+        return self._turn_away(self.inside, self._crowd.size(self.inside + self.refused, now))
 
 
 class Door(HttpToolsProtocol):
@@ -127,7 +130,7 @@ class Door(HttpToolsProtocol):
             super().data_received(data)
             return
         first = not self._held and not self._answering
-        full = self.entrance.full() if first else None
+        full = self.entrance.full(self.loop.time()) if first else None
         if full is not None and plainly_one(data):
             # In an overload most requests are refused: what that costs is taken from those that were let in.
             self._refuse(full, keep=True)
@@ -181,7 +184,7 @@ class Door(HttpToolsProtocol):
             request = self._take()
             if request is None:
                 return
-            full = None if looked else self.entrance.full()
+            full = None if looked else self.entrance.full(self.loop.time())
             looked = False
             if full is None:
                 self._begin(request)

@@ -168,8 +168,8 @@ class Inference:
 
     def turn_away(self, inside: int, callers: int) -> Busy | None:
         """Why a request cannot be taken in now, before anything was done for it; None if it can. `inside`: those that
-        came the same way and are not answered; `callers`: who wait that way, for an answer or a refusal. To refuse must
-        cost little, or an overload would leave nothing for those who were let in."""
+        came the same way and are not answered; `callers`: who wait that way, for an answer or a refusal, now or of
+        late. To refuse must cost little, or an overload would leave nothing for those who were let in."""
         if max(inside - self._preparing, self.house.held) < self.house.room(callers):
             return None
         return Busy(FULL, _LATER, retry_s=self.house.drain_ms() / 1000)

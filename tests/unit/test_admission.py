@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.admission import AdmissionLimits, House, Pace, Room, Spare, over_share
+from controller.admission import AdmissionLimits, Crowd, House, Pace, Room, Spare, over_share
 
 LIMITS = AdmissionLimits()
 
@@ -98,6 +98,15 @@ def test_in_a_crowd_the_house_takes_fewer_so_that_those_wait_less() -> None:
     house = kept_full(gap_s=0.001)
     assert house.room(house.window) == house.window
     assert house.room(house.window + 1) == max(LIMITS.house_least, math.ceil(LIMITS.wait_ms / 16 + 0.5))
+
+
+def test_a_crowd_is_the_most_who_waited_at_once_within_one_to_two_seconds() -> None:
+    crowd = Crowd()
+    assert [crowd.size(waiting, 10.0) for waiting in (0, 3, 50, 2)] == [0, 3, 50, 50]
+    assert crowd.size(1, 11.1) == 50
+    assert crowd.size(1, 12.2) == 1
+    assert crowd.size(7, 12.3) == 7
+    assert crowd.size(0, 20.0) == 0
 
 
 def test_late_is_measured_by_what_answers_take() -> None:

@@ -233,7 +233,7 @@ def test_a_last_request_is_answered_before_its_connection_ends() -> None:
     talk(play)
 
 
-def test_a_caller_counts_while_he_waits_for_an_answer_or_a_refusal_and_not_before_or_after(
+def test_callers_count_who_wait_for_an_answer_or_a_refusal_at_the_same_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("controller.door._REFUSAL_S", (0.5, 0.5))  # Nobody is told before all have asked.
@@ -252,7 +252,7 @@ def test_a_caller_counts_while_he_waits_for_an_answer_or_a_refusal_and_not_befor
         assert (await one.answer())[0] == 200
         await one.send(infer(b"in"))
         assert (await one.answer())[0] == 200
-        assert way.waited[6:] == [1, 0], "who was told does not wait"
+        assert way.waited[6:] == [5, 5], "they are remembered for a while"
 
     talk(play)
 
