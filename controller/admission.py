@@ -135,7 +135,8 @@ class House:
         return self.held >= self.window
 
     def room(self, callers: int) -> int:
-        """Requests that may be in it while so many callers wait, now or of late. If all of them fit, each waits a little; if not, some are refused in any case, and those that are let in shall not wait for it too."""
+        """Requests that may be in it while so many callers wait, now or of late. If all of them fit, each waits a
+        little; if not, some are refused in any case, and those that are let in shall not wait for it too."""
         return self.window if callers <= self.window else self._crowded
 
     def enter(self, now: float) -> None:
