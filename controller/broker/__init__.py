@@ -67,7 +67,7 @@ def create(
             raise _not_installed(settings)
         listen, lan = _listen(settings, password, find), _lan(settings, server, ca)
         near = str((settings.data / "broker" / _SOCKET).resolve())
-        if wire.path_fits(near):
+        if wire.path_fits(near) and not any(map(str.isspace, near)):  # mosquitto would end the path there.
             listen = replace(listen, path=near)
         return Spawned("mosquitto", _Mosquitto(settings, program), listen, lan, settings)
     return external(kind, settings.limits)

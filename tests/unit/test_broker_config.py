@@ -49,9 +49,10 @@ def test_a_unix_socket_is_one_listener_more_for_the_same_users() -> None:
     assert "allow_anonymous false" in near
 
 
-def test_only_mosquitto_has_a_unix_socket_and_only_where_its_path_is_short_enough(tmp_path: Path) -> None:
+def test_only_mosquitto_has_a_unix_socket_and_only_where_its_path_can_be_written(tmp_path: Path) -> None:
     assert _create(tmp_path, there=True).path == str(tmp_path / "broker" / "mosquitto.sock")
     assert _create(tmp_path / ("x" * 100), there=True).path == ""
+    assert _create(tmp_path / "my data", there=True).path == ""
     assert _create(tmp_path, there=True, broker="embedded").path == ""
     assert _create(tmp_path, there=True, broker="mqtt://127.0.0.1").path == ""
 
